@@ -1,0 +1,90 @@
+"""Devices, thread counts and precision: what must be fixed for results to be equal bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import asdict, dataclass
+
+from benchmark.errors import UsageError
+
+# Results depend on how a sum is split over threads, so each kind of job has a fixed number, whatever the machine.
+# Distillation and student jobs are small and run side by side; DDBENCH_THREADS overrides all (equality is then only
+# promised between runs with the same value).
+THREADS = {"backbone": 2, "teacher": 2, "distill": 1, "evaluate": 1}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """The precision policy, part of every key: ``dtype`` of weights, autocast dtype, TF32, ``torch.compile``."""
+
+    dtype: str = "float32"
+    autocast: str | None = None
+    tf32: bool = False
+    compile: bool = False
+
+    def document(self) -> dict:
+        return asdict(self)
+
+    @staticmethod
+    def named(name: str) -> Precision:
+        """``fp32``, ``tf32``, ``bf16`` (autocast) or ``fp16`` (autocast)."""
+        table = {
+            "fp32": Precision(),
+            "tf32": Precision(tf32=True),
+            "bf16": Precision(autocast="bfloat16", tf32=True),
+            "fp16": Precision(autocast="float16", tf32=True),
+        }
+        if name not in table:
+            raise UsageError(f"unknown precision {name!r}", where="--precision", allowed=", ".join(table))
+        return table[name]
+
+    def context(self, device):
+        """An autocast context (or a null one) for ``device``."""
+        import contextlib
+
+        import torch
+
+        if self.autocast is None:
+            return contextlib.nullcontext()
+        return torch.autocast(torch.device(device).type, dtype=getattr(torch, self.autocast))
+
+
+def prepare(job: str, precision: Precision = Precision()) -> None:  # noqa: B008 - frozen
+    """Fix thread count, TF32 and deterministic kernels for a job kind (see ``THREADS``)."""
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("DDBENCH_THREADS") or THREADS[job]))
+    torch.backends.cuda.matmul.allow_tf32 = precision.tf32
+    torch.backends.cudnn.allow_tf32 = precision.tf32
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
+
+
+def resolve_device(name: str = "auto") -> str:
+    """``auto`` is ``cuda`` where there is one, else ``cpu``."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}", where="--device", allowed="auto, cpu, cuda, cuda:N") from error
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise UsageError(
+            f"device {name!r} is not there", where="--device", allowed=f"cpu, {torch.cuda.device_count()} CUDA devices"
+        )
+    return name
+
+
+def derive_seed(*parts: object) -> int:
+    """A 63-bit seed from anything printable: independent streams for (seed, method, class, index)."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+def generator(*parts: object, device: str = "cpu"):
+    """A ``torch.Generator`` seeded by :func:`derive_seed`; on the CPU by default so that devices agree."""
+    import torch
+
+    return torch.Generator(device=device).manual_seed(derive_seed(*parts))

@@ -1,0 +1,126 @@
+"""The contract of a dataset: two splits of labelled images, a fixed class order, a content digest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Split:
+    """Labelled images, read on demand. Subclasses define ``labels`` and :meth:`pil`."""
+
+    labels: np.ndarray  # int64 [n], positions in the dataset's class order
+
+    def __init__(self, channels: int, image_size: int) -> None:
+        self.channels, self.image_size = channels, image_size
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def pil(self, index: int) -> Image.Image:
+        """The image as stored, any size, mode ``L`` (1 channel) or ``RGB`` (3).
+
+        Raises:
+            DataError: the file cannot be read as an image; names the file.
+        """
+        raise NotImplementedError
+
+    @cached_property
+    def by_class(self) -> list[np.ndarray]:
+        """For each class the positions of its images, ascending."""
+        order = np.argsort(self.labels, kind="stable")
+        counts = np.bincount(self.labels)
+        return np.split(order, np.cumsum(counts)[:-1])
+
+    def images(self, indices: Sequence[int], size: int | None = None, channels: int | None = None) -> torch.Tensor:
+        """Images as uint8 ``[n, C, size, size]``: shorter side resized (antialiased bicubic), centre cropped."""
+        import torch
+
+        size, channels = size or self.image_size, channels or self.channels
+        mode = "L" if channels == 1 else "RGB"
+        out = torch.empty(len(indices), channels, size, size, dtype=torch.uint8)
+        for row, index in enumerate(indices):
+            array = np.asarray(resize_crop(self.pil(int(index)).convert(mode), size))
+            out[row] = torch.from_numpy(array.copy()).view(size, size, channels).permute(2, 0, 1)
+        return out
+
+
+def resize_crop(image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
+    """Resize so that the shorter side is ``size`` and crop the centre; a square image of that size is untouched."""
+    width, height = image.size
+    if (width, height) == (size, size):
+        return image
+    scale = size / min(width, height)
+    width, height = max(size, round(width * scale)), max(size, round(height * scale))
+    image = image.resize((width, height), resample)
+    left, top = (width - size) // 2, (height - size) // 2
+    return image.crop((left, top, left + size, top + size))
+
+
+class ArraySplit(Split):
+    """Images that fit in memory: uint8 ``[n, H, W]`` or ``[n, H, W, 3]``."""
+
+    def __init__(self, array: np.ndarray, labels: np.ndarray) -> None:
+        assert array.dtype == np.uint8 and len(array) == len(labels), (array.dtype, array.shape, labels.shape)
+        super().__init__(1 if array.ndim == 3 else 3, array.shape[1])
+        self.array, self.labels = array, labels.astype(np.int64)
+
+    def pil(self, index: int) -> Image.Image:
+        return Image.fromarray(self.array[index])
+
+    def images(self, indices: Sequence[int], size: int | None = None, channels: int | None = None) -> torch.Tensor:
+        import torch
+
+        if (size or self.image_size) != self.image_size or (channels or self.channels) != self.channels:
+            return super().images(indices, size, channels)
+        chosen = torch.from_numpy(self.array[np.asarray(indices, dtype=np.int64)])
+        return chosen[:, None] if self.channels == 1 else chosen.permute(0, 3, 1, 2).contiguous()
+
+
+@dataclass
+class Dataset:
+    """A dataset as the rest of the harness sees it.
+
+    Attributes:
+        name: as on the command line.
+        classes: human-readable class names in label order.
+        folders: a folder name a class that sorts in label order (wnids on ImageNet).
+        image_size: side in pixels at which students are trained and distilled sets are stored.
+        channels: 1 or 3.
+        digest: SHA-256 of the content (labels and images), or of the file list with sizes where hashing everything
+            would take minutes (then ``doctor`` checks in full).
+        mean, std: per channel, of pixel values in 0..1, from the training split.
+        backbone_classes: class indices of the default backbone for subsets of ImageNet-1K, else None.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    folders: tuple[str, ...]
+    image_size: int
+    channels: int
+    train: Split
+    test: Split
+    digest: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    backbone_classes: tuple[int, ...] | None = None
+    notes: dict[str, str] = field(default_factory=dict)
+
+
+def folder_names(classes: Sequence[str]) -> tuple[str, ...]:
+    """Folder names that sort in class order: the names themselves where they do, else with a numeric prefix."""
+    import re
+
+    slugs = [re.sub(r"[^A-Za-z0-9._-]+", "_", c) or "_" for c in classes]
+    if slugs == sorted(slugs) and len(set(slugs)) == len(slugs):
+        return tuple(slugs)
+    width = max(2, len(str(len(slugs) - 1)))
+    return tuple(f"{i:0{width}d}_{slug}" for i, slug in enumerate(slugs))

@@ -1,0 +1,3 @@
+"""What ddbench registers of its own; light, imports no torch."""
+
+DATASETS = []

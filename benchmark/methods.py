@@ -1,0 +1,217 @@
+"""The contract of a distillation method: what a plug-in writes, what the harness hands it.
+
+A method never sees the test split, the protocol or a student. The smallest one::
+
+    class Mean(Method):
+        def distill(self, task, unit):
+            return torch.stack([task.train.images([i])[0] for i in ...])
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from benchmark import compute
+from benchmark.errors import UsageError
+from benchmark.store import Stage, Store
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.backbones import Backbone
+    from benchmark.datasets import Dataset, Split
+    from benchmark.teachers import Teacher
+
+
+def param(default: Any, help: str, source: str = "", *, choices: Sequence | None = None, low=None, high=None) -> Any:
+    """A documented parameter of a method: a dataclass field with help, the source of its default, and its range."""
+    metadata = {"help": help, "source": source, "choices": choices, "low": low, "high": high}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: default, metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class NoParams:
+    """For methods without parameters."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """The piece of work that moves as a whole between workers: the ``(class, index)`` cells it makes, in order."""
+
+    name: str
+    cells: tuple[tuple[int, int], ...]
+
+
+class Method:
+    """Base of every method. Override :meth:`distill`; the rest has sensible defaults."""
+
+    Params: ClassVar[type] = NoParams  # a frozen dataclass whose fields are made by `param`
+    requires: ClassVar[frozenset[str]] = frozenset()  # of "backbone", "teacher"
+
+    def __init__(self, params: Any) -> None:
+        self.params = params
+
+    @classmethod
+    def defaults(cls, dataset: str) -> dict[str, Any]:
+        """Parameter defaults that this dataset wants instead of the general ones (documented where they are set)."""
+        return {}
+
+    def supports(self, dataset: Dataset, ipc: int) -> str:
+        """Why this method cannot make ``ipc`` images a class of ``dataset``; an empty string if it can."""
+        return ""
+
+    def units(self, task: Task) -> list[Unit]:
+        """How the work splits; a class a unit unless overridden."""
+        return [
+            Unit(f"class {c}", tuple((c, i) for i in range(task.ipc))) for c in range(len(task.dataset.classes))
+        ]
+
+    def stages(self, task: Task) -> list[Stage]:
+        """Shared stages that :meth:`distill` will build (statistics, fine-tuning): lets ``plan`` say what is cached."""
+        return []
+
+    def distill(self, task: Task, unit: Unit) -> torch.Tensor:
+        """Make the unit's images.
+
+        Returns:
+            uint8 ``[len(unit.cells), C, H, W]`` in the order of ``unit.cells``, where C, H, W are
+            ``task.dataset.channels`` and ``task.dataset.image_size`` (both sides), unless the method's ``out_size``
+            says otherwise.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.distill")
+
+
+@dataclass
+class Task:
+    """Everything a method may use, and nothing else."""
+
+    method: str  # name
+    dataset: Dataset  # classes, image_size, channels, digest; `task.train` is its training split
+    ipc: int
+    seed: int
+    store: Store
+    device: str = "cpu"
+    precision: compute.Precision = field(default_factory=compute.Precision)
+    load_backbone: Callable[[], Backbone] | None = None
+    load_teacher: Callable[[], Teacher] | None = None
+    backbone_key: str = ""  # key of the backbone, known before it exists
+    teacher_key: str = ""
+
+    @property
+    def train(self) -> Split:
+        """The training split."""
+        return self.dataset.train
+
+    @cached_property
+    def backbone(self) -> Backbone:
+        """The diffusion backbone, loaded on first use (only for methods that require one)."""
+        assert self.load_backbone is not None, f"{self.method} did not declare requires={{'backbone'}}"
+        return self.load_backbone()
+
+    @cached_property
+    def teacher(self) -> Teacher:
+        """The teacher, loaded on first use (only for methods that require one)."""
+        assert self.load_teacher is not None, f"{self.method} did not declare requires={{'teacher'}}"
+        return self.load_teacher()
+
+    def generator(self, class_index: int, index: int, *purpose: object) -> torch.Generator:
+        """The CPU generator of (seed, method, class, index[, purpose])."""
+        return compute.generator(self.seed, self.method, class_index, index, *purpose)
+
+    def stage(self, name: str, version: int, *, seeded: bool = False, chunk: int | None = None, **params) -> Stage:
+        """A shared stage of this method on this dataset; its key holds the dataset's and the backbone's digests.
+
+        ``seeded=False`` (the default) makes one artifact serve every seed.
+        """
+        inputs = {"dataset": self.dataset.digest}
+        if self.load_backbone is not None:
+            inputs["backbone"] = self.backbone_key
+        if self.load_teacher is not None:
+            inputs["teacher"] = self.teacher_key
+        seed = self.seed if seeded else None
+        return Stage(name, version, params, inputs, seed, self.precision.document(), chunk)
+
+    def artifact(self, stage: Stage, make: Callable[[Path], None]) -> Path:
+        """The stage's folder, made once by ``make(folder)`` and cached."""
+        return self.store.build(stage, make)
+
+
+def make_params(method: type[Method], name: str, dataset: str, given: dict[str, Any]) -> Any:
+    """The method's parameters: general defaults, then the dataset's, then ``given`` (strings are converted).
+
+    Raises:
+        UsageError: an unknown key (nearest one named), a wrong type, a value out of range.
+    """
+    fields = {f.name: f for f in dataclasses.fields(method.Params)}
+    values = dict(method.defaults(dataset))
+    for key, value in given.items():
+        if key not in fields:
+            import difflib
+
+            near = difflib.get_close_matches(key, fields, n=1, cutoff=0.4)
+            raise UsageError(
+                f"{name} has no parameter {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+                where=f"--set {key}={value}",
+                allowed=", ".join(sorted(fields)) or "none",
+                hint=f"ddbench show method {name}",
+            )
+        values[key] = convert(value, fields[key], f"--set {key}={value}")
+    return method.Params(**values)
+
+
+def convert(value: Any, spec: dataclasses.Field, where: str) -> Any:
+    """Convert a command-line or YAML value to the type of the field's default and check its range."""
+    default = spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()
+    if isinstance(value, str) and not isinstance(default, str):
+        import yaml
+
+        try:
+            value = yaml.safe_load(value)
+        except yaml.YAMLError:
+            value = str(value)
+    optional = value is None and (default is None or "None" in str(spec.type))
+    if not optional and default is not None:
+        kind = type(default)
+        good = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
+        if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            value, good = float(value), True
+        if kind is float and isinstance(value, str):  # YAML reads 1e6 as text
+            try:
+                value, good = float(value), True
+            except ValueError:
+                good = False
+        if kind is int and isinstance(value, (str, float)):
+            try:
+                good = float(value).is_integer()
+                value = int(float(value)) if good else value
+            except ValueError:
+                good = False
+        if kind is tuple and isinstance(value, list):
+            value, good = tuple(value), True
+        if not good:
+            raise UsageError(f"{spec.name} must be {_type_name(kind)}, not {value!r}", where=where)
+    choices, low, high = (spec.metadata.get(k) for k in ("choices", "low", "high"))
+    if choices and value not in choices:
+        import difflib
+
+        near = difflib.get_close_matches(str(value), [str(c) for c in choices], n=1)
+        raise UsageError(
+            f"{spec.name} cannot be {value!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            where=where,
+            allowed=", ".join(map(str, choices)),
+        )
+    if value is not None and ((low is not None and value < low) or (high is not None and value > high)):
+        bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
+        raise UsageError(f"{spec.name} = {value} is out of range", where=where, allowed=bounds)
+    return value
+
+
+def _type_name(kind: type) -> str:
+    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, kind.__name__)

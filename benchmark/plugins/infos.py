@@ -1,0 +1,88 @@
+"""Light descriptions that plug-ins register. Importing this module (or a plug-in) must never import torch.
+
+A ``target`` is ``"package.module:attribute"`` and is imported only when the thing is used. A name that ends in ``:``
+takes an argument: ``imagefolder:`` answers to ``imagefolder:/data/pets``, ``timm:`` to ``timm:resnet26``.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Info:
+    """What every registered thing has: a unique ``name``, one line of ``summary``, and where it is implemented."""
+
+    name: str
+    summary: str
+    target: str
+
+    def load(self) -> Any:
+        """Import and return the object behind ``target``."""
+        module, _, attribute = self.target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+
+@dataclass(frozen=True)
+class MethodInfo(Info):
+    """A distillation method; ``target`` is a subclass of :class:`benchmark.methods.Method`."""
+
+    version: int = 1
+    paper: str = ""  # citation, arXiv number
+    gate: str = "chance"  # "chance": the teacher must recognise the set; "waived": the method means to fail it
+
+
+@dataclass(frozen=True)
+class DatasetInfo(Info):
+    """A dataset; ``target`` is called as ``target(argument, root, options)`` (see :mod:`benchmark.datasets.base`)."""
+
+    classes: int | None = None
+    image_size: int | None = None
+    channels: int | None = None
+    source: str = ""  # where to get it
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class StudentInfo(Info):
+    """A student architecture; ``target(argument, num_classes, channels, image_size)`` returns an ``nn.Module``."""
+
+    lr_group: str = "resnet"  # key into a protocol's `lr` table
+    tags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ProtocolInfo(Info):
+    """A protocol; ``target`` is ``"package:file.yaml"`` and is read, not imported."""
+
+
+@dataclass(frozen=True)
+class BackbonePresetInfo(Info):
+    """A size at which ``ddbench backbone train`` builds a VAE and a DiT; ``target`` names a dict of settings."""
+
+
+@dataclass(frozen=True)
+class ExecutorInfo(Info):
+    """An engine that runs the jobs of a plan; ``target(plan, options)`` runs them."""
+
+
+@dataclass(frozen=True)
+class MetricInfo(Info):
+    """An extra score of a trained student; ``target(context)`` returns ``{score name: float}``."""
+
+
+@dataclass(frozen=True)
+class CommandInfo(Info):
+    """A ``ddbench`` sub-command; ``target`` is a ``click.Command``."""
+
+
+@dataclass
+class Broken:
+    """A plug-in that could not be loaded, or whose hook raised; shown by ``ddbench plugins``."""
+
+    plugin: str
+    distribution: str
+    error: str
+    traceback: str = field(default="", repr=False)

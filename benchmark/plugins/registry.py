@@ -1,0 +1,164 @@
+"""Loads plug-ins one at a time, so that a broken one is reported and breaks nothing else.
+
+pluggy aborts all loading when one import fails, registers misspelt hooks silently, and aborts a call when one
+implementation raises. Here every plug-in gets a manager of its own: loaded, checked (`check_pending`), called alone.
+"""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterable
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any
+
+import pluggy
+
+from benchmark.errors import UsageError, unknown_name
+from benchmark.plugins import hookspecs
+from benchmark.plugins.infos import (
+    BackbonePresetInfo,
+    Broken,
+    CommandInfo,
+    DatasetInfo,
+    ExecutorInfo,
+    Info,
+    MethodInfo,
+    MetricInfo,
+    ProtocolInfo,
+    StudentInfo,
+)
+
+GROUP = "ddbench"
+KINDS: dict[str, tuple[str, type[Info]]] = {
+    "method": ("ddbench_methods", MethodInfo),
+    "dataset": ("ddbench_datasets", DatasetInfo),
+    "student": ("ddbench_students", StudentInfo),
+    "protocol": ("ddbench_protocols", ProtocolInfo),
+    "backbone": ("ddbench_backbones", BackbonePresetInfo),
+    "executor": ("ddbench_executors", ExecutorInfo),
+    "metric": ("ddbench_metrics", MetricInfo),
+    "command": ("ddbench_commands", CommandInfo),
+}
+
+
+class Registry:
+    """Everything that plug-ins registered, by kind and name.
+
+    ``plugins`` maps a plug-in's name to its distribution; ``broken`` lists those that failed, with the reason.
+    """
+
+    def __init__(self) -> None:
+        self.items: dict[str, dict[str, Info]] = {kind: {} for kind in KINDS}
+        self.owner: dict[tuple[str, str], str] = {}  # (kind, name) -> "plug-in (distribution)"
+        self.plugins: dict[str, str] = {}
+        self.broken: list[Broken] = []
+
+    def load_entry_points(self) -> None:
+        """Load each entry point of the group ``ddbench``, in name order."""
+        found = sorted(entry_points(group=GROUP), key=lambda e: (e.name != "core", e.name))
+        for entry in found:
+            distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
+            try:
+                plugin = entry.load()
+            except Exception as error:  # noqa: BLE001 - a plug-in may raise anything while it is imported
+                self._report(entry.name, distribution, error)
+                continue
+            self.add(plugin, entry.name, distribution)
+
+    def add(self, plugin: Any, name: str, distribution: str = "local") -> None:
+        """Register one plug-in object; on any fault it lands in ``broken`` and adds nothing."""
+        try:
+            manager = pluggy.PluginManager(GROUP)
+            manager.add_hookspecs(hookspecs)
+            manager.register(plugin, name=name)
+            self._check_spelling(plugin, manager)
+            manager.check_pending()
+            new: list[tuple[str, Info]] = []
+            for kind, (hook, info_type) in KINDS.items():
+                for info in (i for part in getattr(manager.hook, hook)() for i in part):
+                    if not isinstance(info, info_type):
+                        raise TypeError(f"{hook} returned {info!r}; it must return a list of {info_type.__name__}")
+                    new.append((kind, info))
+        except Exception as error:  # noqa: BLE001 - as above
+            self._report(name, distribution, error)
+            return
+        self.plugins[name] = distribution
+        for kind, info in new:
+            for label in (info.name, *getattr(info, "aliases", ())):
+                if (kind, label) in self.owner:
+                    self.broken.append(
+                        Broken(
+                            name,
+                            distribution,
+                            f"{kind} {label!r} is registered twice: by {self.owner[kind, label]} and by {name} "
+                            f"({distribution}); the first one is used",
+                        )
+                    )
+                    continue
+                self.owner[kind, label] = f"{name} ({distribution})"
+                self.items[kind][label] = info
+
+    @staticmethod
+    def _check_spelling(plugin: Any, manager: pluggy.PluginManager) -> None:
+        """Refuse functions that look like hooks but are not: pluggy would never call them."""
+        hooks = [hook for hook, _ in KINDS.values()]
+        for attribute in dir(plugin):
+            if attribute.startswith("ddbench_") and attribute not in hooks:
+                near = difflib.get_close_matches(attribute, hooks, n=1)
+                raise AttributeError(
+                    f"{attribute!r} is not a hook" + (f"; did you mean {near[0]!r}?" if near else "")
+                )
+            if attribute in hooks and manager.parse_hookimpl_opts(plugin, attribute) is None:
+                raise AttributeError(f"{attribute!r} lacks the decorator @benchmark.plugins.hookimpl")
+
+    def _report(self, name: str, distribution: str, error: Exception) -> None:
+        text = f"{type(error).__name__}: {error}"
+        self.broken.append(Broken(name, distribution, text, traceback.format_exc()))
+
+    def names(self, kind: str) -> list[str]:
+        """Registered names of a kind, aliases left out."""
+        return sorted(name for name, info in self.items[kind].items() if name == info.name)
+
+    def get(self, kind: str, name: str, *, where: str = "") -> Info:
+        """The description registered under ``name``; ``imagefolder:/data/x`` finds ``imagefolder:``.
+
+        Raises:
+            UsageError: the name is unknown; says the nearest one.
+        """
+        known = self.items[kind]
+        if name in known:
+            return known[name]
+        prefix, colon, argument = name.partition(":")
+        if colon and prefix + ":" in known:
+            if not argument:
+                raise UsageError(f"{kind} {name!r} needs an argument after the colon", where=where)
+            return known[prefix + ":"]
+        raise unknown_name(kind, name, self.names(kind), where=where)
+
+    def select(self, kind: str, patterns: Iterable[str], *, where: str = "") -> list[str]:
+        """Names that match comma-separated names or shell wildcards (``resnet*``), in the order given."""
+        from fnmatch import fnmatchcase
+
+        chosen: list[str] = []
+        for pattern in (p.strip() for text in patterns for p in text.split(",")):
+            if not pattern:
+                continue
+            if any(c in pattern for c in "*?[") and ":" not in pattern:
+                names = [n for n in self.names(kind) if fnmatchcase(n, pattern)]
+                if not names:
+                    raise unknown_name(kind, pattern, self.names(kind), where=where)
+            else:
+                self.get(kind, pattern, where=where)
+                names = [pattern]
+            chosen += [n for n in names if n not in chosen]
+        return chosen
+
+
+@lru_cache(maxsize=1)
+def registry() -> Registry:
+    """The process's registry, loaded on first use."""
+    loaded = Registry()
+    loaded.load_entry_points()
+    return loaded

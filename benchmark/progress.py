@@ -1,0 +1,70 @@
+"""Progress of long work: a bar with rate and time left on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+PLAIN_SECONDS = 10.0  # one line per this many seconds where the output is not a terminal
+
+
+class Progress:
+    """Counts work done out of ``total``; use as a context manager and call :meth:`update`.
+
+    ``DDBENCH_PROGRESS=0`` silences it (tests, workers); ``note`` adds a short text after the numbers.
+    """
+
+    def __init__(self, total: int, label: str, unit: str = "it", initial: int = 0) -> None:
+        self.total, self.label, self.unit, self.done, self.initial = total, label, unit, initial, initial
+        self.start = self.last = time.monotonic()
+        self.text = ""
+        self.bar = None
+        self.quiet = os.environ.get("DDBENCH_PROGRESS", "1") == "0"
+        if not self.quiet and sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self.bar = tqdm(total=total, desc=label, unit=unit, initial=initial, dynamic_ncols=True, leave=False)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc) -> None:
+        if self.bar is not None:
+            self.bar.close()
+        elif not self.quiet and exc[0] is None and time.monotonic() - self.start > PLAIN_SECONDS:
+            self._line()
+
+    def update(self, n: int = 1, note: str = "") -> None:
+        self.done += n
+        self.text = note or self.text
+        if self.bar is not None:
+            if note:
+                self.bar.set_postfix_str(note, refresh=False)
+            self.bar.update(n)
+        elif not self.quiet and time.monotonic() - self.last > PLAIN_SECONDS:
+            self._line()
+
+    def _line(self) -> None:
+        self.last = time.monotonic()
+        rate = (self.done - self.initial) / max(self.last - self.start, 1e-9)
+        left = (self.total - self.done) / rate if rate else float("inf")
+        note = f", {self.text}" if self.text else ""
+        print(
+            f"{self.label}: {self.done}/{self.total} {self.unit} ({rate:.3g} {self.unit}/s, {left:.0f} s left{note})",
+            file=sys.stderr,
+            flush=True,
+        )
+
+
+def track(items: Iterable[T], label: str, unit: str = "it", total: int | None = None) -> Iterator[T]:
+    """Iterate over ``items`` with progress."""
+    if total is None:
+        total = len(items)  # type: ignore[arg-type]
+    with Progress(total, label, unit) as bar:
+        for item in items:
+            yield item
+            bar.update()

@@ -1,0 +1,235 @@
+"""Artifacts on disk: ``<root>/artifacts/<stage>/<key>/`` holds the payload and ``artifact.json``.
+
+A payload is made in a temporary sibling and renamed, so it is there whole or not at all. Work that is longer than a
+moment keeps its finished chunks or its last checkpoint in ``<root>/work/<stage>/<key>/`` until the artifact is
+published, so a killed process resumes there. A lock per artifact and per chunk (released by the kernel when its
+holder dies) lets any number of processes share a store and do each thing once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from benchmark.errors import JobError, UsageError
+from benchmark.store.keys import Stage, digest_file
+
+MANIFEST = "artifact.json"
+
+
+def default_cache() -> Path:
+    """``$DDBENCH_CACHE``, or ``~/.cache/ddbench``."""
+    return Path(os.environ.get("DDBENCH_CACHE") or "~/.cache/ddbench").expanduser()
+
+
+@contextlib.contextmanager
+def disk_errors(where: Path) -> Iterator[None]:
+    """Turn a full disk or one that cannot be written into an error that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise JobError(
+                f"no space left: {error.strerror}",
+                where=str(where),
+                hint="free space there (or point DDBENCH_CACHE elsewhere) and repeat the command: it resumes",
+            ) from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise UsageError(
+                f"cannot write: {error.strerror}",
+                where=str(error.filename or where),
+                allowed="a folder that this user can write",
+                hint="set DDBENCH_CACHE (the store) or --results (the records) to such a folder",
+            ) from error
+        raise
+
+
+class Store:
+    """A folder of artifacts. Cheap to make; opens nothing until asked."""
+
+    def __init__(self, root: Path | str | None = None) -> None:
+        self.root = Path(root) if root is not None else default_cache()
+        self._verified: set[str] = set()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def path(self, stage: Stage) -> Path:
+        """Where the stage's artifact lies, or will lie."""
+        return self.root / "artifacts" / stage.name / stage.key
+
+    def has(self, stage: Stage) -> bool:
+        """Whether the artifact is there (its digests are checked when it is opened, not here)."""
+        return (self.path(stage) / MANIFEST).is_file()
+
+    def open(self, stage: Stage) -> Path | None:
+        """The artifact's folder with its digests verified, or None; a damaged one is set aside and reported."""
+        path = self.path(stage)
+        if stage.key in self._verified and path.is_dir():
+            return path
+        if not (path / MANIFEST).is_file():
+            return None
+        fault = self.fault(path)
+        if fault:
+            aside = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
+            with disk_errors(path):
+                os.rename(path, aside)
+            print(f"store: {fault}; set aside as {aside} and made again", file=sys.stderr, flush=True)
+            return None
+        self._verified.add(stage.key)
+        return path
+
+    @staticmethod
+    def fault(path: Path) -> str:
+        """What is wrong with the artifact in ``path``, or an empty string."""
+        try:
+            files = json.loads((path / MANIFEST).read_text())["files"]
+        except (OSError, ValueError, KeyError) as error:
+            return f"{path / MANIFEST} cannot be read ({type(error).__name__})"
+        for name, known in files.items():
+            file = path / name
+            if not file.is_file():
+                return f"{file} is missing"
+            if digest_file(file) != known["sha256"]:
+                return f"{file} does not have the digest it was written with"
+        return ""
+
+    def info(self, stage: Stage) -> dict:
+        """The artifact's ``artifact.json``: stage document, files, seconds."""
+        return json.loads((self.path(stage) / MANIFEST).read_text())
+
+    # -- making -------------------------------------------------------------------------------------------------
+
+    def build(self, stage: Stage, make: Callable[[Path], None]) -> Path:
+        """The stage's artifact folder; if it is missing, ``make(folder)`` fills a temporary one that is then renamed.
+
+        Only one process makes it; others wait. ``make`` may keep resumable work in :meth:`workdir`.
+        """
+        found = self.open(stage)
+        if found is not None:
+            return found
+        with disk_errors(self.root), self.lock(stage.key, label=stage.name):
+            found = self.open(stage)  # another process may have made it meanwhile
+            if found is not None:
+                return found
+            target = self.path(stage)
+            temporary = self.root / "tmp" / f"{stage.key[:16]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            temporary.mkdir(parents=True)
+            began = time.time()
+            try:
+                make(temporary)
+                self._seal(stage, temporary, time.time() - began)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                os.rename(temporary, target)
+            except BaseException:
+                shutil.rmtree(temporary, ignore_errors=True)
+                raise
+            shutil.rmtree(self._work(stage), ignore_errors=True)
+        self._verified.add(stage.key)
+        return target
+
+    def workdir(self, stage: Stage) -> Path:
+        """A folder for the stage's checkpoints; survives a kill, is removed when the artifact is published."""
+        with disk_errors(self.root):
+            self._work(stage).mkdir(parents=True, exist_ok=True)
+        return self._work(stage)
+
+    def chunks(
+        self,
+        stage: Stage,
+        count: int,
+        make: Callable[[int, Path], None],
+        *,
+        which: Sequence[int] | None = None,
+        suffix: str = ".safetensors",
+        each: Callable[[int], None] | None = None,
+    ) -> list[Path]:
+        """Files of the chunks ``which`` (default all of ``count``), made where missing by ``make(index, file)``.
+
+        A chunk's name holds its digest, which is checked when it is found again. Several processes may call this at
+        once: each chunk is made once. ``each(index)`` is called as a chunk becomes available (for progress).
+        """
+        folder = self.workdir(stage)
+        files = []
+        for index in which if which is not None else range(count):
+            files.append(self._chunk(stage, folder, index, make, suffix))
+            if each is not None:
+                each(index)
+        return files
+
+    def missing_chunks(self, stage: Stage, count: int) -> list[int]:
+        """Indices of the chunks that no process has finished yet."""
+        names = os.listdir(self._work(stage)) if self._work(stage).is_dir() else []
+        done = {int(name.split("-")[1]) for name in names if name.startswith("chunk-")}
+        return [i for i in range(count) if i not in done]
+
+    def _chunk(self, stage: Stage, folder: Path, index: int, make, suffix: str) -> Path:
+        def find() -> Path | None:
+            for file in folder.glob(f"chunk-{index:06d}-*{suffix}"):
+                if digest_file(file)[:16] == file.name.split("-")[2][:16]:
+                    return file
+                print(f"store: {file} is damaged; made again", file=sys.stderr, flush=True)
+                file.unlink()
+            return None
+
+        found = find()
+        if found is not None:
+            return found
+        with disk_errors(folder), self.lock(f"{stage.key}-{index}", label=f"{stage.name} chunk {index}"):
+            found = find()
+            if found is not None:
+                return found
+            self.log_work(stage, "chunk", index)
+            temporary = folder / f"tmp-{index:06d}-{os.getpid()}{suffix}"
+            try:
+                make(index, temporary)
+                final = folder / f"chunk-{index:06d}-{digest_file(temporary)[:16]}{suffix}"
+                os.rename(temporary, final)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+            return final
+
+    def log_work(self, stage: Stage, unit: str, amount) -> None:
+        """Append to ``<root>/work.jsonl`` that a piece of work *begins*: so kills can be seen to cost little."""
+        line = json.dumps({"stage": stage.name, "key": stage.key[:16], unit: amount, "pid": os.getpid()}) + "\n"
+        with disk_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            with open(self.root / "work.jsonl", "a") as file:
+                file.write(line)
+
+    @contextlib.contextmanager
+    def lock(self, name: str, *, label: str = "") -> Iterator[None]:
+        """Hold the store's lock ``name``; the kernel frees it when this process ends, however it ends."""
+        folder = self.root / "locks"
+        with disk_errors(self.root):
+            folder.mkdir(parents=True, exist_ok=True)
+            file = open(folder / f"{name}.lock", "a")  # noqa: SIM115 - kept open while the lock is held
+        try:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"{label or name}: another process is making this; waiting", file=sys.stderr, flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+        finally:
+            file.close()
+
+    def _work(self, stage: Stage) -> Path:
+        return self.root / "work" / stage.name / stage.key
+
+    @staticmethod
+    def _seal(stage: Stage, folder: Path, seconds: float) -> None:
+        files = {}
+        for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+            files[str(file.relative_to(folder))] = {"sha256": digest_file(file), "bytes": file.stat().st_size}
+        document = {"key": stage.key, "stage": stage.document(), "files": files, "seconds": round(seconds, 3)}
+        (folder / MANIFEST).write_text(json.dumps(document, indent=1, sort_keys=True))
