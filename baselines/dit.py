@@ -1,0 +1,56 @@
+"""Plain guided sampling of the diffusion backbone: generated images without any distillation.
+
+Defaults: 50 DDIM steps and guidance 4.0, as the DiT rows of Minimax (`sample.py`: 50 steps, cfg-scale 4.0) and as D3HR
+decodes, so that D3HR, Minimax and this one differ in nothing but the method.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from benchmark.methods import Method, Task, Unit, param
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.backbones import Backbone
+
+CHUNK = 10  # images a batch: the same cut whatever the IPC, so IPC 1 is the first image of IPC 10 up to rounding
+
+
+@dataclass(frozen=True)
+class DiTParams:
+    """Sampling."""
+
+    steps: int = param(50, "DDIM steps", "Minimax sample.py --num-sampling-steps 50; D3HR 50", low=1, high=1000)
+    guidance: float = param(4.0, "classifier-free guidance", "Minimax sample.py --cfg-scale 4.0; D3HR 4.0", low=0.0)
+
+
+def sample_cells(task: Task, backbone: Backbone, unit: Unit, steps: int, guidance: float) -> torch.Tensor:
+    """Sampled images of a unit's cells, each from the noise of its own (seed, method, class, index).
+
+    Returns:
+        uint8 ``[len(unit.cells), C, size, size]``.
+    """
+    import torch
+
+    from benchmark.backbones import sample
+
+    images = []
+    for start in range(0, len(unit.cells), CHUNK):
+        cells = unit.cells[start : start + CHUNK]
+        classes = backbone.class_map[torch.tensor([c for c, _ in cells])]
+        latents = sample(backbone, classes, steps, guidance, [task.generator(c, i) for c, i in cells])
+        images.append(backbone.decode(latents, task.dataset.image_size, task.dataset.channels).cpu())
+    return torch.cat(images)
+
+
+class DiT(Method):
+    """Guided samples of the class."""
+
+    Params = DiTParams
+    requires = frozenset({"backbone"})
+
+    def distill(self, task: Task, unit: Unit) -> torch.Tensor:
+        return sample_cells(task, task.backbone, unit, self.params.steps, self.params.guidance)

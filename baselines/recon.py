@@ -1,0 +1,37 @@
+"""Random real images encoded and decoded by the backbone's VAE: what no latent method on this VAE can exceed by much.
+
+The images are those that `random` draws with the same seed, so the difference is the VAE alone. The posterior mean is
+decoded, not a sample: the ceiling is the best the VAE can do.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from baselines.random_real import drawn, too_few
+from benchmark.methods import Method, Task, Unit
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.datasets import Dataset
+
+CHUNK = 10  # images a batch
+
+
+class Recon(Method):
+    """Random real images through the VAE."""
+
+    requires = frozenset({"backbone"})
+
+    def supports(self, dataset: Dataset, ipc: int) -> str:
+        return too_few(dataset, ipc)
+
+    def distill(self, task: Task, unit: Unit) -> torch.Tensor:
+        import torch
+
+        rows, backbone, images = drawn(task, unit), task.backbone, []
+        for start in range(0, len(rows), CHUNK):
+            latents = backbone.encode(task.train.images(rows[start : start + CHUNK]), sample=False)
+            images.append(backbone.decode(latents, task.dataset.image_size, task.dataset.channels).cpu())
+        return torch.cat(images)
