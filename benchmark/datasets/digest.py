@@ -1,0 +1,19 @@
+"""Content digests of datasets: equal for equal labels, class order and images, whatever the path or the machine."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from benchmark.store import digest_of
+
+
+def digest_arrays(classes: Sequence[str], arrays: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over class names in order and, by name, each array's dtype, shape and bytes."""
+    parts = {}
+    for name, array in arrays.items():
+        array = np.ascontiguousarray(array)
+        parts[name] = [array.dtype.str, list(array.shape), hashlib.sha256(array.data).hexdigest()]
+    return digest_of({"classes": list(classes), "arrays": parts})
