@@ -1,0 +1,53 @@
+"""From noise back to images: guided DDIM sampling from a chosen depth (paper section 3.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmark.errors import UsageError
+from d3hr_plugin.inversion import check_guidance, ddim_move, not_finite
+from d3hr_plugin.schedule import alphas, levels, sampling_pairs
+
+if TYPE_CHECKING:
+    from benchmark.backbones import Backbone
+
+
+@torch.no_grad()
+def denoise(
+    backbone: Backbone,
+    latents: torch.Tensor,
+    classes: torch.Tensor,
+    *,
+    steps: int,
+    start_step: int,
+    ending: str,
+    guidance: float,
+    batch: int,
+    label: str = "",
+) -> torch.Tensor:
+    """Clean scaled latents ``[n, c, h, w]`` float32, sampled from ``start_step`` of ``steps`` on, ``batch`` at a time.
+
+    Deterministic: each image depends on its own latent only. ``ending`` as in
+    :func:`d3hr_plugin.schedule.sampling_pairs`; ``classes`` holds backbone classes ``[n]``.
+    """
+    if not 0 <= start_step < steps:
+        raise UsageError(
+            f"start_step = {start_step} is beyond the schedule of {steps} steps",
+            where=f"--set start_step={start_step}",
+            allowed=f"0 to {steps - 1}",
+        )
+    check_guidance(backbone, guidance, "decode_guidance")
+    power = alphas(backbone.scheduler)
+    pairs = sampling_pairs(levels(backbone.scheduler, steps), start_step, ending, len(power))
+    out = []
+    for x, chosen in zip(latents.split(batch), classes.split(batch), strict=True):
+        x, chosen = x.to(backbone.device, torch.float32), chosen.to(backbone.device)
+        for level, lower in pairs:
+            eps = backbone.eps(x, level, chosen, guidance)
+            if not torch.isfinite(eps).all():
+                raise not_finite(backbone, x, level, chosen, guidance, label)
+            x = ddim_move(x, eps, power[level], power[lower])
+        out.append(x)
+    return torch.cat(out)

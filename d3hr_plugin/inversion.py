@@ -1,0 +1,105 @@
+"""Domain mapping: DDIM inversion of VAE latents to a depth of the schedule (paper section 3.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from benchmark.errors import JobError, UsageError
+from d3hr_plugin.schedule import alphas, check_depth, levels
+
+if TYPE_CHECKING:
+    from benchmark.backbones import Backbone
+
+
+def ddim_move(x: torch.Tensor, eps: torch.Tensor, power: float, target: float) -> torch.Tensor:
+    """Move ``x`` from signal power ``power`` to ``target`` along the noise estimate: one DDIM step, either way."""
+    return (x - (1 - power) ** 0.5 * eps) * (target / power) ** 0.5 + (1 - target) ** 0.5 * eps
+
+
+@torch.no_grad()
+def invert(
+    backbone: Backbone,
+    latents: torch.Tensor,
+    classes: torch.Tensor,
+    *,
+    steps: int,
+    depths: Sequence[int],
+    guidance: float,
+    label: str = "",
+) -> dict[int, torch.Tensor]:
+    """Latents ``[n, c, h, w]`` (scaled, clean) at each of ``depths``; stops at the deepest.
+
+    A step from level s to the next level t asks the model for the noise at t, as the authors do. ``classes`` holds
+    backbone classes ``[n]``; ``label`` names the class in errors. Depth 0 is the input.
+
+    Raises:
+        UsageError: a depth beyond the schedule, or guidance on an unconditional backbone.
+        JobError: not-a-number values; names the layer that made them first.
+    """
+    check_guidance(backbone, guidance, "invert_guidance")
+    ascending, power = levels(backbone.scheduler, steps), alphas(backbone.scheduler)
+    for depth in depths:
+        check_depth(depth, steps)
+    x = latents.to(backbone.device, torch.float32)
+    classes = classes.to(backbone.device)
+    if not torch.isfinite(x).all():
+        raise JobError(
+            f"the VAE's encoder returned values that are not finite for {label or 'a class'}",
+            where="VAE encoder",
+            hint="repeat with --precision fp32; check the class's images",
+        )
+    kept = {0: x} if 0 in depths else {}
+    for depth in range(1, max(depths, default=0) + 1):
+        low, high = ascending[depth - 1], ascending[depth]
+        eps = backbone.eps(x, high, classes, guidance)
+        if not torch.isfinite(eps).all():
+            raise not_finite(backbone, x, high, classes, guidance, label)
+        x = ddim_move(x, eps, power[low], power[high])
+        if depth in depths:
+            kept[depth] = x
+    return kept
+
+
+def add_noise(latents: torch.Tensor, generators: Sequence[torch.Generator], power: float) -> torch.Tensor:
+    """DDPM's forward process instead of inversion (the paper's ablation): fresh noise, one generator an image."""
+    noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in generators]).to(latents.device)
+    return power**0.5 * latents + (1 - power) ** 0.5 * noise
+
+
+def check_guidance(backbone: Backbone, guidance: float, name: str) -> None:
+    """Classifier-free guidance needs a class that stands for "no class"."""
+    if guidance != 1 and backbone.null_class is None:
+        raise UsageError(
+            f"{name} = {guidance:g}, but this backbone is unconditional or was trained without label dropout",
+            where=f"--set {name}={guidance:g}",
+            allowed="1",
+            hint="ddbench backbone train --dataset NAME trains one with label dropout",
+        )
+
+
+def not_finite(backbone: Backbone, x, level: int, classes, guidance: float, label: str) -> JobError:
+    """Run the failing step once more with a hook on every layer, to name the first that breaks."""
+    first: list[str] = []
+
+    def watch(name: str):
+        def hook(_module, _inputs, output):
+            tensor = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
+            if not first and torch.is_tensor(tensor) and not torch.isfinite(tensor).all():
+                first.append(name)
+
+        return hook
+
+    handles = [m.register_forward_hook(watch(n)) for n, m in backbone.dit.named_modules() if n]
+    try:
+        backbone.eps(x, level, classes, guidance)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return JobError(
+        f"the diffusion transformer returned values that are not finite for {label or 'a class'}",
+        where=f"layer {first[0] if first else '(input)'} at noise level {level}",
+        hint="repeat with --precision fp32, or with a smaller invert_guidance",
+    )

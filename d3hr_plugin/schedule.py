@@ -1,0 +1,59 @@
+"""Noise levels: which training timesteps a number of leading-spaced steps visits, and how far each pair is apart.
+
+Two indices are in use. ``depth`` counts upwards from clean: depth 0 is the VAE's latent, depth i the i-th level of
+the reversed timesteps (the authors' loop index). ``start_step`` counts downwards from noise, as a sampler does.
+With 50 steps depth 30 is level 600; the authors start at ``start_step = 18``, which is level 620, one step apart.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from benchmark.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler
+
+
+def levels(scheduler: DDIMScheduler, steps: int) -> list[int]:
+    """Timesteps of ``steps`` leading-spaced steps, ascending; ``levels[i]`` is depth i (50 steps: 0, 20, ..., 980)."""
+    total = scheduler.config.num_train_timesteps
+    if not 2 <= steps <= total:
+        raise UsageError(f"steps = {steps} is out of range", where="--set steps", allowed=f"2 to {total}")
+    copy = type(scheduler).from_config(scheduler.config, timestep_spacing="leading")
+    copy.set_timesteps(steps)
+    return [int(t) for t in copy.timesteps.flip(0)]
+
+
+def alphas(scheduler: DDIMScheduler) -> list[float]:
+    """Cumulative signal power of every training timestep, in float64."""
+    return scheduler.alphas_cumprod.double().tolist()
+
+
+def check_depth(depth: int, steps: int, name: str = "depth") -> None:
+    """Refuse a depth that the schedule does not reach."""
+    if not 0 <= depth < steps:
+        raise UsageError(
+            f"{name} = {depth} is beyond the schedule of {steps} steps",
+            where=f"--set {name}={depth}",
+            allowed=f"0 (the VAE's latents) to {steps - 1}",
+            hint="raise steps with it: depth 30 of 50 steps is noise level 600 of 1000",
+        )
+
+
+def matched_start(depth: int, steps: int) -> int:
+    """The ``start_step`` whose noise level is that of ``depth``."""
+    return steps - 1 - depth
+
+
+def sampling_pairs(ascending: list[int], start_step: int, ending: str, total: int = 1000) -> list[tuple[int, int]]:
+    """(level, next lower level) of each sampling step from ``start_step`` on.
+
+    ``exact`` mirrors the inversion: it walks the same levels down to the lowest and stops there. ``released`` is the
+    authors' sampler: the next level is at least 1, and one more step is taken at the lowest level.
+    """
+    descending = ascending[::-1]
+    if ending == "exact":
+        return list(zip(descending[start_step:-1], descending[start_step + 1 :], strict=True))
+    stride = total // len(ascending)
+    return [(t, max(1, t - stride)) for t in descending[start_step:]]
