@@ -1,7 +1,7 @@
 """What is expensive to know about external data, cached in the store: content digests, statistics, decoded pixels.
 
 A cached content digest is keyed by the list of files with sizes and modification times; a store that cannot be
-written only costs time.
+written only costs time here (the run itself reports it).
 """
 
 from __future__ import annotations
@@ -15,12 +15,19 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from benchmark.datasets.files import THREADS, Index
+import numpy as np
+import PIL
+
+from benchmark.datasets.base import ArraySplit, Split
+from benchmark.datasets.decode import open_image
+from benchmark.datasets.files import THREADS, FileSplit, Index
+from benchmark.errors import DataError
 from benchmark.progress import Progress
 from benchmark.store import default_cache, digest_file, digest_of
 
-CONTENT_LIMIT = 2 << 30  # bytes; a larger dataset is identified by its file list with sizes
+CONTENT_BYTES = 2 << 30  # a larger dataset is identified by its file list with sizes
 CONTENT_FILES = 300_000
+DECODED_BYTES = 2 << 30  # a split of small images is decoded once if its pixels take no more
 
 
 def cached_json(kind: str, key: Any, make: Callable[[], Any]) -> Any:
@@ -31,33 +38,113 @@ def cached_json(kind: str, key: Any, make: Callable[[], Any]) -> Any:
     except (OSError, ValueError):
         pass
     value = make()
-    with contextlib.suppress(OSError):  # the cache is a convenience; the run itself reports a store it cannot write
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
+        temporary = _beside(path)
         temporary.write_text(json.dumps(value))
         os.replace(temporary, path)
     return value
 
 
 def content_digest(classes: Sequence[str], indexes: Mapping[str, Index]) -> str:
-    """The digest of a dataset of files: over every file's bytes, or over names and sizes where that takes minutes."""
-    listings = {split: index.listing_digest() for split, index in indexes.items()}
-    identity: dict[str, Any] = {"classes": list(classes), "listings": listings}
+    """The digest of a dataset of files: over every file's bytes, or over names and sizes where that takes minutes.
+
+    Class names, labels and the order of the files count; paths, folders and modification times do not.
+    """
     total = sum(int(index.sizes.sum()) for index in indexes.values())
-    if total > CONTENT_LIMIT or sum(len(index) for index in indexes.values()) > CONTENT_FILES:
-        return digest_of({"kind": "listing", **identity})
-    stamps = {split: [str(Path(i.root).resolve()), digest_of(i.mtimes.tolist())] for split, i in indexes.items()}
+    if total > CONTENT_BYTES or sum(len(index) for index in indexes.values()) > CONTENT_FILES:
+        listings = {split: index.listing_digest() for split, index in indexes.items()}
+        return digest_of({"kind": "listing", "classes": list(classes), "splits": listings})
+    splits = {}
+    for split, index in indexes.items():
+        key = ["content 1", *file_stamp(index)]
+        splits[split] = cached_json("content", key, lambda index=index: _hash_files(index))
+    return digest_of({"kind": "content", "classes": list(classes), "splits": splits})
 
-    def hash_all() -> dict[str, str]:
-        return {split: _hash_files(index) for split, index in indexes.items()}
 
-    return digest_of({"kind": "content", **identity, "files": cached_json("content", [identity, stamps], hash_all)})
+def file_stamp(index: Index) -> list[str]:
+    """What tells whether files have changed: path, names, labels, sizes and modification times."""
+    return [str(Path(index.root).resolve()), *index.folders, index.listing_digest(), digest_of(index.mtimes.tolist())]
 
 
 def _hash_files(index: Index) -> str:
+    digests = []
     with Progress(len(index), f"hashing {index.root}", "files") as bar, ThreadPoolExecutor(THREADS) as pool:
-        digests = []
-        for digest in pool.map(lambda i: digest_file(Path(index.path(i))), range(len(index)), chunksize=64):
+        for digest in pool.map(lambda i: digest_file(Path(index.path(i))), range(len(index))):
             digests.append(digest)
             bar.update()
-    return digest_of(digests)
+    return digest_of({"labels": index.labels.tolist(), "files": digests})
+
+
+def corrupt_files(index: Index) -> list[list]:
+    """Decode every file: ``[position, path, what is wrong]`` of those that cannot be decoded; cached."""
+
+    def check(i: int) -> str | None:
+        try:
+            open_image(index.path(i))
+        except DataError as error:
+            return error.what
+        return None
+
+    def scan_all() -> list[list]:
+        bad = []
+        with Progress(len(index), f"reading {index.root}", "images") as bar, ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, len(index), 4096):  # not all tasks at once: a million futures are a gigabyte
+                for i, fault in enumerate(pool.map(check, range(start, min(start + 4096, len(index)))), start):
+                    if fault:
+                        bad.append([i, index.path(i), fault])
+                    bar.update(note=f"{len(bad)} corrupt" if bad else "")
+        return bad
+
+    return cached_json("corrupt", ["corrupt 1", PIL.__version__, *file_stamp(index)], scan_all)
+
+
+def decoded(split: FileSplit, digest: str, part: str) -> Split:
+    """``split`` in memory-mapped pixels, where all images have its native size; else ``split`` itself.
+
+    Made once, in ``<store>/external/decoded``; decoding names the first file that is corrupt.
+    """
+    side, count = split.image_size, len(split)
+    shape = (count, side, side) if split.channels == 1 else (count, side, side, 3)
+    if int(np.prod(shape)) > DECODED_BYTES:
+        return split
+    key = digest_of(["decoded 1", PIL.__version__, digest, part, list(shape)])
+    path = default_cache() / "external" / "decoded" / f"{key}.npy"
+    array = _mapped(path, shape)
+    if array is None:
+        array = np.empty(shape, np.uint8)
+        mode = "L" if split.channels == 1 else "RGB"
+
+        def decode(i: int) -> bool:
+            image = open_image(split.index.path(i), mode)
+            if image.size != (side, side):
+                return False
+            array[i] = np.asarray(image)
+            return True
+
+        with Progress(count, f"decoding {split.index.root}", "images") as bar, ThreadPoolExecutor(THREADS) as pool:
+            for start in range(0, count, 1024):
+                batch = range(start, min(start + 1024, count))
+                if not all(pool.map(decode, batch)):
+                    return split
+                bar.update(len(batch))
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = _beside(path)
+            with open(temporary, "wb") as file:
+                np.save(file, array)
+            os.replace(temporary, path)
+            array = _mapped(path, shape) if path.is_file() else array
+    return ArraySplit(array, split.labels)
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return array if array.shape == shape and array.dtype == np.uint8 else None
+
+
+def _beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{uuid.uuid4().hex[:6]}")
