@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -51,10 +52,8 @@ def sealed(record: dict) -> dict:
         JobError: the record is not valid (NaN accuracy, a missing field): the code that made it is wrong.
     """
     record = {**record, "schema": SCHEMA, "id": "", "digest": ""}
-    try:
+    with contextlib.suppress(KeyError, ValueError, TypeError):  # NaN, or a part that is missing: named below
         record |= {"id": record_id(record["identity"]), "digest": seal(record)}
-    except (KeyError, ValueError, TypeError):
-        pass  # NaN, or a part that is missing: named below
     faults = verify_record(record)
     if faults:
         raise JobError("a record is not valid: " + "; ".join(faults), where="benchmark.records.write_record")
