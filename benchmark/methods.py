@@ -69,9 +69,7 @@ class Method:
 
     def units(self, task: Task) -> list[Unit]:
         """How the work splits; a class a unit unless overridden."""
-        return [
-            Unit(f"class {c}", tuple((c, i) for i in range(task.ipc))) for c in range(len(task.dataset.classes))
-        ]
+        return [Unit(f"class {c}", tuple((c, i) for i in range(task.ipc))) for c in range(len(task.dataset.classes))]
 
     def stages(self, task: Task) -> list[Stage]:
         """Shared stages that :meth:`distill` will build (statistics, fine-tuning): lets ``plan`` say what is cached."""

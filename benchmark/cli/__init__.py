@@ -1,0 +1,115 @@
+"""The ``ddbench`` command. Sub-commands are imported when they are used, so ``--help`` and lists stay fast."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from benchmark import __version__
+from benchmark.errors import DDBenchError
+
+# name: (module:attribute, one line)
+COMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("benchmark.cli.run:run", "Distil, train students, add rows to the leaderboard."),
+    "plan": ("benchmark.cli.run:plan", "What `run` would do: what is cached, what is skipped and why."),
+    "distill": ("benchmark.cli.run:distill", "Make only the distilled set."),
+    "evaluate": ("benchmark.cli.run:evaluate", "Train students on a given distilled set."),
+    "grid": ("benchmark.cli.grid:grid", "Run an ablation grid."),
+    "leaderboard": ("benchmark.cli.leaderboard:leaderboard", "Rebuild and print the leaderboard from records."),
+    "compare": ("benchmark.cli.compare:compare", "Compare two methods, paired by seed."),
+    "report": ("benchmark.cli.report:report", "One self-contained HTML page of everything."),
+    "results": ("benchmark.cli.results:results", "Add or verify somebody's records."),
+    "export": ("benchmark.cli.export:export", "Export a distilled set with a dataset card."),
+    "list": ("benchmark.cli.lists:list_", "List methods, datasets, students, protocols, …"),
+    "show": ("benchmark.cli.lists:show", "Explain one of them; `show protocol A B` shows the differences."),
+    "plugins": ("benchmark.cli.lists:plugins", "Plug-ins: what each registers, and what is broken."),
+    "backbone": ("benchmark.cli.backbone:backbone", "Train, fine-tune and show diffusion backbones."),
+    "doctor": ("benchmark.cli.doctor:doctor", "Check data, disk, backbone and teacher; say what to do."),
+    "env": ("benchmark.cli.lists:env", "Versions and hardware, as they go into records."),
+    "status": ("benchmark.cli.status:status", "Progress of runs in the store."),
+    "worker": ("benchmark.cli.run:worker", "Work on a run's jobs (started by `run`; for clusters)."),
+}
+HIDDEN = {"worker"}
+
+
+class _Commands(click.Group):
+    """Looks sub-commands up in `COMMANDS`, then among plug-ins."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *self._plugged()]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        target = COMMANDS.get(name, ("",))[0]
+        if not target:
+            info = self._plugged().get(name)
+            return info.load() if info else None
+        module, _, attribute = target.partition(":")
+        return getattr(importlib.import_module(module), attribute)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]):
+        name = args[0]
+        if name not in COMMANDS and name not in self._plugged() and not name.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(name, self.list_commands(ctx), n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise click.UsageError(f"no command {name!r}{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = [(name, text) for name, (_, text) in COMMANDS.items() if name not in HIDDEN]
+        rows += [(name, info.summary) for name, info in self._plugged().items()]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    @staticmethod
+    def _plugged() -> dict:
+        from benchmark.plugins import registry
+
+        return registry().items["command"]
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="""\b
+Examples:
+  ddbench run --method d3hr --dataset digits --ipc 1
+  ddbench run --method d3hr,d4m --dataset imagenet1k --ipc 50 --student resnet18
+  ddbench plan --method d3hr --dataset cifar10 --ipc 10 --data-root ~/data
+  ddbench evaluate path/to/set --dataset cifar10 --protocol rded-paper
+  ddbench list methods
+""",
+)
+@click.version_option(__version__, prog_name="ddbench")
+def cli() -> None:
+    """Dataset distillation, measured: every method, the same students, one protocol, one leaderboard.
+
+    Data is looked for under --data-root or $DDBENCH_DATA; work is kept in $DDBENCH_CACHE (default
+    ~/.cache/ddbench), so an interrupted command resumes when it is repeated.
+    """
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point of the console command; turns errors into messages and exit codes."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS; must precede CUDA
+    try:
+        code = cli.main(arguments, prog_name="ddbench", standalone_mode=False)
+    except DDBenchError as error:
+        print(f"ddbench: error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as error:
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (KeyboardInterrupt, click.Abort):
+        print("ddbench: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader (`| head`) has left
+        sys.exit(0)
+    sys.exit(code if isinstance(code, int) else 0)

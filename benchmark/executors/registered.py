@@ -1,3 +1,7 @@
 """What ddbench registers of its own; light, imports no torch."""
 
-EXECUTORS = []
+from benchmark.plugins import ExecutorInfo
+
+EXECUTORS = [
+    ExecutorInfo("local", "processes on this machine, one a core or a GPU", "benchmark.executors.local:execute"),
+]

@@ -107,9 +107,7 @@ class Registry:
         for attribute in dir(plugin):
             if attribute.startswith("ddbench_") and attribute not in hooks:
                 near = difflib.get_close_matches(attribute, hooks, n=1)
-                raise AttributeError(
-                    f"{attribute!r} is not a hook" + (f"; did you mean {near[0]!r}?" if near else "")
-                )
+                raise AttributeError(f"{attribute!r} is not a hook" + (f"; did you mean {near[0]!r}?" if near else ""))
             if attribute in hooks and manager.parse_hookimpl_opts(plugin, attribute) is None:
                 raise AttributeError(f"{attribute!r} lacks the decorator @benchmark.plugins.hookimpl")
 

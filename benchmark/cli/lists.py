@@ -1,0 +1,140 @@
+"""``list``, ``show``, ``plugins`` and ``env``: what there is. None of the lists imports torch."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import click
+
+from benchmark.errors import UsageError
+from benchmark.plugins import KINDS, registry
+
+LISTED = tuple(kind for kind in KINDS if kind != "command")
+
+
+def _kind(text: str) -> str:
+    """``methods`` or ``method``, with the nearest kind named when it is neither."""
+    singular = text.removesuffix("s")
+    if singular not in LISTED:
+        import difflib
+
+        near = difflib.get_close_matches(singular, LISTED, n=1)
+        raise UsageError(
+            f"there is no list of {text!r}" + (f"; did you mean {near[0] + 's'!r}?" if near else ""),
+            allowed=", ".join(kind + "s" for kind in LISTED),
+        )
+    return singular
+
+
+@click.command("list", epilog="\b\nExamples:\n  ddbench list methods\n  ddbench list students --json")
+@click.argument("kinds", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def list_(kinds: tuple[str, ...], as_json: bool) -> None:
+    """List what is registered: methods, datasets, students, protocols, backbones, executors, metrics."""
+    chosen = [_kind(k) for k in kinds] or list(LISTED)
+    reg = registry()
+    if as_json:
+        rows = {k: [dataclasses.asdict(reg.items[k][n]) for n in reg.names(k)] for k in chosen}
+        click.echo(json.dumps(rows, indent=1))
+        return
+    for position, kind in enumerate(chosen):
+        if len(chosen) > 1:
+            click.echo(("\n" if position else "") + kind + "s")
+        names = reg.names(kind)
+        width = max((len(n) for n in names), default=0)
+        for name in names:
+            info = reg.items[kind][name]
+            paper = f"  [{info.paper}]" if getattr(info, "paper", "") else ""
+            click.echo(f"  {name:{width}}  {info.summary}{paper}")
+        if not names:
+            click.echo("  none")
+    if reg.broken:
+        click.echo(f"\n{len(reg.broken)} plug-in problem(s): ddbench plugins", err=True)
+
+
+@click.command(
+    epilog="\b\nExamples:\n  ddbench show method d3hr\n  ddbench show protocol soft hard"
+)
+@click.argument("kind")
+@click.argument("names", nargs=-1, required=True)
+@click.option("--all", "every", is_flag=True, help="With several protocols: every field, not only the differing ones.")
+def show(kind: str, names: tuple[str, ...], every: bool) -> None:
+    """Explain a method's parameters, a protocol's fields (or the differences of several), a dataset, a student."""
+    kind = _kind(kind)
+    infos = [registry().get(kind, name) for name in names]
+    if kind == "protocol":
+        _show_protocols(names, every)
+        return
+    for name, info in zip(names, infos):
+        click.echo(f"{name}: {info.summary}")
+        for field in dataclasses.fields(info):
+            value = getattr(info, field.name)
+            if field.name not in ("name", "summary") and value not in ("", None, ()):
+                click.echo(f"  {field.name:10} {value}")
+        click.echo(f"  {'from':10} {registry().owner[kind, info.name]}")
+        if kind == "method":
+            _show_method(info)
+
+
+def _show_method(info) -> None:
+    from tabulate import tabulate
+
+    cls = info.load()
+    doc = (cls.__doc__ or "").strip()
+    if doc:
+        click.echo("\n" + "\n".join("  " + line.strip() for line in doc.splitlines()))
+    needs = ", ".join(sorted(cls.requires)) or "nothing but the training split"
+    click.echo(f"\n  needs: {needs}\n")
+    rows = []
+    for field in dataclasses.fields(cls.Params):
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        choices = field.metadata.get("choices")
+        about = field.metadata.get("help", "") + (f" ({', '.join(map(str, choices))})" if choices else "")
+        rows.append((field.name, json.dumps(default), about, field.metadata.get("source", "")))
+    if rows:
+        click.echo(tabulate(rows, ["parameter", "default", "meaning", "source"], maxcolwidths=[None, 16, 60, 44]))
+    special = {d: cls.defaults(d) for d in registry().names("dataset") if cls.defaults(d)}
+    for dataset, values in special.items():
+        click.echo(f"\n  defaults on {dataset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
+
+
+def _show_protocols(names: tuple[str, ...], every: bool) -> None:
+    from tabulate import tabulate
+
+    from benchmark.protocols import describe
+
+    rows = describe(*names)
+    if len(names) > 1 and not every:
+        rows = [row for row in rows if len({str(v) for v in row[1 : 1 + len(names)]}) > 1]
+    click.echo(tabulate(rows, ["field", *names, "meaning"], maxcolwidths=[None, *[34] * len(names), 60]))
+
+
+@click.command()
+@click.option("--traceback", "traces", is_flag=True, help="Show the whole traceback of each broken plug-in.")
+def plugins(traces: bool) -> int:
+    """Every plug-in with what it registers, and every broken one with its error."""
+    reg = registry()
+    for name, distribution in reg.plugins.items():
+        owner = f"{name} ({distribution})"
+        counts = {kind: sum(o == owner for (k, _), o in reg.owner.items() if k == kind) for kind in KINDS}
+        text = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items() if n)
+        click.echo(f"ok      {owner}: {text or 'registers nothing'}")
+    for broken in reg.broken:
+        click.echo(f"BROKEN  {broken.plugin} ({broken.distribution}): {broken.error}")
+        if traces and broken.traceback:
+            click.echo(broken.traceback)
+    return 0
+
+
+@click.command()
+def env() -> None:
+    """Versions, commit and hardware as they go into records, and where things are kept."""
+    from benchmark.datasets.loading import data_root
+    from benchmark.provenance import provenance
+    from benchmark.store import default_cache
+
+    found = provenance()
+    hardware = found.pop("hardware")
+    for name, value in {**found, **hardware, "store": default_cache(), "data root": data_root() or "not set"}.items():
+        click.echo(f"{name:12} {value}")

@@ -1,0 +1,231 @@
+"""``run``, ``plan``, ``distill``, ``evaluate`` and ``worker``."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.errors import UsageError
+
+FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
+
+
+def _common(function):
+    """Options that every command with a request takes."""
+    options = [
+        click.option("--dataset", required=True, help="e.g. digits, cifar10, imagenet1k, imagefolder:PATH."),
+        click.option("--ipc", default="1", show_default=True, help="Images per class; several with commas."),
+        click.option("--seeds", default=5, show_default=True, help="How many seeds: each a new set and a new student."),
+        click.option(
+            "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter: KEY, METHOD.KEY or protocol.KEY."
+        ),
+        click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's."),
+        click.option("--teacher", default="", help="A student name, torchvision:NAME, timm:NAME or a weights file."),
+        click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16."),
+        click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
+        click.option("--download", is_flag=True, help="Fetch the dataset if it is missing."),
+        click.option("--on-corrupt", default="error", show_default=True, help="error or skip (counted in the record)."),
+        click.option("--image-size", type=int, default=None, help="Side in pixels, for imagefolder:."),
+        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    ]
+    return functools.reduce(lambda f, option: option(f), reversed(options), function)
+
+
+def _running(function):
+    """Options that say where to write and with how many workers."""
+    options = [
+        click.option("--results", default="results", show_default=True, help="Folder of records and leaderboard.csv."),
+        click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`."),
+        click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4)."),
+    ]
+    return functools.reduce(lambda f, option: option(f), reversed(options), function)
+
+
+def _evaluating(function):
+    options = [
+        click.option("--student", "students", multiple=True, help="Architectures, wildcards allowed; repeatable."),
+        click.option("--protocol", "protocols", multiple=True, help="Protocols; repeatable.  [default: hard]"),
+    ]
+    return functools.reduce(lambda f, option: option(f), reversed(options), function)
+
+
+def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[str, ...] = ()):
+    """The `Request` of parsed options; bare ``--set`` keys are tied to the user's own methods, not to the floors."""
+    from benchmark.pipeline.request import Request, parse_sets, split_sets
+    from benchmark.plugins import registry
+
+    reg = registry()
+    try:
+        ipc = tuple(int(part) for part in str(options["ipc"]).split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"IPC must be whole numbers, not {options['ipc']!r}", where="--ipc") from None
+    if not ipc or min(ipc) < 1:
+        raise UsageError(f"IPC {options['ipc']} is not possible", where="--ipc", allowed="whole numbers from 1")
+    if options["seeds"] < 1:
+        raise UsageError(f"{options['seeds']} seeds are not possible", where="--seeds", allowed="1 or more")
+    reg.get("dataset", options["dataset"].removesuffix("@val"), where="--dataset")
+    students = tuple(reg.select("student", options.get("students", ()), where="--student"))
+    protocols = tuple(reg.select("protocol", options.get("protocols", ()), where="--protocol"))
+    given = parse_sets(options["sets"])
+    per_method, protocol = split_sets(given, methods) if not options.get("set_dir") else ({}, given)
+    sets = {f"{m}.{k}": v for m, values in per_method.items() for k, v in values.items()}
+    sets |= {f"protocol.{k}": v for k, v in protocol.items()} if per_method or not options.get("set_dir") else given
+    dataset_options: dict[str, Any] = {}
+    if options["download"]:
+        dataset_options["download"] = True
+    if options["on_corrupt"] != "error":
+        dataset_options["on_corrupt"] = options["on_corrupt"]
+    if options["image_size"]:
+        dataset_options["image_size"] = options["image_size"]
+    return Request(
+        dataset=options["dataset"],
+        methods=methods + tuple(f for f in floors if f not in methods),
+        ipc=ipc,
+        students=students,
+        protocols=protocols,
+        seeds=tuple(range(options["seeds"])),
+        sets=sets,
+        teacher=options["teacher"],
+        backbone=options["backbone"],
+        precision=options["precision"],
+        data_root=options["data_root"],
+        dataset_options=dataset_options,
+        set_dir=options.get("set_dir", ""),
+    )
+
+
+def _methods(text: tuple[str, ...]) -> tuple[str, ...]:
+    from benchmark.plugins import registry
+
+    return tuple(registry().select("method", text, where="--method"))
+
+
+def _check_first(methods: tuple[str, ...], options: dict[str, Any]) -> None:
+    """Say everything that is missing at once, before torch is imported."""
+    from benchmark.datasets import check_requirements
+
+    check_requirements(options["dataset"], options["data_root"], options["backbone"], methods)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench run --method d3hr --dataset digits --ipc 1
+  ddbench run --method d3hr --method sre2l --dataset fashionmnist --ipc 1,10 --protocol soft --protocol hard
+  ddbench run --method d3hr --dataset imagenet1k --ipc 50 --student resnet18,mobilenetv2 --set m=1000000
+"""
+)
+@click.option("--method", "methods", multiple=True, required=True, help="Methods, wildcards allowed; repeatable.")
+@_evaluating
+@_common
+@_running
+@click.option("--floor/--no-floor", default=True, show_default=True, help="Also run random real images and kmeans.")
+def run(**options: Any) -> int:
+    """Distil with each method, train the same students under the same protocol, add rows to the leaderboard."""
+    from benchmark.pipeline.run import execute
+
+    methods = _methods(options["methods"])
+    request = _request(options, methods, FLOORS if options["floor"] else ())
+    _check_first(methods, options)
+    return execute([request], **_where(options))
+
+
+@click.command()
+@click.option("--method", "methods", multiple=True, required=True, help="Methods, wildcards allowed; repeatable.")
+@_evaluating
+@_common
+@_running
+@click.option("--floor/--no-floor", default=True, show_default=True, help="Also plan random real images and kmeans.")
+@click.option("--all", "every", is_flag=True, help="List every job, not only the summary.")
+@click.option("--emit", type=click.Choice(["joblist", "slurm"]), help="Print worker commands for a cluster instead.")
+def plan(**options: Any) -> int:
+    """What `run` with the same options would do: what is cached, what is skipped and why, what it would cost."""
+    from benchmark.pipeline.describe import print_plan
+
+    methods = _methods(options["methods"])
+    request = _request(options, methods, FLOORS if options["floor"] else ())
+    return print_plan([request], every=options["every"], emit=options["emit"], **_where(options))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench distill --method d3hr --dataset digits --ipc 10 --seeds 1 --out /tmp/d3hr-digits
+"""
+)
+@click.option("--method", "methods", multiple=True, required=True, help="The method.")
+@_common
+@_running
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; one sub-folder a seed.")
+@click.option("--shard", default="", metavar="I/N", help="Do only the I-th of N parts (0-based); the store joins them.")
+def distill(**options: Any) -> int:
+    """Make only the distilled set: class folders of PNG files, a manifest, a contact sheet."""
+    from benchmark.pipeline.run import distill_to
+
+    methods = _methods(options["methods"])
+    if len(methods) > 1:
+        raise UsageError(f"distill makes the set of one method, not {len(methods)}", where="--method")
+    request = _request(options, methods)
+    _check_first(methods, options)
+    return distill_to(request, options["out"], shard=_shard(options["shard"]), **_where(options))
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench evaluate results/sets/mine --student resnet18 --protocol soft
+  ddbench evaluate ~/released/cifar10_ipc10 --as d3hr-released --dataset cifar10 --ipc 10 --protocol d3hr-paper
+"""
+)
+@click.argument("set_dir", metavar="DIR")
+@click.option("--as", "name", default="", help="The name it is listed under. Default: the manifest's method.")
+@_evaluating
+@_common
+@_running
+def evaluate(**options: Any) -> int:
+    """Train students on a given distilled set: one that ddbench wrote, or one that a paper's authors released."""
+    from benchmark.distilled_import import describe_folder
+    from benchmark.pipeline.run import execute
+
+    known = describe_folder(Path(options["set_dir"]))
+    if known.get("ipc") and click.get_current_context().get_parameter_source("ipc").name == "DEFAULT":
+        options["ipc"] = str(known["ipc"])
+    name = options["name"] or known.get("method") or Path(options["set_dir"]).resolve().name
+    _check_first((), options)
+    return execute([_request(options, (name,))], **_where(options))
+
+
+@click.command(hidden=True)
+@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.option("--device", default=None)
+def worker(folder: Path, device: str | None) -> int:
+    """Work on the jobs of a run until none is left."""
+    from benchmark.pipeline.engine import Run, work
+
+    return 1 if work(Run(folder), device, say=lambda text: print(text, flush=True)).failed else 0
+
+
+def _where(options: dict[str, Any]) -> dict[str, Any]:
+    from benchmark.compute import resolve_device
+
+    return {
+        "results": Path(options["results"]),
+        "device": resolve_device(options["device"]),
+        "executor": options["executor"],
+        "workers": options["jobs"],
+    }
+
+
+def _shard(text: str) -> tuple[int, int] | None:
+    if not text:
+        return None
+    try:
+        index, count = (int(part) for part in text.split("/"))
+        if not 0 <= index < count:
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"--shard takes I/N with 0 <= I < N, not {text!r}", where="--shard") from None
+    return index, count

@@ -1,0 +1,87 @@
+"""``ddbench plan``: what would run, what is cached, what is skipped and why, and what it would cost."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.pipeline.engine import Run
+from benchmark.pipeline.jobs import Context, is_done
+from benchmark.pipeline.plan import KINDS, Plan, make_plan
+from benchmark.pipeline.request import Request
+from benchmark.store import Store
+
+SHOWN = 12  # jobs of a kind that are listed without --all
+
+
+def print_plan(
+    requests: Sequence[Request],
+    *,
+    every: bool,
+    emit: str | None,
+    results: Path,
+    device: str,
+    executor: str,
+    workers: int | None,
+) -> int:
+    """Print the plan; nothing is made."""
+    from benchmark.executors.local import default_jobs
+
+    store = Store()
+    parts = workers if emit and workers else 1
+    plan = make_plan(requests, store, results, device=device, parts=parts)
+    context = Context(store, results, device)
+    if emit:
+        return emit_commands(plan, store, emit, workers or default_jobs(device))
+    total_missing = 0
+    for kind in KINDS:
+        jobs = plan.of_kind(kind)
+        if not jobs:
+            continue
+        done = [is_done(job, context) for job in jobs]
+        total_missing += len(jobs) - sum(done)
+        print(f"{kind}: {len(jobs)} jobs, {sum(done)} cached, {len(jobs) - sum(done)} to do")
+        for job, cached in list(zip(jobs, done))[: None if every else SHOWN]:
+            print(f"  {'cached' if cached else 'to do '}  {job.label}  {job.key[:12]}")
+        if len(jobs) > SHOWN and not every:
+            print(f"  … {len(jobs) - SHOWN} more: --all")
+    for cell in plan.skipped:
+        identity = cell["identity"]
+        print(f"skipped  {identity['method']['name']} ipc {identity['ipc']} seed {identity['seed']}: {cell['reason']}")
+    shared = shared_stage_runs(plan)
+    if shared:
+        print(f"shared: {shared} jobs serve more than one later job and are done once")
+    if not total_missing:
+        print("everything is there: `ddbench run` would answer from the store")
+    return 0
+
+
+def shared_stage_runs(plan: Plan) -> int:
+    """How many jobs are needed by more than one other job."""
+    users: dict[str, int] = {}
+    for job in plan.jobs:
+        for key in job.needs:
+            users[key] = users.get(key, 0) + 1
+    return sum(n > 1 for n in users.values())
+
+
+def emit_commands(plan: Plan, store: Store, form: str, workers: int) -> int:
+    """Write the run and print worker commands for a cluster that shares the store's file system."""
+    from benchmark.executors.local import worker_command
+
+    run = Run.create(plan, store)
+    command = f"{shlex.quote(worker_command())} worker {shlex.quote(str(run.folder))}"
+    if form == "joblist":
+        for _ in range(workers):
+            print(command)
+        return 0
+    print("#!/bin/bash")
+    print("#SBATCH --job-name=ddbench")
+    print(f"#SBATCH --array=0-{workers - 1}")
+    print("#SBATCH --requeue")
+    if plan.device.startswith("cuda"):
+        print("#SBATCH --gpus=1")
+    print(f"export DDBENCH_CACHE={shlex.quote(str(store.root))}")
+    print(command)
+    return 0

@@ -1,0 +1,359 @@
+"""The work of one job. Everything it needs comes from the job's spec and the store; its result is a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from benchmark import __version__, compute
+from benchmark.cost import Meter
+from benchmark.errors import DDBenchError, JobError
+from benchmark.pipeline.plan import Job, set_stage, student_stage
+from benchmark.pipeline.resources import resolve_backbone
+from benchmark.plugins import registry
+from benchmark.progress import Progress
+from benchmark.provenance import cpu_name, gpu_name, provenance
+from benchmark.records import find_record, write_record
+from benchmark.store import Stage, Store
+
+
+@dataclass
+class Context:
+    """Where a worker reads and writes, and on what device it computes."""
+
+    store: Store
+    results: Path
+    device: str = "cpu"
+
+
+# -- whether a job is done -------------------------------------------------------------------------------------------
+
+
+def is_done(job: Job, context: Context) -> bool:
+    """Whether the job's result is there."""
+    stage = stage_of(job)
+    if job.kind == "part":
+        return context.store.has(stage) or not _part_missing(job, context, stage)
+    if stage is None:  # an external backbone or teacher: nothing to make
+        return True
+    if job.kind == "evaluate":
+        return context.store.has(stage) and find_record(context.results, job.spec["identity"]) is not None
+    return context.store.has(stage)
+
+
+@lru_cache(maxsize=100_000)
+def _stage_cached(kind: str, text: str) -> Stage | None:
+    spec = json.loads(text)
+    if kind in ("part", "distill"):
+        info = registry().get("method", spec["method"])
+        precision = compute.Precision.named(spec["precision"])
+        arguments = spec["params"], spec["ipc"], spec["inputs"], spec["seed"], precision
+        return set_stage(spec["method"], info.version, *arguments)
+    if kind == "evaluate":
+        return student_stage(spec["identity"])
+    dataset = _dataset(spec)
+    if kind == "teacher":
+        from benchmark.teachers import teacher_stage
+
+        return teacher_stage(dataset, spec["teacher"])
+    return resolve_backbone(dataset, spec["backbone"]).stage
+
+
+def stage_of(job: Job) -> Stage | None:
+    """The stage whose artifact is the job's result; None for something external."""
+    return _stage_cached(job.kind, json.dumps(job.spec, sort_keys=True))
+
+
+def _part_missing(job: Job, context: Context, stage: Stage) -> list[int]:
+    units = _task_and_units(job, context)[2]
+    mine = set(range(*_part_range(job, len(units))))
+    return [i for i in context.store.missing_chunks(stage, len(units)) if i in mine]
+
+
+def _part_range(job: Job, count: int) -> tuple[int, int]:
+    part, parts = job.spec.get("part", (0, 1))
+    return part * count // parts, (part + 1) * count // parts
+
+
+# -- doing a job -----------------------------------------------------------------------------------------------------
+
+
+def run_job(job: Job, context: Context) -> None:
+    """Do the job; raises whatever goes wrong, with nothing half-written."""
+    precision = compute.Precision.named(job.spec["precision"])
+    compute.prepare("distill" if job.kind == "part" else job.kind, precision)
+    {"backbone": _backbone, "teacher": _teacher, "part": _part, "distill": _distill, "evaluate": _evaluate}[job.kind](
+        job, context
+    )
+
+
+def _dataset(spec: dict[str, Any]):
+    from benchmark.datasets import load_dataset
+
+    return load_dataset(spec["dataset"], root=spec["data_root"], **spec["dataset_options"])
+
+
+def _backbone(job: Job, context: Context) -> None:
+    dataset = _dataset(job.spec)
+    resolve_backbone(dataset, job.spec["backbone"]).build(context.store, dataset, context.device)
+
+
+def _teacher(job: Job, context: Context) -> None:
+    from benchmark.teachers import get_teacher
+
+    get_teacher(context.store, _dataset(job.spec), job.spec["teacher"], context.device)
+
+
+@lru_cache(maxsize=2)
+def _loaded_backbone(root: str, name: str, device: str, precision: str, spec_text: str):
+    from benchmark.backbones import load_backbone
+
+    dataset = _dataset(json.loads(spec_text))
+    ref = resolve_backbone(dataset, name)
+    folder = ref.build(Store(root), dataset, device)
+    return load_backbone(folder, dataset, device, compute.Precision.named(precision), ref.key)
+
+
+def _task_and_units(job: Job, context: Context):
+    from benchmark.methods import Task
+
+    spec = job.spec
+    cls = registry().get("method", spec["method"]).load()
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["params"].items()}
+    method = cls(cls.Params(**values))
+    dataset = _dataset(spec)
+    task = Task(
+        method=spec["method"],
+        dataset=dataset,
+        ipc=spec["ipc"],
+        seed=spec["seed"],
+        store=context.store,
+        device=context.device,
+        precision=compute.Precision.named(spec["precision"]),
+        backbone_key=spec["inputs"].get("backbone", ""),
+        teacher_key=spec["inputs"].get("teacher", ""),
+    )
+    if "backbone" in method.requires:
+        text = json.dumps({k: spec[k] for k in ("dataset", "data_root", "dataset_options")}, sort_keys=True)
+        task.load_backbone = lambda: _loaded_backbone(
+            str(context.store.root), spec["backbone"], context.device, spec["precision"], text
+        )
+    if "teacher" in method.requires:
+        from benchmark.teachers import get_teacher
+
+        task.load_teacher = lambda: get_teacher(context.store, dataset, spec["teacher"], context.device)
+    return method, task, method.units(task)
+
+
+def _part(job: Job, context: Context) -> None:
+    _make_units(job, context, stage_of(job))
+
+
+def _make_units(job: Job, context: Context, stage: Stage) -> list[Path]:
+    """Make the job's units as chunks of the set's stage; each holds uint8 images and the seconds they took."""
+    import torch
+    from safetensors.torch import save_file
+
+    method, task, units = _task_and_units(job, context)
+    low, high = _part_range(job, len(units))
+
+    def make(index: int, file: Path) -> None:
+        unit = units[index]
+        with Meter() as meter:
+            try:
+                images = method.distill(task, unit)
+            except (DDBenchError, OSError, MemoryError, torch.OutOfMemoryError):
+                raise
+            except Exception as error:
+                raise JobError(
+                    f"{task.method} failed on {unit.name}: {type(error).__name__}: {error}",
+                    where=_last_frame(error),
+                    hint="the record says so; other jobs go on",
+                ) from error
+        _check_images(images, unit, task)
+        meta = {"seconds": f"{meter.seconds:.3f}", "peak": str(meter.peak)}
+        save_file({"images": images.contiguous().cpu()}, str(file), metadata=meta)
+
+    # Start elsewhere for every seed: runs of several seeds side by side then make different shared statistics first.
+    order = list(range(low, high))
+    turn = (job.spec["seed"] * 3) % max(1, len(order))
+    order = order[turn:] + order[:turn]
+    with Progress(len(order), job.label, "unit") as bar:
+        files = context.store.chunks(stage, len(units), make, which=order, each=lambda _: bar.update())
+    return [file for _, file in sorted(zip(order, files))]
+
+
+def _check_images(images, unit, task) -> None:
+    import torch
+
+    c, n = task.dataset.channels, len(unit.cells)
+    if not isinstance(images, torch.Tensor) or images.dtype != torch.uint8 or images.ndim != 4:
+        got = f"{images.dtype} {tuple(images.shape)}" if isinstance(images, torch.Tensor) else type(images).__name__
+        raise JobError(f"{task.method} returned {got} for {unit.name}", allowed=f"uint8 [{n}, {c}, H, W]")
+    if images.shape[0] != n or images.shape[1] != c or images.shape[2] != images.shape[3]:
+        raise JobError(
+            f"{task.method} returned images of shape {tuple(images.shape)} for {unit.name}",
+            allowed=f"[{n}, {c}, {task.dataset.image_size}, {task.dataset.image_size}]",
+        )
+
+
+def _distill(job: Job, context: Context) -> None:
+    from benchmark.distilled import write_set
+
+    stage, spec = stage_of(job), {k: v for k, v in job.spec.items() if k != "part"}
+    whole = Job(job.kind, job.key, job.label, spec, job.needs)
+
+    def make(folder: Path) -> None:
+        from safetensors import safe_open
+
+        files = _make_units(whole, context, stage)
+        _, task, units = _task_and_units(whole, context)
+        where = {cell: (u, row) for u, unit in enumerate(units) for row, cell in enumerate(unit.cells)}
+        seconds = peak = 0.0
+        for file in files:
+            with safe_open(str(file), "pt") as chunk:
+                meta = chunk.metadata()
+                seconds, peak = seconds + float(meta["seconds"]), max(peak, float(meta["peak"]))
+
+        def images() -> Iterator:
+            opened, current = None, -1
+            for label in range(len(task.dataset.classes)):
+                for index in range(task.ipc):
+                    unit, row = where[label, index]
+                    if unit != current:
+                        with safe_open(str(files[unit]), "pt") as chunk:
+                            opened, current = chunk.get_tensor("images").permute(0, 2, 3, 1).numpy(), unit
+                    yield label, index, opened[row]
+
+        info = registry().get("method", spec["method"])
+        write_set(
+            folder,
+            task.dataset,
+            task.ipc,
+            images(),
+            {
+                "method": {"name": spec["method"], "version": info.version, "params": spec["params"]},
+                "seed": task.seed,
+                "backbone": {"name": spec["backbone"], "key": spec["inputs"]["backbone"]}
+                if task.backbone_key
+                else None,
+                "precision": task.precision.document(),
+                "ddbench": __version__,
+                "cost": {"seconds": round(seconds, 3), "peak_memory_bytes": int(peak), "device": device_name(context)},
+            },
+        )
+
+    context.store.build(stage, make)
+
+
+def _evaluate(job: Job, context: Context) -> None:
+    from benchmark.distilled import read_set
+    from benchmark.distilled_import import read_any
+    from benchmark.protocols import load_protocol
+    from benchmark.teachers import get_teacher
+    from benchmark.training import gates, train_student
+
+    spec, stage = job.spec, stage_of(job)
+    identity = spec["identity"]
+    dataset = _dataset(spec)
+    folder = spec.get("set_dir")
+    if folder:
+        found = read_any(Path(folder), dataset, identity["ipc"])
+    else:
+        folder = context.store.root / "artifacts" / "set" / spec["set"]
+        found = read_set(folder, dataset)
+
+    def make(target: Path) -> None:
+        teacher = get_teacher(context.store, dataset, spec["teacher"], context.device)
+        checks = {
+            "teacher": gates.check_teacher(teacher, dataset),
+            "set": gates.check_set(found.images, found.labels, teacher, dataset, spec["gate"] == "waived"),
+        }
+        result = train_student(
+            found.images,
+            found.labels,
+            dataset=dataset,
+            protocol=load_protocol(spec["protocol"], spec["protocol_sets"]),
+            student=identity["student"],
+            teacher=teacher,
+            ipc=identity["ipc"],
+            seed=identity["seed"],
+            device=context.device,
+            precision=compute.Precision.named(spec["precision"]),
+            workdir=context.store.workdir(stage),
+            progress=job.label,
+        )
+        cost = {"train_seconds": round(result.seconds, 3), "peak_memory_bytes": result.peak_memory}
+        cost |= {"label_bytes": result.label_bytes, "device": device_name(context), "steps": result.steps}
+        outcome = {"scores": {**result.scores, "curve": result.curve}, "cost": cost, "gates": checks}
+        (target / "outcome.json").write_text(json.dumps(outcome, sort_keys=True))
+
+    outcome = json.loads((context.store.build(stage, make) / "outcome.json").read_text())
+    made = found.manifest.get("cost", {})
+    size = sum(f.stat().st_size for f in Path(folder).rglob("*.png") if f.name != "contact_sheet.png")
+    outcome["cost"] |= {"distill_seconds": made.get("seconds"), "image_bytes": size}
+    outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
+    artifacts = {"set": spec["set"], "contact_sheet": _keep_sheet(Path(folder), identity, context)}
+    _write(job, context, {"status": "ok", "reason": "", "flags": []}, artifacts=artifacts, **outcome)
+
+
+# -- records ---------------------------------------------------------------------------------------------------------
+
+
+def _write(job: Job, context: Context, outcome: dict, **parts: Any) -> None:
+    write_outcome(job.spec["identity"], context, outcome, **parts)
+
+
+def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any) -> None:
+    """Write the record of a cell, unless an equal one (identity, outcome, scores) is already there."""
+    from benchmark.store.store import disk_errors
+
+    blank = {"scores": {}, "cost": {}, "gates": {}, "artifacts": {}}
+    record = {"identity": identity, "outcome": outcome, **blank, **parts, "provenance": provenance()}
+    old = find_record(context.results, identity)
+    if old is not None:
+        if all(old[k] == json.loads(json.dumps(record[k])) for k in ("outcome", "scores")):
+            return
+        if outcome["status"] != "ok" and old["outcome"]["status"] == "ok":
+            return
+    with disk_errors(context.results):
+        write_record(context.results, record)
+
+
+def write_failure(job: Job, context: Context, reason: str) -> None:
+    """A failed evaluation is a row too."""
+    if job.kind == "evaluate":
+        _write(job, context, {"status": "failed", "reason": reason, "flags": []})
+
+
+def _keep_sheet(folder: Path, identity: dict, context: Context) -> str:
+    """Copy the contact sheet beside the records, under a name a person can read."""
+    source = folder / "contact_sheet.png"
+    if not source.is_file():
+        return ""
+    safe = identity["dataset"]["name"].replace("/", "_").replace(":", "_")
+    name = f"{safe}-{identity['method']['name']}-ipc{identity['ipc']}-s{identity['seed']}-{identity['set'][:8]}.png"
+    target = context.results / "sets" / name
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(f".{os.getpid()}.tmp")
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    return f"sets/{name}"
+
+
+def device_name(context: Context) -> str:
+    """The name that a record gives its device."""
+    return gpu_name() if context.device.startswith("cuda") else cpu_name() or "cpu"
+
+
+def _last_frame(error: BaseException) -> str:
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{frame.filename}:{frame.lineno} in {frame.name}"

@@ -1,0 +1,282 @@
+"""Turns requests into jobs. Every key is known here, before anything runs; equal jobs of several requests are one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.compute import Precision
+from benchmark.errors import DDBenchError, UsageError
+from benchmark.methods import make_params
+from benchmark.pipeline.request import Request, split_sets
+from benchmark.pipeline.resources import resolve_backbone
+from benchmark.plugins import registry
+from benchmark.store import Stage, Store
+
+STUDENT_VERSION = 1  # of the trainer: raised when the same inputs would give other scores
+SET_VERSION = 1  # of the distilled set's layout and of how units are assembled
+KINDS = ("backbone", "teacher", "part", "distill", "evaluate")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One piece of work that a worker claims whole.
+
+    ``key`` names its result; ``needs`` the keys of jobs that must be done before; ``spec`` is all that
+    :mod:`benchmark.pipeline.jobs` needs to do it, as JSON.
+    """
+
+    kind: str
+    key: str
+    label: str
+    spec: dict[str, Any]
+    needs: tuple[str, ...] = ()
+
+
+@dataclass
+class Plan:
+    """Jobs in an order in which they can run, and the places they read and write.
+
+    ``skipped`` holds finished records of cells that cannot run, with the reason.
+    """
+
+    store: str
+    results: str
+    device: str
+    jobs: list[Job] = field(default_factory=list)
+    skipped: list[dict[str, Any]] = field(default_factory=list)
+    requests: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self, path: Path) -> None:
+        """Write as JSON; a worker reads it back with :meth:`read`."""
+        path.write_text(json.dumps(asdict(self)))
+
+    @staticmethod
+    def read(path: Path) -> Plan:
+        """The inverse of :meth:`write`."""
+        document = json.loads(path.read_text())
+        document["jobs"] = [Job(**{**j, "needs": tuple(j["needs"])}) for j in document["jobs"]]
+        return Plan(**document)
+
+    def of_kind(self, kind: str) -> list[Job]:
+        """The jobs of one kind, in order."""
+        return [j for j in self.jobs if j.kind == kind]
+
+
+def make_plan(
+    requests: Iterable[Request],
+    store: Store,
+    results: Path,
+    *,
+    device: str = "cpu",
+    parts: int = 1,
+    only_distill: bool = False,
+) -> Plan:
+    """The plan of some requests.
+
+    ``parts`` cuts every distillation into that many jobs, for that many workers; the result does not depend on it.
+
+    Raises:
+        UsageError, MissingError: a name, a parameter, data or weights that are not there; nothing has run yet.
+    """
+    plan = Plan(str(store.root), str(results), device)
+    seen: dict[str, Job] = {}
+    for request in requests:
+        plan.requests.append(request.document())
+        _Builder(request, store, plan, seen, parts, only_distill).build()
+    return plan
+
+
+class _Builder:
+    """Adds one request's jobs to a plan."""
+
+    def __init__(
+        self, request: Request, store: Store, plan: Plan, seen: dict[str, Job], parts: int, only_distill: bool
+    ):
+        from benchmark.datasets import load_dataset
+
+        self.request, self.store, self.plan, self.seen = request, store, plan, seen
+        self.parts, self.only_distill = parts, only_distill
+        if min(request.ipc) < 1:
+            raise UsageError(f"IPC {min(request.ipc)} is not possible", where="--ipc", allowed="1 or more")
+        self.dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
+        self.precision = Precision.named(request.precision)
+        self.method_sets, self.protocol_sets = split_sets(request.sets, request.methods)
+        self.common = {
+            "dataset": request.dataset,
+            "data_root": request.data_root,
+            "dataset_options": request.dataset_options,
+            "precision": request.precision,
+        }
+
+    def build(self) -> None:
+        from benchmark.protocols import load_protocol
+
+        request = self.request
+        students = request.students or default_students(self.dataset)
+        for student in students:
+            registry().get("student", student, where="--student")
+        protocols = [load_protocol(p, dict(self.protocol_sets)) for p in request.protocols or ("hard",)]
+        for ipc in request.ipc:
+            for method in request.methods:
+                for seed in request.seeds:
+                    made = self._set(method, ipc, seed)
+                    if self.only_distill:
+                        continue
+                    for protocol in protocols:
+                        for student in students:
+                            self._evaluate(made, method, ipc, seed, protocol, student)
+
+    # -- jobs of each kind ---------------------------------------------------------------------------------------
+
+    def _add(self, kind: str, key: str, label: str, spec: dict[str, Any], needs: Iterable[str] = ()) -> Job:
+        if key not in self.seen:
+            self.seen[key] = Job(kind, key, label, {**self.common, **spec}, tuple(n for n in needs if n))
+            self.plan.jobs.append(self.seen[key])
+        return self.seen[key]
+
+    def teacher(self, name: str) -> tuple[str, dict[str, str]]:
+        """(key of the teacher job, identity of the teacher)."""
+        from benchmark.teachers import teacher_stage
+
+        stage = teacher_stage(self.dataset, name)
+        self._add("teacher", stage.key, f"teacher {name} on {self.dataset.name}", {"teacher": name})
+        return stage.key, {"name": name, "key": stage.key}
+
+    def backbone(self) -> tuple[str, dict[str, str]]:
+        """(key of the backbone job or empty for an external one, identity of the backbone)."""
+        ref = resolve_backbone(self.dataset, self.request.backbone)
+        spec = {"backbone": ref.name}
+        self._add("backbone", ref.key, f"backbone {ref.name} for {self.dataset.name}", spec)
+        return ref.key, {"name": ref.name, "key": ref.key}
+
+    def _set(self, name: str, ipc: int, seed: int) -> dict[str, Any]:
+        """The distilled set of (method, ipc, seed): its key, identities, and why not, if not."""
+        if self.request.set_dir:
+            return self._given_set(name, ipc)
+        info = registry().get("method", name, where="--method")
+        cls = info.load()
+        params = make_params(cls, name, self.dataset.name, self.method_sets[name])
+        method = cls(params)
+        document = _params_document(params)
+        made: dict[str, Any] = {
+            "method": {"name": name, "version": info.version, "params": document},
+            "gate": info.gate,
+            "backbone": None,
+            "key": "",
+        }
+        reason = method.supports(self.dataset, ipc)
+        if reason:
+            if len(self.request.methods) == 1 or name == self.request.methods[0]:
+                raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")
+            return {**made, "reason": reason}
+        inputs, needs = {"dataset": self.dataset.digest}, []
+        spec: dict[str, Any] = {"method": name, "params": document, "ipc": ipc, "seed": seed}
+        try:
+            if "backbone" in method.requires:
+                needs_key, made["backbone"] = self.backbone()
+                needs.append(needs_key)
+                inputs["backbone"] = made["backbone"]["key"]
+                spec["backbone"] = made["backbone"]["name"]
+            if "teacher" in method.requires:
+                needs_key, teacher = self.teacher(self.method_teacher())
+                needs.append(needs_key)
+                inputs["teacher"] = teacher["key"]
+                spec["teacher"] = teacher["name"]
+        except DDBenchError as error:
+            if name == self.request.methods[0]:
+                raise
+            return {**made, "reason": str(error)}
+        stage = set_stage(name, info.version, document, ipc, inputs, seed, self.precision)
+        label = f"{name} ipc {ipc} seed {seed} on {self.dataset.name}"
+        spec["inputs"] = inputs
+        if self.parts > 1:
+            keys = [f"{stage.key}/{i}of{self.parts}" for i in range(self.parts)]
+            for i, key in enumerate(keys):
+                part = {**spec, "part": [i, self.parts]}
+                self._add("part", key, f"{label}, part {i + 1}/{self.parts}", part, needs)
+            needs = [*needs, *keys]
+        self._add("distill", stage.key, label, spec, needs)
+        return {**made, "key": stage.key, "spec": {"set": stage.key}, "needs": [stage.key]}
+
+    def _given_set(self, name: str, ipc: int) -> dict[str, Any]:
+        from benchmark.distilled_import import read_any
+
+        given = read_any(Path(self.request.set_dir), self.dataset, ipc)
+        known = given.manifest.get("method") or {"name": name, "version": 1, "params": {}}
+        return {
+            "method": {**known, "name": name},
+            "gate": "chance",
+            "backbone": given.manifest.get("backbone"),
+            "key": given.digest,
+            "spec": {"set": given.digest, "set_dir": str(Path(self.request.set_dir).resolve())},
+            "needs": [],
+        }
+
+    def method_teacher(self) -> str:
+        """The teacher that methods see: --teacher, or the dataset's default."""
+        from benchmark.teachers import default_teacher
+
+        return self.request.teacher or default_teacher(self.dataset)
+
+    def _evaluate(self, made: dict, method: str, ipc: int, seed: int, protocol, student: str) -> None:
+        identity: dict[str, Any] = {
+            "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
+            "ipc": ipc,
+            "method": made["method"],
+            "seed": seed,
+            "student": student,
+            "protocol": {"name": protocol.name, "version": protocol.version, "digest": protocol.digest},
+            "teacher": None,
+            "backbone": made["backbone"],
+            "precision": self.precision.document(),
+            "set": made["key"],
+        }
+        if made.get("reason"):
+            self.plan.skipped.append({"identity": identity, "reason": made["reason"]})
+            return
+        teacher_name = self.request.teacher or protocol.teacher_for(student, self.dataset)
+        teacher_key, teacher = self.teacher(teacher_name)
+        if protocol.labels != "hard":  # with hard labels the teacher only guards the gates
+            identity["teacher"] = teacher
+        stage = student_stage(identity)
+        label = f"{student} on {method} ipc {ipc} seed {seed}, {protocol.name}, {self.dataset.name}"
+        spec = {
+            **made["spec"],
+            "identity": identity,
+            "protocol": protocol.name,
+            "protocol_sets": self.protocol_sets,
+            "teacher": teacher_name,
+            "gate": made["gate"],
+        }
+        self._add("evaluate", stage.key, label, spec, [*made["needs"], teacher_key])
+
+
+def set_stage(
+    method: str, version: int, params: dict, ipc: int, inputs: dict[str, str], seed: int, precision: Precision
+) -> Stage:
+    """The stage of one distilled set."""
+    settings = {"method": method, "method_version": version, "params": params, "ipc": ipc}
+    return Stage("set", SET_VERSION, settings, inputs, seed, precision.document())
+
+
+def student_stage(identity: dict[str, Any]) -> Stage:
+    """The stage of one trained and tested student; its parameters are what determines the scores, no more."""
+    inputs = {"dataset": identity["dataset"]["digest"], "set": identity["set"]}
+    inputs |= {"protocol": identity["protocol"]["digest"]}
+    if identity["teacher"]:
+        inputs["teacher"] = identity["teacher"]["key"]
+    params = {"student": identity["student"], "ipc": identity["ipc"]}
+    return Stage("student", STUDENT_VERSION, params, inputs, identity["seed"], identity["precision"])
+
+
+def default_students(dataset) -> tuple[str, ...]:
+    """ConvNet-3 with BatchNorm up to 64 px, ResNet-18 above."""
+    return ("convnet3_bn",) if dataset.image_size <= 64 else ("resnet18",)
+
+
+def _params_document(params: Any) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(params)))

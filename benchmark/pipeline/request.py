@@ -1,0 +1,95 @@
+"""What a user asked for: one dataset, and lists of methods, IPC values, students, protocols and seeds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from benchmark.errors import UsageError
+from benchmark.plugins import registry
+
+
+@dataclass(frozen=True)
+class Request:
+    """A block of cells: the product of its lists, for one dataset and one set of parameter values.
+
+    ``sets`` maps ``KEY`` (every method that has it), ``METHOD.KEY`` or ``protocol.KEY`` to values.
+    ``set_dir`` evaluates that folder instead of distilling; ``methods`` then holds the name it is listed under.
+    """
+
+    dataset: str
+    methods: tuple[str, ...]
+    ipc: tuple[int, ...] = (1,)
+    students: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    sets: dict[str, Any] = field(default_factory=dict)
+    teacher: str = ""  # "" = the dataset's default
+    backbone: str = ""  # folder, hub id or preset name; "" = the dataset's default
+    precision: str = "fp32"
+    data_root: str | None = None
+    dataset_options: dict[str, Any] = field(default_factory=dict)
+    set_dir: str = ""
+
+    def document(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+    @staticmethod
+    def read(document: dict[str, Any]) -> Request:
+        """The inverse of :meth:`document`."""
+        values = dict(document)
+        for name in ("methods", "ipc", "students", "protocols", "seeds"):
+            values[name] = tuple(values[name])
+        return Request(**values)
+
+
+def parse_sets(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
+    """``("m=1000", "protocol.epochs=5")`` as a dict.
+
+    Raises:
+        UsageError: an item without ``=``.
+    """
+    sets = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set takes KEY=VALUE, not {pair!r}", where="--set", hint="e.g. --set m=1000")
+        sets[key.strip()] = value.strip()
+    return sets
+
+
+def split_sets(sets: dict[str, Any], methods: tuple[str, ...]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Sort ``sets`` into per-method parameters and protocol overrides.
+
+    A bare key goes to every requested method that has such a parameter; one that none has is an error, raised with the
+    nearest name of the first method.
+    """
+    import dataclasses
+
+    from benchmark.methods import convert, make_params
+
+    protocol = {}
+    per_method: dict[str, dict[str, Any]] = {m: {} for m in methods}
+    fields = {}
+    for m in methods:
+        fields[m] = {f.name: f for f in dataclasses.fields(registry().get("method", m).load().Params)}
+    for key, value in sets.items():
+        head, dot, rest = key.partition(".")
+        if dot and head == "protocol":
+            protocol[rest] = value
+        elif dot and head in ("method", *methods):
+            for m in methods if head == "method" else (head,):
+                per_method[m][rest] = value
+        elif dot:
+            allowed = [*methods, "protocol"]
+            raise UsageError(f"unknown prefix {head!r}", where=f"--set {key}={value}", allowed=", ".join(allowed))
+        else:
+            having = [m for m in methods if key in fields[m]]
+            if not having:
+                main = methods[0]
+                make_params(registry().get("method", main).load(), main, "", {key: value})  # raises
+            for m in having:
+                convert(value, fields[m][key], f"--set {key}={value}")
+                per_method[m][key] = value
+    return per_method, protocol

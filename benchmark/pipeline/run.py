@@ -1,0 +1,154 @@
+"""What ``ddbench run`` and ``ddbench distill`` do: plan, work, collect, print."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmark.errors import JobError, UsageError
+from benchmark.pipeline.engine import Run
+from benchmark.pipeline.jobs import Context, is_done, stage_of, write_outcome
+from benchmark.pipeline.plan import Plan, make_plan
+from benchmark.pipeline.request import Request
+from benchmark.plugins import registry
+from benchmark.store import Store
+from benchmark.store.store import disk_errors
+
+
+def execute(requests: Sequence[Request], *, results: Path, device: str, executor: str, workers: int | None) -> int:
+    """Run the requests, rewrite ``leaderboard.csv``, print the table; the exit code (0, or 1 if a job failed)."""
+    from benchmark.executors.local import default_jobs
+    from benchmark.leaderboard import print_board, write_csv
+    from benchmark.records import read_records
+
+    began = time.monotonic()
+    engine = registry().get("executor", executor, where="--executor").load()
+    count = workers or default_jobs(device)
+    if count < 1:
+        raise UsageError(f"{count} workers cannot work", where="--jobs", allowed="1 or more")
+    store = Store()
+    check_writable(store.root)
+    check_writable(results)
+    plan = make_plan(requests, store, results, device=device)
+    context = Context(store, results, device)
+    for cell in plan.skipped:
+        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
+        print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
+    failures = run_plan(plan, engine, count)
+    with disk_errors(results):
+        write_csv(read_records(results), results / "leaderboard.csv")
+    print_board(plan, read_records(results), results)
+    print(f"records      {results / 'records'}/")
+    for sheet in _sheets(plan, results)[:4]:
+        print(f"contact sheet {sheet}")
+    print(f"leaderboard  {results / 'leaderboard.csv'}")
+    print(f"{time.monotonic() - began:.1f} s in all")
+    if failures:
+        print(f"{len(failures)} jobs failed; their reasons are above and in the records", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def run_plan(plan: Plan, engine, workers: int) -> dict[str, str]:
+    """Run what is not done yet and return the failures; says what is reused."""
+    store = Store(plan.store)
+    context = Context(store, Path(plan.results), plan.device)
+    missing = [j for j in plan.jobs if not is_done(j, context)]
+    for kind in ("backbone", "teacher", "distill", "evaluate"):
+        jobs = plan.of_kind(kind)
+        if not jobs:
+            continue
+        new = sum(j in missing for j in jobs) if len(jobs) < 100 else len({j.key for j in missing if j.kind == kind})
+        named = f" ({jobs[0].label})" if len(jobs) == 1 else ""
+        print(f"{kind:9} {len(jobs) - new} reused, {new} to do{named}", flush=True)
+    if not missing:
+        return {}
+    run = Run.create(plan, store)
+    small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2
+    engine(run, 1 if small else workers)
+    failures = run.failures()
+    if not failures:
+        shutil.rmtree(run.folder, ignore_errors=True)
+    return failures
+
+
+def distill_to(
+    request: Request, out: Path, *, shard: tuple[int, int] | None, results: Path, device: str, executor: str, workers
+) -> int:
+    """Make the request's sets and copy them to ``out`` (``out/seed0`` … for several seeds)."""
+    from benchmark.executors.local import default_jobs
+
+    engine = registry().get("executor", executor, where="--executor").load()
+    store = Store()
+    check_writable(store.root)
+    if len(request.ipc) > 1:
+        raise UsageError("distill takes one IPC", where="--ipc")
+    if shard is None and out.exists() and any(out.iterdir()):
+        raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
+    count = shard[1] if shard else workers or default_jobs(device)
+    plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
+    sets = plan.of_kind("distill")
+    if shard:
+        plan.jobs = [
+            j for j in plan.jobs if j.kind in ("backbone", "teacher") or j.spec.get("part", [-1])[0] == shard[0]
+        ]
+        failures = run_plan(plan, engine, workers or 1)
+        context = Context(store, results, device)
+        whole = make_plan([request], store, results, device=device, parts=count, only_distill=True)
+        waiting = [j for j in whole.jobs if j.kind == "part" and not is_done(j, context)]
+        if failures or waiting:
+            print(f"shard {shard[0]}/{shard[1]} done; {len(waiting)} parts are still to be made by the other shards")
+            return 1 if failures else 0
+        plan = whole
+    failures = run_plan(plan, engine, workers or default_jobs(device))
+    if failures:
+        return 1
+    check_writable(out.parent)
+    for job in sets:
+        target = out if len(sets) == 1 else out / f"seed{job.spec['seed']}"
+        copy_set(store, job, target)
+        print(f"distilled set {target}")
+        print(f"contact sheet {target / 'contact_sheet.png'}")
+    return 0
+
+
+def copy_set(store: Store, job, target: Path) -> None:
+    """Copy a set out of the store, whole or not at all."""
+    source = store.open(stage_of(job))
+    if source is None:
+        raise JobError(
+            f"the set of {job.label} is gone from the store", where=str(store.root), hint="repeat the command"
+        )
+    with disk_errors(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("artifact.json"))
+            if target.is_dir():
+                os.rmdir(target)
+            os.rename(temporary, target)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)
+            raise
+
+
+def check_writable(folder: Path) -> None:
+    """Fail before any work where results could not be written."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / f".ddbench-{uuid.uuid4().hex[:8]}"
+        probe.touch()
+        probe.unlink()
+
+
+def _sheets(plan: Plan, results: Path) -> list[Path]:
+    found = []
+    for job in plan.of_kind("evaluate"):
+        identity = job.spec["identity"]
+        pattern = f"*-{identity['method']['name']}-ipc{identity['ipc']}-s0-{identity['set'][:8]}.png"
+        found += [p for p in (results / "sets").glob(pattern) if p not in found]
+    return found
