@@ -1,0 +1,125 @@
+"""Backbone folders on disk: where they are, whether they are one, what they say about themselves, their digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+from benchmark.errors import MissingError, UsageError
+from benchmark.store import default_cache, digest_file, digest_of
+
+ABOUT = "ddbench.json"  # dataset, classes, label dropout, settings: what diffusers' format has no field for
+REPORT = "report.json"
+PARTS = ("transformer", "vae", "scheduler")
+
+
+def resolve(folder_or_hub_id: str | Path) -> Path:
+    """The local folder of a path or of a hub id (``owner/name``) that is in the Hugging Face cache.
+
+    Nothing is downloaded: weights of gigabytes come only when a user asks for them.
+
+    Raises:
+        MissingError: neither is there; says how to get it.
+    """
+    path = Path(folder_or_hub_id).expanduser()
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise not_a_backbone(path, "it is a file")
+    text = str(folder_or_hub_id)
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text):
+        raise MissingError(f"no backbone folder {text}", where="--backbone", hint="ddbench backbone train --help")
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(text, local_files_only=True))
+    except Exception as error:  # noqa: BLE001 - the hub's client raises several kinds for "not in the cache"
+        raise MissingError(
+            f"backbone {text} is neither a folder here nor in the Hugging Face cache",
+            where="--backbone",
+            hint=f"hf download {text}   (or: hf download {text} --local-dir DIR on a machine with network, copy DIR "
+            "here, and name DIR)",
+        ) from error
+
+
+def check(path: Path) -> None:
+    """Refuse a folder that does not have the three parts of a DiTPipeline.
+
+    Raises:
+        UsageError: says which part is missing or what it is instead.
+    """
+    if not path.is_dir():
+        raise MissingError(f"no backbone folder {path}", where="--backbone")
+    for part in PARTS:
+        name = "scheduler_config.json" if part == "scheduler" else "config.json"
+        file = path / part / name
+        if not file.is_file():
+            raise not_a_backbone(path, f"{part}/{name} is missing")
+        try:
+            config = json.loads(file.read_text())
+        except ValueError as error:
+            raise not_a_backbone(path, f"{part}/{name} is not JSON ({error})") from None
+        if part == "transformer":
+            kind = config.get("_class_name")
+            if kind not in ("DiTTransformer2DModel", "Transformer2DModel") or "num_embeds_ada_norm" not in config:
+                raise not_a_backbone(path, f"its transformer is a {kind}, not a class-conditional DiT")
+        if part == "vae" and config.get("_class_name") != "AutoencoderKL":
+            raise not_a_backbone(path, f"its vae is a {config.get('_class_name')}, not an AutoencoderKL")
+        if part != "scheduler" and not any((path / part).glob("diffusion_pytorch_model*")):
+            raise not_a_backbone(path, f"{part}/ has no weights (diffusion_pytorch_model.safetensors)")
+
+
+def not_a_backbone(path: Path, why: str) -> UsageError:
+    """The error for a folder that is something else."""
+    return UsageError(
+        f"not a backbone folder: {why}",
+        where=str(path),
+        allowed="a folder in diffusers' DiTPipeline format: transformer/ (DiT), vae/ (AutoencoderKL), scheduler/",
+        hint="hf download facebook/DiT-XL-2-256 --local-dir DIR, or ddbench backbone train --dataset NAME",
+    )
+
+
+def about(path: Path) -> dict:
+    """What ddbench wrote beside the parts; empty for a folder from elsewhere."""
+    file = path / ABOUT
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def report(path: Path) -> dict:
+    """The report card, or an empty dict."""
+    file = path / REPORT
+    return json.loads(file.read_text()) if file.is_file() else {}
+
+
+def external_key(folder_or_hub_id: str | Path) -> str:
+    """Content digest of a user's backbone (configuration and weights of its parts), cached by size and time."""
+    path = resolve(folder_or_hub_id)
+    check(path)
+    return digest_of({part: digest(path / part) for part in PARTS} | {"about": about(path)})
+
+
+def digest(folder: Path) -> str:
+    """Digest of the files in ``folder``: names and contents; cached by path, size and modification time."""
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p.suffix in (".json", ".safetensors", ".bin"))
+    return digest_of({str(p.relative_to(folder)): _cached_digest(p) for p in files})
+
+
+def _cached_digest(file: Path) -> str:
+    stat = file.stat()
+    if stat.st_size < 1 << 20:
+        return digest_file(file)
+    state = digest_of([str(file.resolve()), stat.st_size, stat.st_mtime_ns])
+    note = default_cache() / "digests" / state
+    if note.is_file() and len(text := note.read_text()) == 64:
+        return text
+    found = digest_file(file)
+    try:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        temporary = note.with_name(f"{note.name}.{os.getpid()}")
+        temporary.write_text(found)
+        os.replace(temporary, note)
+    except OSError:
+        pass  # only a cache
+    return found

@@ -1,0 +1,89 @@
+"""VAE latents of the training images, encoded once, a class an artifact, and streamed from the store."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from benchmark.backbones.backbone import Backbone
+from benchmark.backbones.stages import LATENTS_CHUNK, latents_stage
+from benchmark.compute import generator
+from benchmark.datasets.base import Dataset
+from benchmark.progress import Progress
+from benchmark.store import Store
+
+if TYPE_CHECKING:
+    from benchmark.methods import Task
+
+
+def class_moments(
+    store: Store, dataset: Dataset, backbone: Backbone, class_index: int, bar: Progress | None = None
+) -> list[Path]:
+    """Files of the moments of one class, in order: each holds ``mean`` and ``std`` ``[<= 256, c, h, w]``.
+
+    Float16 where the VAE runs in half precision, else float32. Made where missing; a kill costs one chunk.
+    """
+    stage = latents_stage(dataset, class_index, backbone.vae_key, backbone.image_size, backbone.precision.document())
+    positions = dataset.train.by_class[class_index]
+    count = -(-len(positions) // LATENTS_CHUNK)
+    half = backbone.vae.dtype in (torch.float16, torch.bfloat16) or backbone.precision.autocast is not None
+
+    def encode(index: int, file: Path) -> None:
+        chosen = positions[index * LATENTS_CHUNK : (index + 1) * LATENTS_CHUNK]
+        mean, std = backbone.moments(dataset.train.images(chosen, backbone.image_size, backbone.channels))
+        kind = torch.float16 if half else torch.float32
+        save_file({"mean": mean.to("cpu", kind).contiguous(), "std": std.to("cpu", kind).contiguous()}, file)
+
+    def make(folder: Path) -> None:
+        for index, file in enumerate(store.chunks(stage, count, encode)):
+            shutil.copyfile(file, folder / f"{index:06d}.safetensors")
+
+    folder = store.build(stage, make)
+    if bar is not None:
+        bar.update(len(positions))
+    return sorted(folder.glob("*.safetensors"))
+
+
+def all_moments(
+    store: Store, dataset: Dataset, backbone: Backbone
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Moments of the whole training split, class by class: mean, std, dataset labels, positions in the split."""
+    means, stds, labels = [], [], []
+    with Progress(len(dataset.train), "backbone encode", "image") as bar:
+        for index in range(len(dataset.classes)):
+            for file in class_moments(store, dataset, backbone, index, bar):
+                part = load_file(file)
+                means.append(part["mean"])
+                stds.append(part["std"])
+                labels.append(torch.full((len(part["mean"]),), index, dtype=torch.long))
+    positions = torch.cat([torch.from_numpy(p) for p in dataset.train.by_class])
+    return torch.cat(means), torch.cat(stds), torch.cat(labels), positions
+
+
+def class_latents(task: Task, class_index: int, sample: bool = True, chunk: int = 64) -> Iterator[torch.Tensor]:
+    """Scaled latents float32 ``[<= chunk, c, h, w]`` (CPU) of one class of ``task.train``, in order.
+
+    Encoded once into the store, then read. With ``sample`` each is a draw from the VAE's posterior, from a generator
+    of (class, index) alone: the same draw whatever the chunk size or the process.
+    """
+    first, left = 0, None
+    for file in class_moments(task.store, task.dataset, task.backbone, class_index):
+        part = load_file(file)
+        latents = part["mean"].float()
+        if sample:
+            std = part["std"].float()
+            for row in range(len(latents)):
+                draw = generator("posterior", class_index, first + row)
+                latents[row] += std[row] * torch.randn(std[row].shape, generator=draw)
+        first += len(latents)
+        left = latents if left is None else torch.cat([left, latents])
+        while len(left) >= chunk:
+            yield left[:chunk]
+            left = left[chunk:]
+    if left is not None and len(left):
+        yield left

@@ -1,0 +1,139 @@
+"""Every number that determines a trained backbone: preset, then dataset, then what the caller overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from benchmark.compute import Precision
+from benchmark.datasets.base import Dataset
+from benchmark.errors import UsageError
+from benchmark.plugins import registry
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Geometry, sizes and training recipe of a VAE and a DiT.
+
+    ``image_size`` (px), ``levels`` (resolutions of the VAE: it shrinks by ``2 ** (levels - 1)``) and ``patch`` follow
+    from the dataset's image size where they are 0 (see :func:`geometry`).
+    """
+
+    # geometry
+    image_size: int = 0
+    levels: int = 0
+    latent_channels: int = 4
+    patch: int = 2
+    # VAE
+    vae_width: int = 16  # channels of the finest level; coarser ones have twice as many
+    vae_layers: int = 1
+    vae_steps: int = 1000
+    vae_batch: int = 64
+    vae_lr: float = 2e-3
+    kl_weight: float = 1e-3  # of the mean KL per latent coordinate, beside the mean absolute error per pixel
+    # DiT
+    width: int = 128
+    depth: int = 4
+    heads: int = 4
+    dit_steps: int = 1000
+    dit_batch: int = 128
+    dit_lr: float = 1e-3
+    weight_decay: float = 0.0
+    warmup: float = 0.05  # share of the steps over which the rate rises; a cosine to zero follows
+    label_dropout: float = 0.1  # 0 gives a backbone that cannot be guided
+    snr_gamma: float = 5.0  # min-SNR weighting (arXiv 2303.09556, eq. 5 for noise prediction); 0 weighs levels equally
+    ema_width: float = 0.05  # width of the averaging window as a share of the training so far (arXiv 2312.02696)
+    # both
+    precision: str = "fp32"
+    seed: int = 0
+
+    def document(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    def vae_document(self) -> dict[str, Any]:
+        """The settings that the VAE depends on."""
+        names = ("image_size", "levels", "latent_channels", "ema_width")
+        return {k: v for k, v in self.document().items() if k in names or k.startswith(("vae_", "kl_"))}
+
+    @property
+    def policy(self) -> Precision:
+        return Precision.named(self.precision)
+
+    @property
+    def latent_size(self) -> int:
+        return self.image_size // 2 ** (self.levels - 1)
+
+
+def geometry(image_size: int) -> tuple[int, int]:
+    """Working size in px and number of VAE levels for images of ``image_size`` px.
+
+    Up to 32 px the latents are 8x8 (16 tokens of 2x2: what a CPU can train), up to 128 px 16x16, else 32x32 as in
+    DiT-XL/2-256.
+    """
+    for size, levels in ((16, 2), (32, 3), (64, 3), (128, 4)):
+        if image_size <= size:
+            return size, levels
+    return 256, 4
+
+
+@lru_cache(maxsize=1)
+def _datasets() -> dict[str, dict[str, Any]]:
+    import yaml
+
+    return yaml.safe_load(files("benchmark.backbones").joinpath("datasets.yaml").read_text())
+
+
+def default_preset(dataset: str) -> str:
+    """Name of the preset that a dataset gets when the user names none."""
+    return _datasets().get(dataset, {}).get("preset", "small")
+
+
+def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
+    """The settings of a backbone for ``dataset``: preset, then the dataset's own for that preset, then ``overrides``.
+
+    Raises:
+        UsageError: unknown preset or setting, or a size that does not divide.
+    """
+    values = dict(registry().get("backbone", preset, where="--preset").load())
+    own = {k: v for k, v in _datasets().get(dataset.name, {}).items() if k not in ("preset", "reason")}
+    if preset == default_preset(dataset.name):
+        values.update(own)
+    values.update(overrides)
+    known = {f.name: f for f in dataclasses.fields(Settings)}
+    for key, value in values.items():
+        if key not in known:
+            import difflib
+
+            near = difflib.get_close_matches(key, known, n=1)
+            raise UsageError(
+                f"unknown backbone setting {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+                allowed=", ".join(known),
+            )
+        kind = type(known[key].default)
+        try:
+            if kind is int and float(value) != int(float(value)):
+                raise ValueError
+            values[key] = int(float(value)) if kind is int else kind(value)
+        except (TypeError, ValueError):
+            raise UsageError(f"backbone setting {key} must be {kind.__name__}, not {value!r}") from None
+    made = Settings(**values)
+    size, levels = geometry(made.image_size or dataset.image_size)
+    made = dataclasses.replace(made, image_size=made.image_size or size, levels=made.levels or levels)
+    factor = 2 ** (made.levels - 1)
+    if made.image_size % (factor * made.patch):
+        raise UsageError(
+            f"image_size {made.image_size} does not divide by {factor * made.patch} ({made.levels} VAE levels, "
+            f"patch {made.patch})"
+        )
+    if made.width % made.heads:
+        raise UsageError(f"width {made.width} does not divide by heads {made.heads}")
+    for key in ("vae_steps", "dit_steps", "vae_batch", "dit_batch"):
+        if getattr(made, key) < 1:
+            raise UsageError(f"{key} must be at least 1, not {getattr(made, key)}")
+    if not 0 <= made.label_dropout < 1:
+        raise UsageError(f"label_dropout must be in [0, 1), not {made.label_dropout}")
+    made.policy  # noqa: B018 - raises on an unknown precision
+    return made
