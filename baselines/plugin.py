@@ -18,6 +18,36 @@ METHODS: list[MethodInfo] = [
         "baselines.dit:DiT",
         paper="DiT, arXiv 2212.09748",
     ),
+    MethodInfo(
+        "sre2l",
+        "images recovered from a classifier's labels and BatchNorm statistics",
+        "baselines.sre2l.method:SRe2L",
+        paper="Yin et al., NeurIPS 2023, arXiv 2306.13092",
+    ),
+    MethodInfo(
+        "cda",
+        "SRe2L with a curriculum of crops",
+        "baselines.sre2l.method:CDA",
+        paper="Yin and Shen, TMLR 2024, arXiv 2311.18838",
+    ),
+    MethodInfo(
+        "d4m",
+        "k-means prototypes in latent space, through latent img2img",
+        "baselines.d4m.method:D4M",
+        paper="Su et al., CVPR 2024, arXiv 2407.15138",
+    ),
+    MethodInfo(
+        "minimax",
+        "samples of a DiT fine-tuned for representativeness and diversity",
+        "baselines.minimax.method:Minimax",
+        paper="Gu et al., CVPR 2024, arXiv 2311.15529",
+    ),
+    MethodInfo(
+        "rded",
+        "crops of real images that the teacher is surest of, stitched",
+        "baselines.rded:RDED",
+        paper="Sun et al., CVPR 2024, arXiv 2312.03526",
+    ),
     MethodInfo("recon", "random real images through the VAE: the ceiling the VAE sets", "baselines.recon:Recon"),
 ]
 

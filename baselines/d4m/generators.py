@@ -6,12 +6,12 @@ Both turn a class into latents and prototypes into images: img2img starts at the
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
+from diffusers import DDIMScheduler
 from PIL import Image
 
 from benchmark.errors import DataError, MissingError
@@ -62,7 +62,7 @@ def img2img(
     Returns:
         latents ``[n, c, h, w]``.
     """
-    scheduler = copy.deepcopy(backbone.scheduler)
+    scheduler = DDIMScheduler.from_config(backbone.scheduler.config)
     scheduler.set_timesteps(steps)
     times = scheduler.timesteps[steps - min(int(steps * strength), steps) :]
     x = start.to(backbone.device)
