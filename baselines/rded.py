@@ -56,19 +56,20 @@ def crop_losses(teacher: Teacher, crops: torch.Tensor, label: int, size: int) ->
     """The teacher's cross-entropy for ``label`` of crops padded with the mean colour to ``size`` pixels.
 
     Args:
-        crops: float ``[n, C, h, w]`` normalised as the teacher wants.
+        crops: float ``[n, C, h, w]`` in 0..1.
 
     Returns:
         float ``[n]``.
     """
     space = size - crops.shape[-1]
     before, after = space // 2, space - space // 2
-    padded = F.pad(crops, (before, after, before, after))  # zero is the mean colour: the crops are normalised
-    device = next(teacher.model.parameters()).device
     losses = []
-    for part in padded.split(BATCH):
-        logits = teacher.model(part.to(device)).float()
-        losses.append(F.cross_entropy(logits, torch.full((len(part),), label, device=device), reduction="none").cpu())
+    for part in crops.split(BATCH):
+        x = (part.to(teacher.device) - teacher.mean) / teacher.std
+        padded = F.pad(x, (before, after, before, after))  # with zeros: the mean colour, as x is normalised
+        logits = teacher.logits_of(padded, teacher.mean, teacher.std).float()
+        target = torch.full((len(part),), label, device=logits.device)
+        losses.append(F.cross_entropy(logits, target, reduction="none").cpu())
     return torch.cat(losses)
 
 
@@ -139,7 +140,6 @@ class RDED(Method):
         size, factor = task.dataset.image_size, self.factor(task.dataset.image_size)
         ((label, _), *_) = unit.cells
         crops = self.crops(task, label)
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in (task.dataset.mean, task.dataset.std))
-        losses = crop_losses(task.teacher, ((crops - mean) / std).flatten(0, 1), label, size).view(crops.shape[:2])
+        losses = crop_losses(task.teacher, crops.flatten(0, 1), label, size).view(crops.shape[:2])
         mosaics = stitch(select(crops, losses, task.ipc * factor**2), factor, size)
         return mosaics.mul(255).round().clamp(0, 255).byte()

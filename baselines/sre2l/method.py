@@ -23,7 +23,7 @@ CDA below 64 px is SRe2L's recipe for CIFAR with CDA's crops.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -32,6 +32,10 @@ from baselines.sre2l.recover import Settings, constant_crop, curriculum_crop, re
 from benchmark import compute
 from benchmark.errors import UsageError
 from benchmark.methods import Method, Task, Unit, param
+from benchmark.students.library import Enlarged
+
+if TYPE_CHECKING:
+    from benchmark.teachers import Teacher
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class SRe2L(Method):
             smallest_crop=(curriculum_crop if self.curriculum else constant_crop) if crops else None,
         )
 
-    def classifier(self, task: Task) -> nn.Module:
+    def classifier(self, task: Task) -> Teacher:
         """The squeezed classifier.
 
         Raises:
@@ -115,25 +119,19 @@ class SRe2L(Method):
                 allowed="a network with BatchNorm2d: convnet3_bn, resnet18, mobilenetv2 …",
                 hint=f"ddbench run --method {task.method} --set squeeze=resnet18",
             )
-        return teacher.model
+        return teacher
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
         size, channels = task.dataset.image_size, task.dataset.channels
         start = [torch.randn(channels, size, size, generator=task.generator(c, i)) for c, i in unit.cells]
-        mean, std = (torch.tensor(v, device=task.device).view(-1, 1, 1) for v in (task.dataset.mean, task.dataset.std))
+        teacher = self.classifier(task)
+        model = teacher.model if teacher.size == size else Enlarged(teacher.model, teacher.size)
         targets = torch.tensor([c for c, _ in unit.cells], device=task.device)
         seed = compute.derive_seed(task.seed, task.method, unit.cells[0], "augment")
         with task.precision.context(task.device):
-            x = recover(
-                self.classifier(task),
-                torch.stack(start).to(task.device),
-                targets,
-                mean,
-                std,
-                self.settings(size),
-                seed,
-            )
-        return (x * std + mean).mul(255).round().clamp(0, 255).byte().cpu()
+            noise = torch.stack(start).to(task.device)
+            x = recover(model, noise, targets, teacher.mean, teacher.std, self.settings(size), seed)
+        return (x * teacher.std + teacher.mean).mul(255).round().clamp(0, 255).byte().cpu()
 
 
 class CDA(SRe2L):

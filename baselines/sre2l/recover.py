@@ -108,7 +108,7 @@ def recover(
 
     Args:
         model: in eval mode, with at least one BatchNorm2d; takes images normalised by ``mean`` and ``std``.
-        start: float ``[n, C, H, W]``, standard normal. targets: int64 ``[n]``. mean, std: ``[C, 1, 1]``.
+        start: float ``[n, C, H, W]``, standard normal. targets: int64 ``[n]``. mean, std: ``[1, C, 1, 1]``.
 
     Returns:
         float ``[n, C, H, W]``, normalised; pixel values stay in 0..1.
