@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from benchmark.datasets.base import ArraySplit, Dataset, folder_names
-from benchmark.datasets.digest import digest_arrays
+from benchmark.datasets.digest import array_statistics, digest_arrays
 from benchmark.datasets.holdout import stratified
 from benchmark.datasets.options import check_options
 from benchmark.errors import DataError
@@ -41,7 +41,7 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
             allowed=DIGEST[:16],
             hint="pip install --force-reinstall scikit-learn",
         )
-    values = images[train] / 255.0
+    mean, std = array_statistics(images[train])
     return Dataset(
         name="digits",
         classes=CLASSES,
@@ -51,6 +51,6 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
         train=ArraySplit(images[train], labels[train]),
         test=ArraySplit(images[test], labels[test]),
         digest=digest,
-        mean=(float(values.mean()),),
-        std=(float(values.std()),),
+        mean=mean,
+        std=std,
     )

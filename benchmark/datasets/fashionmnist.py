@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 
 from benchmark.datasets.base import ArraySplit, Dataset, folder_names
-from benchmark.datasets.digest import digest_arrays
+from benchmark.datasets.digest import array_statistics, digest_arrays
 from benchmark.datasets.options import check_options
-from benchmark.errors import DataError, MissingError
+from benchmark.datasets.sources import download_root, missing_data
+from benchmark.errors import DataError
 
 # Order of the labels 0..9: the table in the README of github.com/zalandoresearch/fashion-mnist.
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -30,18 +31,13 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
     """60,000 training and 10,000 test images of 28x28 grey pixels."""
     check_options("fashionmnist", options, ("download",))
     folder = find(root)
-    if folder is None and options.get("download") and root is not None:
+    if folder is None and options.get("download"):
         from torchvision.datasets import FashionMNIST
 
-        FashionMNIST(str(root), download=True)
+        FashionMNIST(str(download_root("fashionmnist", root)), download=True)
         folder = find(root)
     if folder is None:
-        raise MissingError(
-            "the Fashion-MNIST files are not there: " + ", ".join(f"{f}.gz" for f in FILES.values()),
-            where=", ".join(map(str, places(root))),
-            hint="apt install dataset-fashion-mnist   (found without a flag), or put the files under "
-            "DATA/FashionMNIST/raw and give --data-root DATA, or add --download",
-        )
+        raise missing_data("fashionmnist", root)
     arrays = {part: read_idx(folder, stem) for part, stem in FILES.items()}
     for part in ("train", "test"):
         images, labels = arrays[f"{part} images"], arrays[f"{part} labels"]
@@ -51,7 +47,7 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
                 where=str(folder),
                 allowed="n images of 28x28 and n labels 0..9, every class present",
             )
-    values = arrays["train images"]
+    mean, std = array_statistics(arrays["train images"])
     return Dataset(
         name="fashionmnist",
         classes=CLASSES,
@@ -61,8 +57,8 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
         train=ArraySplit(arrays["train images"], arrays["train labels"]),
         test=ArraySplit(arrays["test images"], arrays["test labels"]),
         digest=digest_arrays(CLASSES, arrays),
-        mean=(float(values.mean() / 255),),
-        std=(float(values.std() / 255),),
+        mean=mean,
+        std=std,
     )
 
 

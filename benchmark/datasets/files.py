@@ -152,7 +152,7 @@ def scan_flat(root: Path, folder: str, label_of: Mapping[str, int], stem: bool =
     """Index the images of one flat folder whose labels come from a table (ImageNet's and Tiny ImageNet's ``val``).
 
     Args:
-        label_of: file name to label; with ``stem``, file name without its extension.
+        label_of: file name to label (-1: leave it out); with ``stem``, file name without its extension.
 
     Raises:
         DataError: a file that the table does not know, or a file of the table that is not there.
@@ -167,6 +167,7 @@ def scan_flat(root: Path, folder: str, label_of: Mapping[str, int], stem: bool =
         raise DataError("; ".join(parts), where=str(root / folder), hint="unpack the archive again")
     labels = np.array([label_of[k] for k in keys], np.int64)
     order = np.argsort(labels, kind="stable")  # names are sorted already
+    order = order[labels[order] >= 0]
     whole = Index(Path(root), (folder,), np.zeros(len(labels), np.int32), labels, names, sizes, mtimes)
     return whole.take(order)
 
