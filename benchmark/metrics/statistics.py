@@ -39,9 +39,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     return mean, t_quantile(level, n - 1) * std / math.sqrt(n)
 
 
-def paired_difference(
-    a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95
-) -> tuple[float, float, int]:
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) -> tuple[float, float, int]:
     """Mean of ``a - b`` over the seeds that both have, the half width of its t interval, and how many seeds.
 
     ``(nan, nan, 0)`` where no seed is shared.

@@ -1,0 +1,161 @@
+"""What a protocol says, field by field. A protocol is an immutable YAML file; a change is a new version."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Any
+
+from benchmark.store import digest_of
+
+
+def explained(default: Any, help: str, choices: tuple | None = None) -> Any:
+    """A field with its explanation and, where there are few, its allowed values."""
+    metadata = {"help": help, "choices": choices}
+    if isinstance(default, (dict, list)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+def by_ipc(table: Any, ipc: int) -> Any:
+    """The entry of the largest key not above ``ipc`` (the smallest key's below it); a plain value is for every IPC."""
+    if not isinstance(table, dict):
+        return table
+    keys = sorted(int(k) for k in table)
+    fitting = [k for k in keys if k <= ipc] or keys[:1]
+    return table[fitting[-1]]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How students are trained and tested. Fields that may depend on IPC are a value or ``{IPC: value}``, where an
+    entry holds from that IPC up."""
+
+    name: str = explained("", "name on the command line")
+    version: int = explained(1, "raised with every change: records never mix versions")
+    summary: str = explained("", "one line")
+    source: str = explained("", "paper and repository file that the settings come from")
+
+    student: str = explained("convnet3_bn", "student trained where the command names none")
+    teacher: Any = explained(
+        "convnet3_bn", "teacher (of the labels and of the gates), or {largest image side: name, …}; several joined by +"
+    )
+    labels: str = explained(
+        "hard",
+        "hard: the class; soft: the teacher's output for every augmented batch; stored: outputs saved once, per epoch",
+        ("hard", "soft", "stored"),
+    )
+    loss: str = explained(
+        "ce",
+        "ce: cross-entropy; kl: divergence to the teacher; mse_ce: logits' squared error + CE",
+        ("ce", "kl", "mse_ce"),
+    )
+    temperature: float = explained(1.0, "teacher's and student's logits are divided by this before the softmax")
+    temperature_squared: bool = explained(False, "whether the KL loss is multiplied by the squared temperature")
+    ce_weight: float = explained(0.0, "weight of the hard-label term in mse_ce")
+    label_smoothing: float = explained(0.0, "label smoothing of the hard-label loss")
+
+    epochs: Any = explained(None, "passes over the distilled set (by IPC); null where `steps` decides")
+    steps: Any = explained(None, "optimiser steps (by IPC); null where `epochs` decides")
+    batch: Any = explained(64, "images a step (by IPC), never more than the set has")
+    batch_factor: dict = explained({}, "multiplies the batch where the dataset has exactly that many classes")
+
+    optimizer: str = explained("adamw", "optimizer", ("adamw", "sgd"))
+    lr: dict = explained({"default": 1e-3}, "learning rate by the student's group, or `default`")
+    momentum: float = explained(0.9, "momentum (sgd)")
+    betas: list = explained([0.9, 0.999], "moment decay (adamw)")
+    weight_decay: float = explained(0.0, "weight decay")
+    decay: str = explained(
+        "matrices", "what decays: all parameters, or only weights of two or more dimensions", ("all", "matrices")
+    )
+    schedule: str = explained(
+        "cosine",
+        "cosine: to 0; half_cosine: half a cosine's way, so it ends at 50 % of the rate; step: times `gamma` at "
+        "`milestones`; constant",
+        ("cosine", "half_cosine", "step", "constant"),
+    )
+    schedule_by: str = explained(
+        "step", "whether the rate changes with every step or with every epoch", ("step", "epoch")
+    )
+    warmup: float = explained(0.0, "part of the run (0 to 1) over which the rate rises linearly; by step only")
+    milestones: list = explained([], "epochs after which the rate drops (schedule: step)")
+    gamma: float = explained(0.1, "factor of a drop")
+    remake_optimizer: bool = explained(False, "whether a drop starts a new optimizer (momentum is lost)")
+    ema: float | None = explained(None, "decay of a running mean of the weights that is tested instead; null: none")
+    bn_updates: int = explained(1, "how often a step updates BatchNorm's running statistics with its batch")
+
+    augment: list = explained([], "augmentations in order, drawn for each image; see `ddbench show protocol`")
+    mix: str = explained("none", "mixing of images, one draw a batch", ("none", "cutmix", "mixup"))
+    mix_alpha: float = explained(1.0, "parameter of mixing's Beta distribution")
+    mix_probability: float = explained(1.0, "chance that a batch is mixed")
+    normalize: str = explained(
+        "dataset",
+        "mean and deviation of pixels: the dataset's, or ImageNet's for every dataset",
+        ("dataset", "imagenet"),
+    )
+    resolution: int | None = explained(None, "side in pixels at which students train; null: the dataset's")
+    test_resize: float = explained(
+        1.0,
+        "stored test images are resized to this times the resolution, rounded as side // 7 * 8 for 8/7, then "
+        "centre-cropped",
+    )
+
+    evaluate_every: int = explained(0, "test after every so many epochs; 0: only after the last")
+    evaluate_after: float = explained(
+        0.0, "no test up to this epoch number counted from 0 (below 1: that part of the epochs)"
+    )
+    seeds: int = explained(3, "students (and distilled sets) where the command does not say")
+
+    datasets: dict = explained({}, "fields that differ for a dataset: {name or pattern: {field: value}}")
+    notes: dict = explained({}, "why a field has its value, and where that is written")
+
+    def document(self) -> dict[str, Any]:
+        """Everything that can change a result, as JSON (without texts)."""
+        skipped = ("summary", "source", "notes", "seeds")
+        return _jsonable({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skipped})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of :meth:`document`."""
+        return digest_of(self.document())
+
+    def for_dataset(self, name: str) -> Protocol:
+        """This protocol with the fields that ``datasets`` sets for the dataset; it keeps name and version."""
+        changes: dict[str, Any] = {}
+        for pattern, fields in self.datasets.items():
+            if fnmatchcase(name, pattern):
+                changes.update(fields)
+        return dataclasses.replace(self, **changes, datasets={}) if changes else self
+
+    def teacher_for(self, image_size: int) -> str:
+        """The teacher's name for images of this side."""
+        if not isinstance(self.teacher, dict):
+            return self.teacher
+        sides = sorted(int(s) for s in self.teacher)
+        return self.teacher[next((s for s in sides if image_size <= s), sides[-1])]
+
+    def batch_size(self, ipc: int, classes: int, images: int) -> int:
+        """Images a step."""
+        return min(by_ipc(self.batch, ipc) * self.batch_factor.get(classes, 1), images)
+
+    def length(self, ipc: int, classes: int, images: int) -> tuple[int, int]:
+        """``(epochs, steps)`` of a run on a set of ``images`` images; the last epoch may be cut short by `steps`."""
+        each = -(-images // self.batch_size(ipc, classes, images))
+        if self.steps is not None:
+            steps = by_ipc(self.steps, ipc)
+            return -(-steps // each), steps
+        epochs = by_ipc(self.epochs, ipc)
+        return epochs, epochs * each
+
+    def rate(self, group: str) -> float:
+        """Base learning rate of a student's group."""
+        return float(self.lr.get(group, self.lr["default"]))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _jsonable(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(v) for v in value]
+    return value

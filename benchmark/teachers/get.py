@@ -1,0 +1,170 @@
+"""Find or train a teacher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+
+from benchmark import compute
+from benchmark.compute import derive_seed, generator
+from benchmark.progress import Progress
+from benchmark.store import Stage, Store, digest_of
+from benchmark.students import build_student
+from benchmark.teachers.recipes import Recipe, recipe_for
+from benchmark.teachers.teacher import Ensemble, Teacher
+
+if TYPE_CHECKING:
+    from benchmark.datasets import Dataset
+
+VERSION = 1
+
+
+def teacher_stage(dataset: Dataset, name: str, recipe: Recipe | None = None) -> Stage:
+    """The stage of a teacher that is trained here: ``name`` is a student's name."""
+    recipe = recipe or recipe_for(dataset)
+    params = {"student": name, "recipe": recipe.document()}
+    return Stage("teacher", VERSION, params, {"dataset": dataset.digest}, 0, compute.Precision().document())
+
+
+def is_external(name: str) -> bool:
+    """Whether the teacher comes with weights: a file, or ``torchvision:``/``timm:`` pretrained."""
+    return name.startswith(("torchvision:", "timm:")) or "/" in name or name.endswith((".safetensors", ".pt", ".pth"))
+
+
+def teacher_key(dataset: Dataset, name: str) -> str:
+    """What identifies the teacher, known before it is there; ``a+b`` is an ensemble."""
+    parts = name.split("+")
+    if len(parts) > 1:
+        return digest_of([teacher_key(dataset, part) for part in parts])
+    if is_external(name):
+        from benchmark.teachers.external import external_key
+
+        return external_key(name)
+    return teacher_stage(dataset, name).key
+
+
+def get_teacher(
+    store: Store, dataset: Dataset, name: str, device: str = "cpu", progress: Callable | None = None
+) -> Teacher:
+    """The teacher ``name`` for the dataset: trained once and cached, or given.
+
+    Args:
+        name: a student's name (trained here by the dataset's recipe), ``torchvision:NAME`` or ``timm:NAME``
+            (pretrained), a safetensors or ``weights_only`` file, or several joined by ``+``.
+
+    Raises:
+        UsageError: unknown name. MissingError: weights that are not there. DataError: a file that is not weights.
+    """
+    parts = name.split("+")
+    if len(parts) > 1:
+        members = [get_teacher(store, dataset, part, device) for part in parts]
+        return _ensemble(members, dataset, name)
+    if is_external(name):
+        from benchmark.teachers.external import external_teacher
+
+        return external_teacher(dataset, name, device)
+    recipe = recipe_for(dataset)
+    stage = teacher_stage(dataset, name, recipe)
+    folder = store.build(stage, lambda out: _train(store, stage, dataset, name, recipe, device, out))
+    report = json.loads((folder / "report.json").read_text())
+    model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0)
+    model.load_state_dict(load_file(folder / "model.safetensors"))
+    return Teacher(
+        model,
+        name=name,
+        key=stage.key,
+        accuracy=report["accuracy"],
+        mean=dataset.mean,
+        std=dataset.std,
+        size=dataset.image_size,
+        device=device,
+    )
+
+
+def _ensemble(members: list[Teacher], dataset: Dataset, name: str) -> Ensemble:
+    from benchmark.training.testing import accuracy, test_set
+
+    team = Ensemble(members, name=name, key=teacher_key(dataset, name), accuracy=None)
+    if all(m.accuracy is not None for m in members):
+        images, labels = test_set(dataset, device=team.device)
+        team.accuracy = accuracy(team.logits(images), labels)[0]
+    return team
+
+
+def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Recipe, device: str, out: Path) -> None:
+    """Train by the recipe; a checkpoint every ``recipe.interval`` steps, so that a kill costs at most one interval."""
+    from benchmark.training import checkpoint
+    from benchmark.training.augment import Augmenter
+    from benchmark.training.testing import accuracy, predict, test_set
+
+    threads = torch.get_num_threads()
+    compute.prepare("teacher")
+    try:
+        images, labels = _resident(dataset, device)
+        augment = Augmenter([dict(e) for e in recipe.augment], dataset.image_size, dataset.mean, dataset.std)
+        model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0).to(device).train()
+        average = [p.detach().clone() for p in model.parameters()]
+        heavy = [p for p in model.parameters() if p.ndim > 1]
+        light = [p for p in model.parameters() if p.ndim <= 1]
+        groups = [{"params": heavy, "weight_decay": recipe.weight_decay}, {"params": light, "weight_decay": 0.0}]
+        optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+        file = store.workdir(stage) / "teacher.pt"
+        step = 0
+        if state := checkpoint.load(file):
+            step = state["step"]
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+            average = [a.to(device) for a in state["average"]]
+        each = max(1, len(images) // recipe.batch)
+        order = None
+        with torch.random.fork_rng(devices=[]), Progress(recipe.steps, f"teacher {name}", "step", step) as bar:
+            while step < recipe.steps:
+                if step % recipe.interval == 0:
+                    store.log_work(stage, "steps", min(recipe.interval, recipe.steps - step))
+                epoch, place = divmod(step, each)
+                if order is None or place == 0:
+                    order = torch.randperm(len(images), generator=generator("teacher", "order", epoch))
+                index = order[place * recipe.batch : (place + 1) * recipe.batch].to(device)
+                torch.manual_seed(derive_seed("teacher", "layers", step))
+                x = augment(images[index], generator("teacher", "batch", step))
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.lr * _one_cycle(step, recipe)
+                loss = F.cross_entropy(model(x), labels[index], label_smoothing=recipe.label_smoothing)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                decay = min(recipe.ema, (1 + step) / (10 + step))
+                with torch.no_grad():
+                    torch._foreach_lerp_(average, list(model.parameters()), 1 - decay)
+                step += 1
+                bar.update()
+                if step % recipe.interval == 0 and step < recipe.steps:
+                    document = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+                    checkpoint.save({**document, "average": average}, file)
+        with torch.no_grad():
+            for parameter, value in zip(model.parameters(), average):
+                parameter.copy_(value)
+        test_images, test_labels = test_set(dataset, device=device)
+        top1, top5 = accuracy(predict(model, test_images, augment.normalise), test_labels)
+        save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, out / "model.safetensors")
+        (out / "report.json").write_text(json.dumps({"accuracy": top1, "top5": top5, "steps": step}, indent=1))
+        file.unlink(missing_ok=True)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _one_cycle(step: int, recipe: Recipe) -> float:
+    """Linear rise, then linear fall to zero."""
+    rise = recipe.warmup * recipe.steps
+    return (step + 1) / rise if step < rise else (recipe.steps - step) / (recipe.steps - rise)
+
+
+def _resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, torch.Tensor]:
+    images = dataset.train.images(range(len(dataset.train)))
+    return images.to(device), torch.from_numpy(dataset.train.labels).to(device)

@@ -1,0 +1,95 @@
+"""A teacher: a trained classifier that labels batches and recognises distilled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Teacher:
+    """See :mod:`benchmark.teachers`.
+
+    Attributes:
+        model: in evaluation mode, frozen; takes normalised float ``[n, C, size, size]``, returns logits.
+        name, key: as asked for; what identifies the weights.
+        accuracy: recorded top-1 on the test split in percent, or None where nobody recorded one.
+        mean, std: the normalisation that the model was trained with.
+        size: side in pixels that the model sees.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str,
+        key: str,
+        accuracy: float | None,
+        mean: Sequence[float],
+        std: Sequence[float],
+        size: int,
+        device: str = "cpu",
+    ) -> None:
+        self.model = model.to(device).eval().requires_grad_(False)
+        self.name, self.key, self.accuracy, self.size, self.device = name, key, accuracy, size, device
+        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """uint8 to what the model takes, resized where the size differs."""
+        return self._fit((images.to(self.device).float() / 255 - self.mean) / self.std)
+
+    def _fit(self, x: Tensor) -> Tensor:
+        if x.shape[-1] == self.size:
+            return x
+        return F.interpolate(x, (self.size, self.size), mode="bilinear", antialias=True, align_corners=False)
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, batch: int = 500) -> Tensor:
+        """float32 ``[n, classes]`` of uint8 images ``[n, C, h, w]``, on the teacher's device."""
+        parts = [self.model(self.normalise(images[i : i + batch])).float() for i in range(0, len(images), batch)]
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def logits_of(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        """Logits of a batch that was normalised with ``mean`` and ``std`` (each ``[1, C, 1, 1]``)."""
+        mean, std = mean.to(x.device), std.to(x.device)
+        if not (torch.equal(mean, self.mean) and torch.equal(std, self.std)):
+            x = (x * std + mean - self.mean) / self.std
+        return self.model(self._fit(x))
+
+    @torch.no_grad()
+    def features(self, images: Tensor, batch: int = 500) -> Tensor:
+        """float32 ``[n, d]``: what enters the last linear layer, for uint8 images."""
+        last = [m for m in self.model.modules() if isinstance(m, nn.Linear)][-1]
+        seen: list[Tensor] = []
+        hook = last.register_forward_pre_hook(lambda module, args: seen.append(args[0].detach().float().flatten(1)))
+        try:
+            self.logits(images, batch)
+        finally:
+            hook.remove()
+        return torch.cat(seen)
+
+
+class Ensemble(Teacher):
+    """Several teachers as one: the mean of their logits (SRe2L's and G-VBSM's voting), features side by side."""
+
+    def __init__(self, members: list[Teacher], *, name: str, key: str, accuracy: float | None) -> None:
+        self.members, self.name, self.key, self.accuracy = members, name, key, accuracy
+        self.model = members[0].model
+        self.device, self.size = members[0].device, members[0].size
+        self.mean, self.std = members[0].mean, members[0].std
+
+    @torch.no_grad()
+    def logits(self, images: Tensor, batch: int = 500) -> Tensor:
+        return torch.stack([m.logits(images, batch) for m in self.members]).mean(dim=0)
+
+    @torch.no_grad()
+    def logits_of(self, x: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+        return torch.stack([m.logits_of(x, mean, std).float() for m in self.members]).mean(dim=0)
+
+    @torch.no_grad()
+    def features(self, images: Tensor, batch: int = 500) -> Tensor:
+        return torch.cat([m.features(images, batch) for m in self.members], dim=1)

@@ -1,0 +1,238 @@
+"""Augmentation of a whole batch on the device, with parameters drawn for each image.
+
+torchvision's transforms draw one set of parameters a call, so published scripts pay a Python call an image in loader
+processes. Here parameters are drawn on the CPU from a generator (so that devices agree and a resumed run repeats
+them), torchvision's distributions kept, and images are resampled by two small matrix products an image: the rows of
+an interpolation, crop and flip together are one ``[out, in]`` matrix a side.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+# -- random resized crop, flip ----------------------------------------------------------------------------------------
+
+
+def crop_boxes(
+    n: int,
+    height: int,
+    width: int,
+    scale: Sequence[float],
+    ratio: Sequence[float],
+    generator: torch.Generator,
+) -> Tensor:
+    """Boxes of ``torchvision.transforms.RandomResizedCrop``, one an image.
+
+    Ten tries of an area and a log-uniform aspect ratio; the first that fits is placed uniformly; if none fits, the
+    largest centred box of an allowed ratio.
+
+    Returns:
+        int64 ``[n, 4]``: top, left, height, width.
+    """
+    tries = 10
+    area = height * width * torch.empty(n, tries).uniform_(scale[0], scale[1], generator=generator)
+    aspect = torch.empty(n, tries).uniform_(math.log(ratio[0]), math.log(ratio[1]), generator=generator).exp()
+    w, h = (area * aspect).sqrt().round().long(), (area / aspect).sqrt().round().long()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)  # the first that fits
+    w, h = w.gather(1, first)[:, 0], h.gather(1, first)[:, 0]
+    place = torch.rand(2, n, generator=generator, dtype=torch.float64)
+    top = (place[0] * (height - h + 1)).long()
+    left = (place[1] * (width - w + 1)).long()
+    boxes = torch.stack([top, left, h, w], dim=1)
+    if width / height < ratio[0]:
+        fw, fh = width, int(round(width / ratio[0]))
+    elif width / height > ratio[1]:
+        fw, fh = int(round(height * ratio[1])), height
+    else:
+        fw, fh = width, height
+    fallback = torch.tensor([(height - fh) // 2, (width - fw) // 2, fh, fw])
+    return torch.where(fits.any(dim=1, keepdim=True), boxes, fallback)
+
+
+def interpolation(start: Tensor, length: Tensor, size: int, out: int, flip: Tensor | None = None) -> Tensor:
+    """Rows that resize ``length`` pixels from ``start`` on to ``out`` pixels: bilinear, antialiased, like torch and PIL.
+
+    Args:
+        start, length: ``[n]``, the crop along one side of ``size`` pixels.
+        flip: bool ``[n]``, whether the result is reversed.
+
+    Returns:
+        float64 ``[n, out, size]`` whose rows sum to 1 and stay inside the crop.
+    """
+    ratio = length.double() / out  # input pixels per output pixel
+    support = ratio.clamp(min=1.0)
+    where = torch.arange(out, dtype=torch.float64, device=start.device) + 0.5
+    if flip is not None:
+        where = torch.where(flip[:, None], out - where, where)
+    center = ratio[:, None] * where  # [n, out]
+    low = (center - support[:, None] + 0.5).floor().clamp(min=0)
+    high = torch.minimum((center + support[:, None] + 0.5).floor(), length[:, None].double())
+    pixel = torch.arange(size, dtype=torch.float64, device=start.device) - start[:, None]  # position inside the crop
+    pixel = pixel[:, None, :]
+    weight = (1 - ((pixel + 0.5 - center[:, :, None]) / support[:, None, None]).abs()).clamp(min=0)
+    weight = weight * ((pixel >= low[:, :, None]) & (pixel < high[:, :, None]))
+    return weight / weight.sum(dim=2, keepdim=True)
+
+
+def resized_crop(
+    images: Tensor, boxes: Tensor, out: int, flip: Tensor | None = None, rounding: str = "float"
+) -> Tensor:
+    """Crop, resize to ``out`` x ``out`` and flip, each image its own way.
+
+    Args:
+        images: float ``[n, C, H, W]``; for ``rounding="uint8"`` in 0..255, else any range.
+        boxes: int64 ``[n, 4]`` top, left, height, width.
+        rounding: ``float`` is torchvision on tensors with ``antialias=True``; ``uint8`` is torchvision on PIL images,
+            which works in fixed point (22 bits) and rounds to whole levels after the horizontal and after the
+            vertical pass.
+    """
+    boxes = boxes.to(images.device)
+    flip = None if flip is None else flip.to(images.device)
+    rows = interpolation(boxes[:, 0], boxes[:, 2], images.shape[2], out)
+    columns = interpolation(boxes[:, 1], boxes[:, 3], images.shape[3], out, flip)
+    if rounding == "uint8":
+        rows, columns = ((m * 2**22 + 0.5).floor() / 2**22 for m in (rows, columns))
+        wide = torch.matmul(images.double(), columns[:, None].transpose(2, 3)).add_(0.5).floor_().clamp_(0, 255)
+        return torch.matmul(rows[:, None], wide).add_(0.5).floor_().clamp_(0, 255).float()
+    rows, columns = rows.float()[:, None], columns.float()[:, None].transpose(2, 3)
+    return torch.matmul(torch.matmul(rows, images), columns)
+
+
+def random_flips(n: int, p: float, generator: torch.Generator) -> Tensor:
+    """bool ``[n]``."""
+    return torch.rand(n, generator=generator) < p
+
+
+# -- RDED's patch shuffle ---------------------------------------------------------------------------------------------
+
+
+def shuffled_positions(n: int, side: int, factor: int, generator: torch.Generator) -> Tensor:
+    """For each image the source position of every column (or row) after its ``factor`` strips were permuted.
+
+    Strips are ``side // factor`` wide, the last takes the rest. int64 ``[n, side]``.
+    """
+    strip = (torch.arange(side) // max(side // factor, 1)).clamp(max=factor - 1)
+    rank = torch.rand(n, factor, generator=generator).argsort(dim=1)  # strip -> its new place
+    return rank[:, strip].argsort(dim=1, stable=True)
+
+
+def shuffle_patches(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Permute rows and columns of each image."""
+    n, channels, height, width = images.shape
+    index = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).to(images.device)
+    return images.flatten(2).gather(2, index.expand(-1, channels, -1)).view_as(images)
+
+
+# -- mixing -----------------------------------------------------------------------------------------------------------
+
+
+def cutmix_box(height: int, width: int, lam: float, generator: torch.Generator) -> tuple[int, int, int, int]:
+    """The box that CutMix pastes: ``top, bottom, left, right`` (the reference code's ``rand_bbox``)."""
+    cut = math.sqrt(1.0 - lam)
+    cut_h, cut_w = int(height * cut), int(width * cut)
+    cy = int(torch.randint(height, (), generator=generator))
+    cx = int(torch.randint(width, (), generator=generator))
+    top, bottom = max(cy - cut_h // 2, 0), min(cy + cut_h // 2, height)
+    left, right = max(cx - cut_w // 2, 0), min(cx + cut_w // 2, width)
+    return top, bottom, left, right
+
+
+def beta(alpha: float, generator: torch.Generator) -> float:
+    """A draw of Beta(alpha, alpha)."""
+    if alpha == 1.0:
+        return float(torch.rand((), generator=generator, dtype=torch.float64))
+    pair = torch._standard_gamma(torch.full((2,), float(alpha), dtype=torch.float64), generator=generator)
+    return float(pair[0] / pair.sum())
+
+
+def mix(images: Tensor, kind: str, alpha: float, generator: torch.Generator) -> tuple[Tensor, Tensor, float]:
+    """CutMix or Mixup of a batch with itself, one draw a batch.
+
+    Returns:
+        images, partner of each image (int64 ``[n]``), and the share of the image itself (by area for CutMix).
+    """
+    partner = torch.randperm(len(images), generator=generator)
+    lam = beta(alpha, generator)
+    there = partner.to(images.device)
+    if kind == "mixup":
+        return lam * images + (1 - lam) * images[there], partner, lam
+    height, width = images.shape[2:]
+    top, bottom, left, right = cutmix_box(height, width, lam, generator)
+    mixed = images.clone()
+    mixed[:, :, top:bottom, left:right] = images[there, :, top:bottom, left:right]
+    return mixed, partner, 1 - (bottom - top) * (right - left) / (height * width)
+
+
+# -- the whole recipe -------------------------------------------------------------------------------------------------
+
+
+class Augmenter:
+    """A protocol's augmentations, ready to be called on uint8 batches.
+
+    ``augmenter(images, generator)`` takes uint8 ``[n, C, H, W]`` and returns normalised float32
+    ``[n, C, size, size]``.
+    """
+
+    def __init__(self, recipe: list[dict[str, Any]], size: int, mean: Sequence[float], std: Sequence[float]) -> None:
+        from benchmark.training import geometry
+
+        self.size = size
+        self.mean, self.std = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+        steps = [dict(entry) for entry in recipe]
+        ops = [s["op"] for s in steps]
+        # resampling works on pixel values; what follows it on the normalised image
+        self.shuffle = [s["factor"] for s in steps if s["op"] == "patch_shuffle"]
+        self.crop = next((s for s in steps if s["op"] == "random_resized_crop"), None)
+        self.flip = next((s["p"] for s in steps if s["op"] == "flip"), None)
+        self.after = [
+            partial(getattr(geometry, s["op"]), **{k: v for k, v in s.items() if k != "op"})
+            for s in steps
+            if s["op"] not in ("patch_shuffle", "random_resized_crop", "flip")
+        ]
+        assert len(ops) == len(set(ops)), f"an operation is named twice: {ops}"
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        n, _, height, width = images.shape
+        x = images.float()
+        for factor in self.shuffle:
+            if factor > 1:
+                columns = shuffled_positions(n, width, factor, generator)
+                x = shuffle_patches(x, shuffled_positions(n, height, factor, generator), columns)
+        boxes = None
+        if self.crop is not None:
+            boxes = crop_boxes(n, height, width, self.crop["scale"], self.crop["ratio"], generator)
+        flips = None if self.flip is None else random_flips(n, self.flip, generator)
+        if boxes is None and (height, width) != (self.size, self.size):
+            boxes = torch.tensor([[0, 0, height, width]]).expand(n, 4)
+        if boxes is not None:
+            x = resized_crop(x, boxes, self.size, flips, self.crop["rounding"] if self.crop else "float")
+        elif flips is not None:
+            x = torch.where(flips.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+        x = self.normalise(x)
+        for step in self.after:
+            x = step(x, generator=generator)
+        return x
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """0..255 to zero mean and unit deviation."""
+        mean, std = self.mean.to(x.device), self.std.to(x.device)
+        return (x.float() / 255 - mean) / std
+
+
+def center_view(images: Tensor, size: int) -> Tensor:
+    """uint8 images at ``size``: unchanged, or resized (antialiased bilinear)."""
+    if images.shape[-1] == size:
+        return images
+    resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+    return resized.round_().clamp_(0, 255).to(torch.uint8)

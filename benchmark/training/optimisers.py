@@ -1,0 +1,89 @@
+"""Optimizer, learning rate and loss that a protocol asks for."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmark.protocols import Protocol
+
+
+def make_optimizer(model: nn.Module, protocol: Protocol, rate: float) -> torch.optim.Optimizer:
+    """The protocol's optimizer; ``decay: matrices`` leaves norms and biases alone (RDED's ``get_parameters``)."""
+    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    if protocol.decay == "matrices":
+        heavy = [p for name, p in named if "weight" in name and p.ndim > 1]
+        chosen = {id(p) for p in heavy}
+        light = [p for _, p in named if id(p) not in chosen]
+        groups = [{"params": heavy}, {"params": light, "weight_decay": 0.0}]
+        groups = [g for g in groups if g["params"]]
+    else:
+        groups = [{"params": [p for _, p in named]}]
+    common = {"lr": rate, "weight_decay": protocol.weight_decay, "fused": True}
+    if protocol.optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=protocol.momentum, **common)
+    return torch.optim.AdamW(groups, betas=tuple(protocol.betas), **common)
+
+
+def rate_factor(protocol: Protocol, epoch: int, epochs: int, step: int, steps: int) -> float:
+    """The learning rate of a step as a factor of the base rate. Epochs and steps count from 0."""
+    if protocol.schedule == "step":
+        return protocol.gamma ** sum(epoch >= m for m in protocol.milestones)
+    now, end = (step, steps) if protocol.schedule_by == "step" else (epoch, epochs)
+    factor = 1.0
+    rise = protocol.warmup * steps
+    if rise and step < rise:
+        return (step + 1) / math.ceil(rise) if step + 1 < rise else 1.0
+    if rise and protocol.schedule_by == "step":
+        now, end = step - rise, steps - rise
+    if protocol.schedule == "cosine":
+        factor = 0.5 * (1 + math.cos(math.pi * now / end))
+    elif protocol.schedule == "half_cosine":  # RDED, D3HR: lambda epoch: 0.5 (1 + cos(pi epoch / epochs / 2))
+        factor = 0.5 * (1 + math.cos(math.pi * now / end / 2))
+    return factor
+
+
+def loss_of(
+    protocol: Protocol, logits: Tensor, labels: Tensor, soft: Tensor | None, partner: Tensor | None, share: float
+) -> Tensor:
+    """Mean loss of a batch.
+
+    Args:
+        logits: ``[n, classes]`` of the student.
+        labels: int64 ``[n]``.
+        soft: the teacher's logits for the same (mixed) batch, or None.
+        partner, share: what the batch was mixed with, and the part that each image kept.
+    """
+
+    def hard() -> Tensor:
+        own = F.cross_entropy(logits, labels, label_smoothing=protocol.label_smoothing)
+        if partner is None:
+            return own
+        other = F.cross_entropy(logits, labels[partner.to(labels.device)], label_smoothing=protocol.label_smoothing)
+        return share * own + (1 - share) * other
+
+    if protocol.loss == "ce":
+        return hard()
+    assert soft is not None
+    t = protocol.temperature
+    if protocol.loss == "kl":
+        target = F.softmax(soft.float() / t, dim=1)
+        loss = F.kl_div(F.log_softmax(logits.float() / t, dim=1), target, reduction="batchmean")
+        return loss * t * t if protocol.temperature_squared else loss
+    return F.mse_loss(logits.float(), soft.float()) + protocol.ce_weight * hard()
+
+
+def set_bn_updates(model: nn.Module, times: int) -> None:
+    """Make one forward pass move BatchNorm's running statistics as ``times`` passes over the same batch would.
+
+    ``times`` updates with momentum m leave ``(1 - m)^times`` of the old value, which is one update with momentum
+    ``1 - (1 - m)^times``: RDED's and D3HR's logging-only second forward pass (m = 0.1) is momentum 0.19.
+    """
+    if times == 1:
+        return
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.momentum is not None:
+            module.momentum = 1 - (1 - module.momentum) ** times
