@@ -113,9 +113,7 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
         else:
             odd = sorted(set(theirs) ^ set(ours))[:3]
             what = f"other classes than {dataset.name} ({len(theirs)} against {len(ours)}; e.g. {', '.join(odd)})"
-        raise DataError(
-            what, where=str(root), hint="give --dataset the dataset that the set was made of"
-        )
+        raise DataError(what, where=str(root), hint="give --dataset the dataset that the set was made of")
     ipc, images, labels = manifest["ipc"], [], []
     for label, folder in enumerate(manifest["folders"]):
         found = sorted((root / folder).glob("*.png")) if (root / folder).is_dir() else []
@@ -132,6 +130,50 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
             images.append(read_png(file, manifest["channels"]))
             labels.append(label)
     return DistilledSet(torch.stack(images), torch.tensor(labels), ipc, content_digest(manifest), manifest)
+
+
+def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledSet:
+    """A set from anywhere: one with a manifest, or one in a layout that authors publish (`distilled_import`).
+
+    Raises:
+        MissingError: no such folder.
+        DataError: classes, counts or images that cannot be right.
+    """
+    import torch
+
+    root = Path(root)
+    if (root / MANIFEST).is_file():
+        return read_set(root, dataset)
+    from benchmark.distilled_import import read_released
+
+    images, labels = read_released(root, dataset)
+    counts = torch.bincount(labels, minlength=len(dataset.classes))
+    if counts.min() != counts.max() or (ipc and counts.max() != ipc):
+        odd = int((counts != (ipc or int(counts.max()))).nonzero()[0])
+        raise DataError(
+            f"class {dataset.classes[odd]!r} has {int(counts[odd])} images, {ipc or int(counts.max())} expected",
+            where=str(root),
+            hint="give --ipc the number of images a class that the folder holds",
+        )
+    return DistilledSet(images, labels, int(counts[0]), array_digest(images, labels), {})
+
+
+def describe_folder(root: Path) -> dict[str, Any]:
+    """``{"method", "ipc", "dataset"}`` as far as the folder's manifest tells.
+
+    Raises:
+        MissingError: no such folder.
+    """
+    if not Path(root).is_dir():
+        raise MissingError(f"no folder {root}", hint="ddbench distill --method … --out DIR makes one")
+    file = Path(root) / MANIFEST
+    if not file.is_file():
+        return {}
+    try:
+        manifest = json.loads(file.read_text())
+        return {"method": manifest["method"]["name"], "ipc": manifest["ipc"], "dataset": manifest["dataset"]["name"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(f"the manifest cannot be read ({type(error).__name__})", where=str(file)) from error
 
 
 def content_digest(manifest: dict[str, Any]) -> str:

@@ -254,8 +254,7 @@ def _distill(job: Job, context: Context) -> None:
 
 
 def _evaluate(job: Job, context: Context) -> None:
-    from benchmark.distilled import read_set
-    from benchmark.distilled_import import read_any
+    from benchmark.distilled import open_set, read_set
     from benchmark.protocols import load_protocol
     from benchmark.teachers import get_teacher
     from benchmark.training import gates, train_student
@@ -265,7 +264,7 @@ def _evaluate(job: Job, context: Context) -> None:
     dataset = _dataset(spec)
     folder = spec.get("set_dir")
     if folder:
-        found = read_any(Path(folder), dataset, identity["ipc"])
+        found = open_set(Path(folder), dataset, identity["ipc"])
     else:
         folder = context.store.root / "artifacts" / "set" / spec["set"]
         found = read_set(folder, dataset)
@@ -288,10 +287,15 @@ def _evaluate(job: Job, context: Context) -> None:
             device=context.device,
             precision=compute.Precision.named(spec["precision"]),
             workdir=context.store.workdir(stage),
-            progress=job.label,
+            label=job.label,
+            on_interval=lambda steps: context.store.log_work(stage, "steps", steps),
         )
         cost = {"train_seconds": round(result.seconds, 3), "peak_memory_bytes": result.peak_memory}
-        cost |= {"label_bytes": result.label_bytes, "device": device_name(context), "steps": result.steps}
+        cost |= {
+            "label_bytes": getattr(result, "label_bytes", 0),
+            "device": device_name(context),
+            "steps": result.steps,
+        }
         outcome = {"scores": {**result.scores, "curve": result.curve}, "cost": cost, "gates": checks}
         (target / "outcome.json").write_text(json.dumps(outcome, sort_keys=True))
 

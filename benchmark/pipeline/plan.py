@@ -100,11 +100,13 @@ class _Builder:
 
         self.request, self.store, self.plan, self.seen = request, store, plan, seen
         self.parts, self.only_distill = parts, only_distill
+        self.given = None  # the set of `evaluate DIR`
         if min(request.ipc) < 1:
             raise UsageError(f"IPC {min(request.ipc)} is not possible", where="--ipc", allowed="1 or more")
         self.dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
         self.precision = Precision.named(request.precision)
-        self.method_sets, self.protocol_sets = split_sets(request.sets, request.methods)
+        methods = () if request.set_dir else request.methods
+        self.method_sets, self.protocol_sets = split_sets(request.sets, methods)
         self.common = {
             "dataset": request.dataset,
             "data_root": request.data_root,
@@ -138,16 +140,22 @@ class _Builder:
             self.plan.jobs.append(self.seen[key])
         return self.seen[key]
 
-    def teacher(self, name: str) -> tuple[str, dict[str, str]]:
-        """(key of the teacher job, identity of the teacher)."""
-        from benchmark.teachers import teacher_stage
+    def teacher(self, name: str) -> tuple[list[str], dict[str, str]]:
+        """(keys of the jobs that train it, identity of the teacher); ``a+b`` is an ensemble of two."""
+        from benchmark.teachers import is_external, teacher_key, teacher_stage
 
-        stage = teacher_stage(self.dataset, name)
-        self._add("teacher", stage.key, f"teacher {name} on {self.dataset.name}", {"teacher": name})
-        return stage.key, {"name": name, "key": stage.key}
+        needs = []
+        for part in name.split("+"):
+            if is_external(part):
+                continue
+            registry().get("student", part, where="--teacher")
+            stage = teacher_stage(self.dataset, part)
+            self._add("teacher", stage.key, f"teacher {part} on {self.dataset.name}", {"teacher": part})
+            needs.append(stage.key)
+        return needs, {"name": name, "key": teacher_key(self.dataset, name)}
 
     def backbone(self) -> tuple[str, dict[str, str]]:
-        """(key of the backbone job or empty for an external one, identity of the backbone)."""
+        """(key of the backbone's job, identity of the backbone)."""
         ref = resolve_backbone(self.dataset, self.request.backbone)
         spec = {"backbone": ref.name}
         self._add("backbone", ref.key, f"backbone {ref.name} for {self.dataset.name}", spec)
@@ -182,8 +190,8 @@ class _Builder:
                 inputs["backbone"] = made["backbone"]["key"]
                 spec["backbone"] = made["backbone"]["name"]
             if "teacher" in method.requires:
-                needs_key, teacher = self.teacher(self.method_teacher())
-                needs.append(needs_key)
+                trained, teacher = self.teacher(self.method_teacher())
+                needs += trained
                 inputs["teacher"] = teacher["key"]
                 spec["teacher"] = teacher["name"]
         except DDBenchError as error:
@@ -203,9 +211,11 @@ class _Builder:
         return {**made, "key": stage.key, "spec": {"set": stage.key}, "needs": [stage.key]}
 
     def _given_set(self, name: str, ipc: int) -> dict[str, Any]:
-        from benchmark.distilled_import import read_any
+        from benchmark.distilled import open_set
 
-        given = read_any(Path(self.request.set_dir), self.dataset, ipc)
+        if self.given is None:
+            self.given = open_set(Path(self.request.set_dir), self.dataset, ipc)
+        given = self.given
         known = given.manifest.get("method") or {"name": name, "version": 1, "params": {}}
         return {
             "method": {**known, "name": name},
@@ -217,10 +227,10 @@ class _Builder:
         }
 
     def method_teacher(self) -> str:
-        """The teacher that methods see: --teacher, or the dataset's default."""
-        from benchmark.teachers import default_teacher
+        """The teacher that methods see: --teacher, or that of the protocol `soft`, whatever protocol tests them."""
+        from benchmark.protocols import load_protocol
 
-        return self.request.teacher or default_teacher(self.dataset)
+        return self.request.teacher or load_protocol("soft").teacher_for(self.dataset.image_size)
 
     def _evaluate(self, made: dict, method: str, ipc: int, seed: int, protocol, student: str) -> None:
         identity: dict[str, Any] = {
@@ -238,8 +248,8 @@ class _Builder:
         if made.get("reason"):
             self.plan.skipped.append({"identity": identity, "reason": made["reason"]})
             return
-        teacher_name = self.request.teacher or protocol.teacher_for(student, self.dataset)
-        teacher_key, teacher = self.teacher(teacher_name)
+        teacher_name = self.request.teacher or protocol.teacher_for(self.dataset.image_size)
+        trained, teacher = self.teacher(teacher_name)
         if protocol.labels != "hard":  # with hard labels the teacher only guards the gates
             identity["teacher"] = teacher
         stage = student_stage(identity)
@@ -252,7 +262,7 @@ class _Builder:
             "teacher": teacher_name,
             "gate": made["gate"],
         }
-        self._add("evaluate", stage.key, label, spec, [*made["needs"], teacher_key])
+        self._add("evaluate", stage.key, label, spec, [*made["needs"], *trained])
 
 
 def set_stage(

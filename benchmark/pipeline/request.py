@@ -87,6 +87,8 @@ def split_sets(sets: dict[str, Any], methods: tuple[str, ...]) -> tuple[dict[str
         else:
             having = [m for m in methods if key in fields[m]]
             if not having:
+                if not methods:
+                    raise UsageError(f"unknown parameter {key!r}", where=f"--set {key}={value}", allowed="protocol.KEY")
                 main = methods[0]
                 make_params(registry().get("method", main).load(), main, "", {key: value})  # raises
             for m in having:

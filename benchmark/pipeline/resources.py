@@ -38,7 +38,8 @@ def resolve_backbone(dataset, name: str = "") -> BackboneRef:
     from benchmark.backbones import backbone_stage, default_preset, external_key
 
     if not name:
-        name = IMAGENET_BACKBONE if dataset.backbone_classes is not None else default_preset(dataset)
+        ours = default_preset(dataset.name.removesuffix("@val"))
+        name = IMAGENET_BACKBONE if dataset.backbone_classes is not None else ours
     if name in registry().names("backbone"):
         stage = backbone_stage(dataset, name)
         return BackboneRef(name, stage.key, stage, name)

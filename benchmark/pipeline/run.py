@@ -23,8 +23,8 @@ from benchmark.store.store import disk_errors
 def execute(requests: Sequence[Request], *, results: Path, device: str, executor: str, workers: int | None) -> int:
     """Run the requests, rewrite ``leaderboard.csv``, print the table; the exit code (0, or 1 if a job failed)."""
     from benchmark.executors.local import default_jobs
-    from benchmark.leaderboard import print_board, write_csv
-    from benchmark.records import read_records
+    from benchmark.leaderboard import table, write_csv
+    from benchmark.records import read_records, record_id
 
     began = time.monotonic()
     engine = registry().get("executor", executor, where="--executor").load()
@@ -40,9 +40,16 @@ def execute(requests: Sequence[Request], *, results: Path, device: str, executor
         write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
         print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
     failures = run_plan(plan, engine, count)
+    faults: list = []
+    records = read_records(results, faults)
+    for fault in faults:
+        print(f"left out: {fault}", file=sys.stderr)
     with disk_errors(results):
-        write_csv(read_records(results), results / "leaderboard.csv")
-    print_board(plan, read_records(results), results)
+        write_csv(records, results / "leaderboard.csv")
+    asked = {record_id(j.spec["identity"]) for j in plan.of_kind("evaluate")}
+    asked |= {record_id(cell["identity"]) for cell in plan.skipped}
+    focus = [m for request in requests for m in request.methods[: 1 if len(request.methods) > 1 else 0]]
+    print("\n" + table([r for r in records if r["id"] in asked], focus=focus) + "\n")
     print(f"records      {results / 'records'}/")
     for sheet in _sheets(plan, results)[:4]:
         print(f"contact sheet {sheet}")

@@ -1,0 +1,55 @@
+"""Plug-ins that raise, or return what is no set of images: the record says so, everything else goes on."""
+
+import json
+from dataclasses import dataclass
+
+import pytest
+import torch
+
+from benchmark.methods import Method, param
+from benchmark.pipeline import Request, make_plan
+from benchmark.pipeline.engine import Run, work
+from benchmark.plugins import MethodInfo, registry
+from benchmark.store import Store
+
+
+@dataclass(frozen=True)
+class Params:
+    fault: str = param("none", "what goes wrong", choices=("raise", "shape", "float", "short"))
+
+
+class Faulty(Method):
+    """Goes wrong in the way it is told to."""
+
+    Params = Params
+
+    def distill(self, task, unit):
+        good = torch.zeros(len(unit.cells), 1, 8, 8, dtype=torch.uint8)
+        if self.params.fault == "raise":
+            raise ValueError("boom")
+        return {"shape": good[:, 0], "float": good.float(), "short": good[1:]}[self.params.fault]
+
+
+@pytest.fixture
+def faulty(monkeypatch):
+    reg = registry()
+    monkeypatch.setitem(reg.items["method"], "faulty", MethodInfo("faulty", "", f"{__name__}:Faulty"))
+    monkeypatch.setitem(__import__("sys").modules, __name__, __import__("sys").modules[__name__])
+
+
+@pytest.mark.parametrize("fault, text", [("raise", "boom"), ("shape", "uint8"), ("float", "uint8"), ("short", "shape")])
+def test_a_faulty_method_is_a_failed_row(faulty, fault, text, store, tmp_path):
+    request = Request(
+        dataset="digits",
+        methods=("faulty", "random"),
+        protocols=("smoke",),
+        seeds=(0,),
+        sets={"faulty.fault": fault, "protocol.steps": 2},
+    )
+    plan = make_plan([request], store, tmp_path / "results")
+    run = Run.create(plan, Store(store.root))
+    report = work(run, say=lambda text: None)
+    found = [json.loads(p.read_text()) for p in (tmp_path / "results" / "records").glob("*.json")]
+    by_method = {r["identity"]["method"]["name"]: r["outcome"] for r in found}
+    assert by_method["faulty"]["status"] == "failed" and text in by_method["faulty"]["reason"]
+    assert by_method["random"]["status"] == "ok" and len(report.failed) == 2

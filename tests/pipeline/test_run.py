@@ -1,0 +1,96 @@
+"""The main job end to end, at the smallest size: from a command to records, a board and a contact sheet."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+
+def records(folder: Path) -> dict:
+    """(identity, outcome, scores) by record id."""
+    found = [json.loads(p.read_text()) for p in sorted((folder / "records").glob("*.json"))]
+    return {r["id"]: (r["identity"], r["outcome"], r["scores"]) for r in found}
+
+
+@pytest.mark.slow
+def test_run_resume_and_executor_agree(ddbench, smoke, tmp_path):
+    first = ddbench(*smoke, "--jobs", "1")
+    one = records(tmp_path / "results")
+    assert len(one) == 2 and all(outcome["status"] == "ok" for _, outcome, _ in one.values())
+    assert (tmp_path / "results" / "leaderboard.csv").is_file() and "random" in first.stdout
+    sheet = next((tmp_path / "results" / "sets").glob("*.png"))
+    assert str(sheet.relative_to(tmp_path)) in first.stdout
+
+    work = (tmp_path / "store" / "work.jsonl").read_text()
+    again = ddbench(*smoke)
+    assert "evaluate  2 reused, 0 to do" in again.stdout and records(tmp_path / "results") == one
+    assert (tmp_path / "store" / "work.jsonl").read_text() == work, "the second run worked"
+
+    other = ddbench(*smoke, "--jobs", "2", "--results", "two", DDBENCH_CACHE=str(tmp_path / "other-store"))
+    assert other.returncode == 0 and records(tmp_path / "two") == one, "two workers gave other results than one"
+
+
+@pytest.mark.slow
+def test_distill_then_evaluate_and_shards(ddbench, tmp_path):
+    base = ["distill", "--method", "random", "--dataset", "digits", "--ipc", "2", "--seeds", "1"]
+    ddbench(*base, "--out", "whole", "--jobs", "1")
+    assert len(list((tmp_path / "whole").glob("*/*.png"))) == 20
+    shards = {"DDBENCH_CACHE": str(tmp_path / "sharded")}
+    half = ddbench(*base, "--out", "joined", "--shard", "0/2", **shards)
+    assert "1 parts are still to be made" in half.stdout and not (tmp_path / "joined").exists()
+    ddbench(*base, "--out", "joined", "--shard", "1/2", **shards)
+    for file in (tmp_path / "whole").glob("*/*.png"):
+        assert file.read_bytes() == (tmp_path / "joined" / file.relative_to(tmp_path / "whole")).read_bytes()
+
+    ddbench("evaluate", "whole", "--protocol", "smoke", "--seeds", "1", "--as", "mine")
+    (identity, outcome, scores), *rest = records(tmp_path / "results").values()
+    assert identity["method"]["name"] == "mine" and identity["ipc"] == 2 and outcome["status"] == "ok" and not rest
+    assert 0 <= scores["top1_last"] <= 100
+
+    next((tmp_path / "whole").glob("*/*.png")).unlink()
+    broken = ddbench("evaluate", "whole", "--protocol", "smoke", check=False)
+    assert broken.returncode == 3 and "has 1 images, the manifest says 2" in broken.stderr
+
+
+@pytest.mark.parametrize(
+    "change, code, message",
+    [
+        (["--method", "d3rh"], 2, "did you mean 'd3hr'"),
+        (["--dataset", "digit"], 2, "did you mean 'digits'"),
+        (["--student", "resnet19"], 2, "did you mean 'resnet18'"),
+        (["--protocol", "sfot"], 2, "did you mean 'soft'"),
+        (["--ipc", "0"], 2, "IPC 0"),
+        (["--ipc", "-3"], 2, "IPC -3"),
+        (["--ipc", "many"], 2, "whole numbers"),
+        (["--ipc", "100000"], 2, "IPC 100000"),
+        (["--seeds", "0"], 2, "--seeds"),
+        (["--set", "kk=1"], 2, "no parameter 'kk'"),
+        (["--set", "protocol.epohcs=1"], 2, "epochs"),
+        (["--set", "protocol.batch=much"], 2, "batch"),
+        (["--set", "novalue"], 2, "KEY=VALUE"),
+        (["--device", "abacus"], 2, "--device"),
+        (["--precision", "fp8"], 2, "--precision"),
+        (["--executor", "rya"], 2, "executor"),
+        (["--jobs", "0"], 2, "--jobs"),
+        (["--dataset", "fashionmnist", "--data-root", "nowhere"], 3, "nowhere"),
+        (["--dataset", "imagefolder:nowhere"], 3, "nowhere"),
+        (["--results", "/proc/results"], 2, "--results"),
+        (["--frobnicate"], 2, "--frobnicate"),
+    ],
+)
+def test_bad_input_is_refused_before_any_work(ddbench, smoke, change, code, message, tmp_path):
+    done = ddbench(*smoke, *change, check=False)
+    assert done.returncode == code, done.stderr
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "results" / "records").exists() and not (tmp_path / "store" / "artifacts").exists()
+
+
+def test_an_unwritable_store_is_refused(ddbench, smoke, tmp_path):
+    (tmp_path / "file").write_text("")
+    done = ddbench(*smoke, check=False, DDBENCH_CACHE=str(tmp_path / "file" / "x"))
+    assert done.returncode == 2 and "DDBENCH_CACHE" in done.stderr
+
+
+def test_plan_says_what_is_cached_and_runs_nothing(ddbench, smoke, tmp_path):
+    done = ddbench("plan", *smoke[1:])
+    assert "evaluate: 2 jobs, 0 cached, 2 to do" in done.stdout and not (tmp_path / "store" / "artifacts").exists()

@@ -1,0 +1,161 @@
+"""The stage store: keys, atomic artifacts, chunks, verification, disk faults."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from benchmark.errors import DDBenchError, JobError
+from benchmark.store import Stage, Store, canonical_json
+
+
+def stage(**changes):
+    values = {"name": "t.stage", "version": 1, "params": {"a": 1}, "inputs": {"x": "k"}, "seed": 0}
+    return Stage(**{**values, **changes})
+
+
+def test_key_depends_on_every_field_and_on_nothing_else():
+    variants = [
+        stage(),
+        stage(name="t.other"),
+        stage(version=2),
+        stage(params={"a": 2}),
+        stage(inputs={"x": "l"}),
+        stage(seed=1),
+        stage(precision={"dtype": "bfloat16"}),
+        stage(chunk=8),
+    ]
+    assert len({s.key for s in variants}) == len(variants)
+    assert stage(params={"a": 1, "b": 2}).key == stage(params={"b": 2, "a": 1}).key
+
+
+def test_canonical_json_refuses_nan():
+    with pytest.raises(ValueError):
+        canonical_json({"x": float("nan")})
+
+
+def test_build_makes_once_and_opens_verified(store):
+    calls = []
+
+    def make(folder):
+        calls.append(1)
+        (folder / "deep").mkdir()
+        (folder / "deep" / "x.txt").write_text("payload")
+
+    first = store.build(stage(), make)
+    assert (first / "deep" / "x.txt").read_text() == "payload"
+    assert store.build(stage(), make) == first and len(calls) == 1
+    assert json.loads((first / "artifact.json").read_text())["stage"]["params"] == {"a": 1}
+
+
+def test_a_failed_make_leaves_nothing(store):
+    def make(folder):
+        (folder / "half").write_text("x")
+        raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError):
+        store.build(stage(), make)
+    assert not store.has(stage()) and not list((store.root / "tmp").iterdir())
+
+
+@pytest.mark.parametrize("damage", ["flip", "delete", "manifest"])
+def test_damage_is_noticed_and_the_artifact_made_again(store, damage, capsys):
+    path = store.build(stage(), lambda f: (f / "x.bin").write_bytes(b"0123456789"))
+    if damage == "flip":
+        (path / "x.bin").write_bytes(b"0123456788")
+    elif damage == "delete":
+        (path / "x.bin").unlink()
+    else:
+        (path / "artifact.json").write_text("{")
+    again = Store(store.root)  # another process: this one has verified already
+    assert again.open(stage()) is None
+    assert "made again" in capsys.readouterr().err
+    again.build(stage(), lambda f: (f / "x.bin").write_bytes(b"0123456789"))
+    assert again.open(stage()) is not None
+
+
+def test_chunks_resume_and_damaged_chunk_is_made_again(store):
+    made = []
+
+    def make(index, file):
+        made.append(index)
+        file.write_bytes(bytes([index]) * 10)
+
+    store.chunks(stage(), 3, make, which=[1], suffix=".bin")
+    assert store.missing_chunks(stage(), 3) == [0, 2]
+    files = store.chunks(stage(), 3, make, suffix=".bin")
+    assert made == [1, 0, 2] and [f.read_bytes()[0] for f in files] == [0, 1, 2]
+    files[2].write_bytes(b"damaged")
+    store.chunks(stage(), 3, make, suffix=".bin")
+    assert made == [1, 0, 2, 2]
+
+
+def _slow_build(root, barrier):
+    barrier.wait()
+
+    def make(folder):
+        time.sleep(0.3)
+        (folder / "pid").write_text(str(os.getpid()))
+        with open(root / "count", "a") as file:
+            file.write("x")
+
+    Store(root).build(stage(), make)
+
+
+def test_two_processes_do_the_work_once(tmp_path):
+    context = multiprocessing.get_context("fork")
+    barrier = context.Barrier(3)
+    workers = [context.Process(target=_slow_build, args=(tmp_path, barrier)) for _ in range(3)]
+    for w in workers:
+        w.start()
+    for w in workers:
+        w.join()
+    assert all(w.exitcode == 0 for w in workers) and (tmp_path / "count").read_text() == "x"
+
+
+def _hold(root, ready):
+    with Store(root).lock("n"):
+        ready.set()
+        time.sleep(60)
+
+
+def test_a_killed_holder_frees_its_lock(tmp_path):
+    context = multiprocessing.get_context("fork")
+    ready = context.Event()
+    holder = context.Process(target=_hold, args=(tmp_path, ready))
+    holder.start()
+    ready.wait()
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    began = time.monotonic()
+    with Store(tmp_path).lock("n"):
+        assert time.monotonic() - began < 5
+
+
+def test_a_store_that_cannot_be_written_says_what_to_set(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DDBenchError, match="DDBENCH_CACHE") as caught:
+        Store(tmp_path / "file" / "store").build(stage(), lambda f: None)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_is_one_clear_error_and_work_resumes(tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("this sandbox cannot mount")
+    try:
+        store = Store(disk / "store")
+        (disk / "ballast").write_bytes(b"x" * 1_500_000)
+        with pytest.raises(JobError, match="no space left"):
+            store.build(stage(), lambda f: (f / "big").write_bytes(b"y" * 1_000_000))
+        assert not store.has(stage()) and not list((store.root / "tmp").iterdir())
+        (disk / "ballast").unlink()
+        assert (store.build(stage(), lambda f: (f / "big").write_bytes(b"y" * 1_000_000)) / "big").stat().st_size == 1e6
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
