@@ -75,10 +75,12 @@ def write_report(
 
 
 def classifier(store: Store, dataset: Dataset, device: str) -> tuple[dict, Classifier]:
-    """The dataset's default teacher: a classifier trained on the real training images."""
-    from benchmark.backbones.judge import small_classifier
+    """The dataset's default teacher (that of the protocol ``soft``): trained on the real training images."""
+    from benchmark.protocols import load_protocol
+    from benchmark.teachers import get_teacher
 
-    return small_classifier(store, dataset, device)
+    teacher = get_teacher(store, dataset, load_protocol("soft").teacher_for(dataset.image_size), device)
+    return {"name": teacher.name, "key": teacher.key, "accuracy": teacher.accuracy}, teacher.logits
 
 
 @torch.no_grad()
@@ -154,26 +156,3 @@ def picture(backbone: Backbone, dataset: Dataset, most: int = CLASSES) -> Image.
     array = sheet.permute(1, 2, 0).numpy()
     image = Image.fromarray(array[:, :, 0] if channels == 1 else array)
     return image.resize((image.width * zoom, image.height * zoom), Image.Resampling.NEAREST)
-
-
-def text(report: dict) -> str:
-    """The report card as lines for a terminal."""
-    if not report:
-        return "no report card (the folder was not made by ddbench)"
-    coded, made, noise = report["reconstruction"], report["samples"], report["validation"]
-    lines = [
-        f"dataset            {report['dataset']}",
-        f"parameters         DiT {report['parameters']['dit'] / 1e6:.1f} M, VAE {report['parameters']['vae'] / 1e6:.1f} M",
-        f"image, latent      {report['image_size']} px, {'x'.join(map(str, report['latent_shape']))}",
-        f"classifier         {report['classifier']['name']} ({report['classifier']['accuracy']:.1f} % on the test split)",
-        f"reconstruction     RMSE {coded['rmse_grey_levels']:.1f} grey levels, PSNR {coded['psnr_db']:.1f} dB; classifier "
-        f"{coded['accuracy_real']:.1f} % on real, {coded['accuracy_reconstructed']:.1f} % on reconstructed test images",
-        f"validation loss    {noise['loss']:.4f} (" + ", ".join(f"{t}: {e:.3f}" for t, e in noise["levels"]) + ")",
-    ]
-    for guidance in ("1", "4"):
-        if f"recognised_guidance_{guidance}" in made:
-            lines.append(
-                f"samples            {made[f'recognised_guidance_{guidance}']:.1f} % recognised at guidance {guidance} "
-                f"({made['count']} images, {made['steps']} steps)"
-            )
-    return "\n".join(lines)

@@ -88,7 +88,11 @@ def _datasets() -> dict[str, dict[str, Any]]:
 
 def default_preset(dataset: str) -> str:
     """Name of the preset that a dataset gets when the user names none."""
-    return _datasets().get(dataset, {}).get("preset", "small")
+    return _own(dataset).get("preset", "small")
+
+
+def _own(dataset: str) -> dict[str, Any]:
+    return _datasets().get(dataset.removesuffix("@val"), {})
 
 
 def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
@@ -98,7 +102,7 @@ def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
         UsageError: unknown preset or setting, or a size that does not divide.
     """
     values = dict(registry().get("backbone", preset, where="--preset").load())
-    own = {k: v for k, v in _datasets().get(dataset.name, {}).items() if k not in ("preset", "reason")}
+    own = {k: v for k, v in _own(dataset.name).items() if k not in ("preset", "reason")}
     if preset == default_preset(dataset.name):
         values.update(own)
     values.update(overrides)

@@ -1,0 +1,166 @@
+"""``ddbench backbone``: train, fine-tune and show diffusion backbones."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.errors import UsageError
+
+
+@click.group(
+    epilog="""\b
+Examples:
+  ddbench backbone train --dataset digits
+  ddbench backbone train --dataset fashionmnist --preset small
+  ddbench backbone finetune --from facebook/DiT-XL-2-256 --dataset cifar10 --parameters light
+  ddbench backbone show DIR
+"""
+)
+def backbone() -> None:
+    """Train, fine-tune and show diffusion backbones: folders in diffusers' DiTPipeline format.
+
+    Training goes on where a killed one stopped; the result is kept in $DDBENCH_CACHE and used by `ddbench run`.
+    """
+
+
+def _data(function):
+    for option in reversed(
+        [
+            click.option("--dataset", required=True, help="e.g. digits, cifar10, imagefolder:PATH."),
+            click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+            click.option("--out", type=click.Path(path_type=Path), help="Also copy the folder here."),
+        ]
+    ):
+        function = option(function)
+    return function
+
+
+@backbone.command(
+    epilog="\b\nExamples:\n  ddbench backbone train --dataset fashionmnist --preset small\n"
+    "  ddbench backbone train --dataset digits --set dit_steps=2000 --set width=192"
+)
+@_data
+@click.option("--preset", default="", help="tiny, small or base. Default: the dataset's.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A training setting, e.g. dit_steps=5000.")
+def train(dataset: str, data_root: str | None, device: str, out: Path | None, preset: str, sets: tuple[str, ...]):
+    """Train a VAE and a DiT on a dataset and print the report card."""
+    _check_out(out)
+    values = dict(_pair(text) for text in sets)
+    from benchmark.compute import resolve_device
+    from benchmark.datasets import load_dataset
+    from benchmark.store import Store
+
+    data = load_dataset(dataset, data_root)
+    from benchmark.backbones import backbone_stage, default_preset, train_backbone
+
+    preset = preset or default_preset(data.name)
+    stage = backbone_stage(data, preset, **values)  # refuses wrong settings before anything runs
+    folder = train_backbone(Store(), data, preset, resolve_device(device), **values)
+    _finish(folder, stage.key, out)
+
+
+@backbone.command(
+    epilog="\b\nExamples:\n  ddbench backbone finetune --from DIR --dataset fashionmnist --steps 2000\n"
+    "  ddbench backbone finetune --from facebook/DiT-XL-2-256 --dataset cifar10 --parameters light --precision bf16"
+)
+@_data
+@click.option("--from", "source", required=True, metavar="FOLDER|HUB_ID", help="The backbone to start from.")
+@click.option("--parameters", default="full", show_default=True, help="full, or light: biases, norms, embeddings.")
+@click.option("--steps", default=2000, show_default=True, help="Optimizer steps.")
+@click.option("--batch", default=64, show_default=True, help="Images an optimizer step.")
+@click.option("--accumulate", default=1, show_default=True, help="Parts a batch is computed in, to save memory.")
+@click.option("--lr", default=2e-4, show_default=True, help="Peak learning rate (light: try 1e-3).")
+@click.option("--label-dropout", default=0.1, show_default=True, help="Share of unconditional images; 0: no guidance.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16 (autocast).")
+@click.option("--seed", default=0, show_default=True, help="Seed of the run.")
+def finetune(dataset: str, data_root: str | None, device: str, out: Path | None, source: str, **values: Any):
+    """Fine-tune a backbone's DiT on another dataset, and print the report card before and after."""
+    _check_out(out)
+    from benchmark.backbones.folder import external_key
+    from benchmark.compute import resolve_device
+    from benchmark.datasets import load_dataset
+    from benchmark.store import Store
+
+    key = external_key(source)
+    data = load_dataset(dataset, data_root)
+    from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage
+
+    chosen = FinetuneSettings(**values)
+    folder = finetune_backbone(Store(), source, data, chosen, resolve_device(device))
+    _finish(folder, finetune_stage(data, key, chosen).key, out)
+
+
+@backbone.command(epilog="\b\nExamples:\n  ddbench backbone show DIR\n  ddbench backbone show fashionmnist")
+@click.argument("name", metavar="FOLDER|HUB_ID|DATASET")
+@click.option("--preset", default="", help="With a dataset: its preset. Default: the dataset's.")
+@click.option("--data-root", default=None, help="With a dataset: where its data lies.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
+def show(name: str, preset: str, data_root: str | None, as_json: bool) -> None:
+    """Print a backbone's report card: of a folder, a hub id, or what was trained for a dataset."""
+    from benchmark.backbones import folder as folders
+
+    path = folders.resolve(name) if _looks_like_path(name) else _trained(name, preset, data_root)
+    folders.check(path)
+    card, about = folders.report(path), folders.about(path)
+    if as_json:
+        click.echo(json.dumps({"folder": str(path), "report": card, "about": about}, indent=1))
+        return
+    from benchmark.backbones.card import text
+
+    click.echo(f"folder             {path}")
+    click.echo(text(card))
+    if (path / "report.png").is_file():
+        click.echo(f"picture            {path / 'report.png'}")
+
+
+def _looks_like_path(name: str) -> bool:
+    from benchmark.plugins import registry
+
+    return name not in registry().items["dataset"] and not name.startswith("imagefolder:")
+
+
+def _trained(dataset: str, preset: str, data_root: str | None) -> Path:
+    from benchmark.backbones import backbone_stage, default_preset
+    from benchmark.datasets import load_dataset
+    from benchmark.errors import MissingError
+    from benchmark.store import Store
+
+    data = load_dataset(dataset, data_root)
+    preset = preset or default_preset(data.name)
+    found = Store().open(backbone_stage(data, preset))
+    if found is None:
+        raise MissingError(
+            f"no backbone {preset} for {dataset} in the store",
+            hint=f"ddbench backbone train --dataset {dataset} --preset {preset}",
+        )
+    return found
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"{text!r} is not KEY=VALUE", where="--set")
+    return key.strip(), value.strip()
+
+
+def _check_out(out: Path | None) -> None:
+    if out is not None and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
+        raise UsageError(f"{out} exists and is not empty", where="--out")
+
+
+def _finish(folder: Path, key: str, out: Path | None) -> None:
+    from benchmark.backbones import folder as folders
+    from benchmark.backbones.card import text
+
+    if out is not None:
+        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("artifact.json"))
+    click.echo(text(folders.report(folder)))
+    click.echo(f"picture            {(out or folder) / 'report.png'}")
+    click.echo(f"folder             {out or folder}")
+    click.echo(f"key                {key}")
