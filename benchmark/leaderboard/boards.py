@@ -74,11 +74,12 @@ def boards(rows: Iterable[dict[str, Any]]) -> list[Board]:
 
 
 def _board(group: tuple, rows: list[dict]) -> Board:
-    columns = sorted({column_of(row) for row in rows})
+    place = _places(rows)
+    columns = sorted(set(place.values()))
     names = dict(zip([tuple(row[n] for n in IDENTITY) for row in rows], labels(rows)))
     lines: dict[tuple, dict[Column, dict]] = defaultdict(dict)
     for row in rows:
-        lines[tuple(row[n] for n in IDENTITY)][column_of(row)] = row
+        lines[tuple(row[n] for n in IDENTITY)].setdefault(place[id(row)], row)
     entries = [Entry(names[identity], identity[0], cells) for identity, cells in lines.items()]
     level = {c: _mean([e.rows[c]["top1_last"] for e in entries if c in e.rows]) for c in columns}
 
@@ -87,6 +88,21 @@ def _board(group: tuple, rows: list[dict]) -> Board:
         return (not over, -math.fsum(over) / len(over) if over else 0.0, entry.label)
 
     return Board(*group, columns=columns, entries=sorted(entries, key=standing), notes=_notes(rows))
+
+
+def _places(rows: list[dict]) -> dict[int, Column]:
+    """The column of each row, by ``id(row)``.
+
+    A cell that was skipped before its teacher was known belongs with those that ran: same student, same IPC.
+    """
+    ran = {column_of(row) for row in rows if row["seeds"] or row["teacher"]}
+    places = {}
+    for row in rows:
+        column = column_of(row)
+        if column not in ran:
+            column = min((c for c in ran if c[:2] == column[:2]), default=column)
+        places[id(row)] = column
+    return places
 
 
 def _mean(values: Sequence[float | None]) -> float:

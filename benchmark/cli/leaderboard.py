@@ -1,0 +1,118 @@
+"""``leaderboard``: rebuild the CSV from records, print tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.errors import MissingError, UsageError
+
+FILTERS = ("dataset", "protocol", "student", "method", "teacher", "backbone", "precision")
+FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
+
+
+def read_rows(results: Path, wanted: dict[str, Sequence[str]], ignore_bad: bool = False) -> tuple[list[dict], list]:
+    """The rows of a results folder that match, and the bad files (which raise unless ``ignore_bad``)."""
+    from benchmark import leaderboard, records
+    from benchmark.leaderboard.boards import select
+
+    faults: list = []
+    rows = leaderboard.rows(records.iter_records(results, faults if ignore_bad else None))
+    if not rows:
+        raise MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
+    return select(rows, wanted), faults
+
+
+def filters(function):
+    """Options that choose rows, and the folder they come from."""
+    for name in reversed(FILTERS):
+        text = f"Only these {name}s; wildcards and commas allowed; repeatable."
+        function = click.option(f"--{name}", name, multiple=True, help=text)(function)
+    function = click.option("--ipc", multiple=True, help="Only these IPC values; commas allowed; repeatable.")(function)
+    folder = click.Path(path_type=Path, file_okay=False)
+    return click.option("--results", type=folder, default="results", show_default=True, help="Results folder.")(
+        function
+    )
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench leaderboard                                   rebuild results/leaderboard.csv, print the boards
+  ddbench leaderboard --format markdown --dataset digits --protocol hard
+  ddbench leaderboard --format latex --ipc 1,10 --out board.tex
+  ddbench leaderboard --update README.md                refresh the tables between its markers
+"""
+)
+@filters
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of printing.")
+@click.option("--reported/--no-reported", default=True, show_default=True, help="Published numbers beside measured.")
+@click.option("--ignore-bad", is_flag=True, help="Leave bad records out, with a warning, instead of stopping.")
+@click.option(
+    "--update", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Markdown file to refresh."
+)
+def leaderboard(**options: Any) -> int:
+    """Rebuild leaderboard.csv from the records and print the boards: methods down, IPC × student across.
+
+    Rows of different protocols, datasets, teachers or precisions are never averaged; each board names what it holds.
+    """
+    from benchmark.leaderboard.table import write_text
+
+    results, out, update = options["results"], options["out"], options["update"]
+    if update is not None:
+        return _update(update, results)
+    text, rows, faults = _text(options)
+    for fault in faults:
+        click.echo(f"warning: left out: {fault}", err=True)
+    if not _wanted(options):
+        from benchmark.leaderboard import csv_text
+
+        write_text(csv_text(rows), results / "leaderboard.csv")
+    if out is not None:
+        write_text(text, out)
+        click.echo(f"{len(rows)} rows written to {out}")
+    else:
+        click.echo(text, nl=False)
+    groups = {(r["dataset_digest"], r["protocol_digest"]) for r in rows}
+    if len(groups) > 1 and options["form"] not in ("csv", "json"):
+        click.echo(
+            f"{len(groups)} pairs of dataset and protocol, a table each: nothing is averaged over them", err=True
+        )
+    return 0
+
+
+def _wanted(options: dict[str, Any]) -> dict[str, Sequence[str]]:
+    return {name: options[name] for name in (*FILTERS, "ipc") if options[name]}
+
+
+def _text(options: dict[str, Any]) -> tuple[str, list[dict], list]:
+    from benchmark.leaderboard.formats import render
+    from benchmark.leaderboard.reported import read_reported
+
+    rows, faults = read_rows(options["results"], _wanted(options), options["ignore_bad"])
+    return render(rows, options["form"], read_reported() if options["reported"] else ()), rows, faults
+
+
+def block(arguments: list[str], results: Path) -> str:
+    """What the command prints as Markdown with these arguments: the body of a block in a README."""
+    given = ["--format", "markdown", "--results", str(results), *arguments]
+    return _text(leaderboard.make_context("leaderboard", given).params)[0]
+
+
+def _update(file: Path, results: Path) -> int:
+    from benchmark.leaderboard.readme import blocks, refresh
+    from benchmark.leaderboard.table import write_text
+
+    text = file.read_text()
+    if not blocks(text):
+        raise UsageError(
+            f"{file} holds no table to refresh",
+            allowed="a line <!-- ddbench leaderboard OPTIONS -->, then later a line <!-- /ddbench -->",
+        )
+    write_text(refresh(text, lambda arguments: block(arguments, results)), file)
+    click.echo(f"{len(blocks(text))} table(s) refreshed in {file}")
+    return 0
