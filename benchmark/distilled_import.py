@@ -1,0 +1,204 @@
+"""Reads distilled sets that others made: image folders as authors publish them, their class order established.
+
+A wrong class order gives chance accuracy and no error, so nothing is guessed. Classes are told by, in this turn:
+
+1. folders named as the dataset's folders or classes (wnids on ImageNet): the order is certain;
+2. folders that are numbers or end in one: ``0``, ``00000`` (RDED, D4M), ``new000`` (SRe2L);
+3. flat files ``class000_id000.jpg`` (SRe2L, RDED's file names), ``0-image00.png`` (D4M).
+
+Numbers are positions in the dataset's class order, or class indices of ImageNet-1K where the dataset is a subset of it
+and the numbers are exactly those; any other numbers are an error. File names that carry a class of their own must
+agree with their folder. What numbers cannot prove, the gate before training does: the teacher has to recognise the set.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from benchmark.datasets.base import resize_crop
+from benchmark.distilled import MANIFEST, DistilledSet, array_digest, read_set
+from benchmark.errors import DataError, MissingError
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.datasets import Dataset
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+LAYOUTS = (
+    "class folders named as the dataset's (or as its classes), by number (0, 00000, new000), or flat files "
+    "class000_id000.png"
+)
+_NUMBER = re.compile(r"(?:[A-Za-z_-]*?)(\d+)")  # 7, 00007, new007, class_7
+_FILE = re.compile(r"class(\d+)_id(\d+)|(\d+)-image(\d+)")
+
+
+def read_any(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledSet:
+    """A set that ddbench wrote, or one released by others; ``ipc`` is checked if it is given.
+
+    Raises:
+        MissingError: no such folder, or no image in it.
+        DataError: other classes, unequal counts, another IPC, an unreadable image.
+    """
+    root = Path(root)
+    if (root / MANIFEST).is_file():
+        found = read_set(root, dataset)
+    else:
+        images, labels, how = _read(root, dataset)
+        count = len(labels) // len(dataset.classes)
+        manifest = {"source": root.name, "classes": list(dataset.classes), "class_order": how, "ipc": count}
+        found = DistilledSet(images, labels, count, array_digest(images, labels), manifest)
+    if ipc is not None and found.ipc != ipc:
+        raise DataError(
+            f"the set holds {found.ipc} images a class, --ipc says {ipc}",
+            where=str(root),
+            allowed=f"--ipc {found.ipc}",
+            hint=f"ddbench evaluate {root} --ipc {found.ipc} …",
+        )
+    return found
+
+
+def read_released(folder: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """A released set as images uint8 ``[N, C, size, size]`` and labels int64 ``[N]``, class after class.
+
+    Images of another size are resized (shorter side) and centre-cropped to ``dataset.image_size``.
+
+    Raises:
+        As :func:`read_any`.
+    """
+    images, labels, _ = _read(Path(folder), dataset)
+    return images, labels
+
+
+def _read(root: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor, str]:
+    import torch
+
+    files, how = find_classes(root, dataset)
+    counts = [len(files[label]) for label in range(len(dataset.classes))]
+    if len(set(counts)) != 1:
+        low, high = int(np.argmin(counts)), int(np.argmax(counts))
+        raise DataError(
+            f"classes have unequal numbers of images: {dataset.classes[low]!r} {counts[low]}, "
+            f"{dataset.classes[high]!r} {counts[high]}",
+            where=str(root),
+            allowed="the same number for every class",
+        )
+    images = [_image(file, dataset) for label in range(len(dataset.classes)) for file in files[label]]
+    labels = torch.arange(len(dataset.classes)).repeat_interleave(counts[0])
+    return torch.from_numpy(np.stack(images)), labels, how
+
+
+def find_classes(root: Path, dataset: Dataset) -> tuple[dict[int, list[Path]], str]:
+    """The image files of each class, and how the classes were told: ``names``, ``numbers`` or ``file names``."""
+    root = _descend(root)
+    groups: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(root.rglob("*")):
+        if file.suffix.lower() in SUFFIXES and file.parent != root:
+            groups[str(file.relative_to(root).parent)].append(file)
+    flat = [f for f in sorted(root.iterdir()) if f.suffix.lower() in SUFFIXES and _FILE.fullmatch(f.stem)]
+    if groups:
+        labels, how = _folder_labels(sorted(groups), dataset, root)
+        found = {labels[name]: sorted(files, key=_order) for name, files in groups.items()}
+        _agree(groups)
+        return found, how
+    if not flat:
+        raise MissingError(f"no images in {root}", where=str(root), allowed=LAYOUTS)
+    by_number: dict[int, list[Path]] = defaultdict(list)
+    for file in flat:
+        by_number[_file_class(file)].append(file)
+    numbers = _positions(sorted(by_number), dataset, root)
+    return {numbers[n]: sorted(files, key=_order) for n, files in by_number.items()}, "file names"
+
+
+def _descend(root: Path) -> Path:
+    """Past folders that hold a single folder and no image: an archive's own top folder, or ``train/``."""
+    if not root.is_dir():
+        raise MissingError(f"no folder {root}", where="ddbench evaluate DIR", allowed=LAYOUTS)
+    while True:
+        entries = [e for e in root.iterdir() if not e.name.startswith(".") and e.name != "__MACOSX"]
+        folders = [e for e in entries if e.is_dir()]
+        if len(folders) != 1 or any(e.suffix.lower() in SUFFIXES for e in entries):
+            return root
+        root = folders[0]
+
+
+def _folder_labels(names: list[str], dataset: Dataset, root: Path) -> tuple[dict[str, int], str]:
+    known = {name: label for label, name in enumerate(dataset.folders)}
+    for label, name in enumerate(dataset.classes):
+        known.setdefault(name, label)
+        known.setdefault(re.sub(r"[^A-Za-z0-9._-]+", "_", name), label)
+    if all(name in known for name in names):
+        labels = {name: known[name] for name in names}
+        if sorted(labels.values()) == list(range(len(dataset.classes))):
+            return labels, "names"
+        absent = sorted(set(range(len(dataset.classes))) - set(labels.values()))
+        raise DataError(
+            f"{len(absent)} of {len(dataset.classes)} classes have no folder, e.g. {dataset.folders[absent[0]]!r}",
+            where=str(root),
+        )
+    matches = {name: _NUMBER.fullmatch(name) for name in names}
+    if all(matches.values()) and not any(name in known for name in names):
+        numbers = {name: int(match.group(1)) for name, match in matches.items() if match}
+        if len(set(numbers.values())) == len(names):
+            positions = _positions(sorted(numbers.values()), dataset, root)
+            return {name: positions[n] for name, n in numbers.items()}, "numbers"
+    odd = next((n for n in names if n not in known and not matches[n]), names[0])
+    raise DataError(
+        f"cannot tell the class of folder {odd!r} among {len(names)} folders",
+        where=str(root),
+        allowed=f"{LAYOUTS}; {dataset.name} has e.g. {', '.join(dataset.folders[:3])}",
+        hint="rename the folders, or name the dataset that the set was made of with --dataset",
+    )
+
+
+def _positions(numbers: list[int], dataset: Dataset, root: Path) -> dict[int, int]:
+    """Class numbers of a set to positions in the dataset's order."""
+    if numbers == list(range(len(dataset.classes))):
+        return {n: n for n in numbers}
+    subset = dataset.backbone_classes
+    if subset is not None and numbers == sorted(subset):
+        return {n: subset.index(n) for n in numbers}
+    shown = ", ".join(map(str, numbers[:4])) + (" …" if len(numbers) > 4 else "")
+    raise DataError(
+        f"the set's class numbers ({len(numbers)}: {shown}) are not those of {dataset.name}",
+        where=str(root),
+        allowed=f"0 to {len(dataset.classes) - 1}" + (", or the subset's ImageNet-1K indices" if subset else ""),
+        hint="name the dataset that the set was made of with --dataset",
+    )
+
+
+def _file_class(file: Path) -> int | None:
+    match = _FILE.fullmatch(file.stem)
+    return int(match.group(1) or match.group(3)) if match else None
+
+
+def _order(file: Path) -> tuple[tuple[int, ...], str]:
+    """Numeric order of file names, so that ``…id10`` follows ``…id9``."""
+    return tuple(int(n) for n in re.findall(r"\d+", file.stem)), file.name
+
+
+def _agree(groups: dict[str, list[Path]]) -> None:
+    """A class number in a file's name must be the one of its folder: else two releases were mixed up."""
+    for name, files in groups.items():
+        told = {_file_class(f) for f in files} - {None}
+        if len(told) > 1 or (told and (m := _NUMBER.fullmatch(name)) and told != {int(m.group(1))}):
+            raise DataError(
+                f"files of class {', '.join(map(str, sorted(told)))} lie in the folder {name!r}",
+                where=str(files[0].parent),
+                hint="the set is damaged or mixed up: unpack it again",
+            )
+
+
+def _image(file: Path, dataset: Dataset) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            picture = resize_crop(image.convert("L" if dataset.channels == 1 else "RGB"), dataset.image_size)
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"cannot read an image: {error}", where=str(file)) from error
+    return np.asarray(picture).reshape(dataset.image_size, dataset.image_size, dataset.channels).transpose(2, 0, 1)
