@@ -1,0 +1,80 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+from synthetic import make_record
+
+from benchmark import records
+from benchmark.cli.compare import compare as command
+from benchmark.errors import MissingError, UsageError
+from benchmark.leaderboard.cells import collect
+from benchmark.leaderboard.compare import compare, plot, summarise
+
+
+def runs(method, values, **options):
+    return [records.sealed(make_record(method, seed, top1=v, **options)) for seed, v in enumerate(values)]
+
+
+def cells(*groups):
+    return collect(record for group in groups for record in group)
+
+
+def test_pairs_by_seed_inside_a_cell_only():
+    made = cells(
+        runs("a", [80, 82, 90]), runs("b", [70, 71, 78]), runs("a", [60, 61, 62], ipc=10), runs("b", [1], protocol="p2")
+    )
+    (pair,) = compare(made, "a", "b")
+    assert pair.difference == pytest.approx(11.0) and pair.seeds == 3 and pair.verdict == "better"
+    assert pair.half == pytest.approx(2.4841, abs=1e-3)  # t(0.975, 2) * 1 / sqrt 3
+
+
+def test_wins_ties_losses_and_signs_are_counted_by_protocol():
+    groups = []
+    for ipc, shift in ((1, 5), (10, 0.1), (50, -5)):
+        groups += [runs("a", [50 + shift, 51 + shift, 53 + shift], ipc=ipc), runs("b", [50, 52, 52], ipc=ipc)]
+    groups += [runs("a", [50, 51, 52], protocol="p2"), runs("b", [40, 41, 42.5], protocol="p2")]
+    first, second = summarise(compare(cells(*groups), "a", "b"))
+    assert (first.wins, first.ties, first.losses, first.positive, first.cells) == (1, 1, 1, 2, 3)
+    assert first.p == 1.0 and first.mean_difference == pytest.approx(0.0333, abs=1e-3)
+    assert second.protocol == "p2 v1" and second.cells == 1
+
+
+def test_variants_are_chosen_by_parameters():
+    made = cells(*[runs("a", [50 + d, 51 + d, 52 + d], params={"depth": d, "kind": "x"}) for d in (10, 30)])
+    with pytest.raises(UsageError, match="2 variants") as error:
+        compare(made, "a", "a")
+    assert "a (depth=10); a (depth=30)" in str(error.value)
+    (pair,) = compare(made, "a:depth=30", "a:depth=10")
+    assert pair.difference == pytest.approx(20)
+    with pytest.raises(UsageError, match="did you mean 'depth'"):
+        compare(made, "a:dept=30", "a:depth=10")
+    with pytest.raises(MissingError):
+        compare(made, "a:depth=31", "a:depth=10")
+
+
+def test_nothing_shared_is_an_error():
+    with pytest.raises(MissingError, match="no cell holds both"):
+        compare(cells(runs("a", [1, 2]), runs("b", [1, 2], ipc=10)), "a", "b")
+    with pytest.raises(UsageError, match="unknown method"):
+        compare(cells(runs("a", [1, 2])), "a", "b")
+
+
+def test_different_backbones_are_said():
+    one, two = ({"name": n, "key": n[0] * 64} for n in ("tiny", "small"))
+    (pair,) = compare(cells(runs("a", [1, 2], backbone=one), runs("b", [1, 2], backbone=two)), "a", "b")
+    assert "tiny against small" in pair.note
+
+
+def test_command_prints_and_draws(tmp_path):
+    for record in runs("a", [80, 82, 90]) + runs("b", [70, 71, 78]):
+        records.write_record(tmp_path, record)
+    run = CliRunner()
+    out = run.invoke(command, ["a", "b", "--results", str(tmp_path), "--plot", str(tmp_path / "p.svg")])
+    assert "+11.0 ± 2.5" in out.output and "a wins 1, ties 0, loses 0 of 1 cells" in out.output
+    assert (tmp_path / "p.svg").read_text().startswith("<?xml")
+    document = json.loads(run.invoke(command, ["a", "b", "--results", str(tmp_path), "--format", "json"]).output)
+    assert document["pairs"][0]["seeds"] == 3
+    lines = run.invoke(command, ["a", "b", "--results", str(tmp_path), "--format", "csv"]).output.splitlines()
+    assert len(lines) == 2 and lines[0].startswith("dataset,protocol")
+    with pytest.raises(UsageError, match="cannot draw"):
+        plot(compare(cells(runs("a", [1, 2]), runs("b", [1, 2])), "a", "b"), "a", "b", tmp_path / "p.xyz")
