@@ -22,7 +22,6 @@ import numpy as np
 from PIL import Image
 
 from benchmark.datasets.base import resize_crop
-from benchmark.distilled import MANIFEST, DistilledSet, array_digest, read_set
 from benchmark.errors import DataError, MissingError
 
 if TYPE_CHECKING:
@@ -39,47 +38,19 @@ _NUMBER = re.compile(r"(?:[A-Za-z_-]*?)(\d+)")  # 7, 00007, new007, class_7
 _FILE = re.compile(r"class(\d+)_id(\d+)|(\d+)-image(\d+)")
 
 
-def read_any(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledSet:
-    """A set that ddbench wrote, or one released by others; ``ipc`` is checked if it is given.
-
-    Raises:
-        MissingError: no such folder, or no image in it.
-        DataError: other classes, unequal counts, another IPC, an unreadable image.
-    """
-    root = Path(root)
-    if (root / MANIFEST).is_file():
-        found = read_set(root, dataset)
-    else:
-        images, labels, how = _read(root, dataset)
-        count = len(labels) // len(dataset.classes)
-        manifest = {"source": root.name, "classes": list(dataset.classes), "class_order": how, "ipc": count}
-        found = DistilledSet(images, labels, count, array_digest(images, labels), manifest)
-    if ipc is not None and found.ipc != ipc:
-        raise DataError(
-            f"the set holds {found.ipc} images a class, --ipc says {ipc}",
-            where=str(root),
-            allowed=f"--ipc {found.ipc}",
-            hint=f"ddbench evaluate {root} --ipc {found.ipc} …",
-        )
-    return found
-
-
 def read_released(folder: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
     """A released set as images uint8 ``[N, C, size, size]`` and labels int64 ``[N]``, class after class.
 
     Images of another size are resized (shorter side) and centre-cropped to ``dataset.image_size``.
 
     Raises:
-        As :func:`read_any`.
+        MissingError: no such folder, or no image in it.
+        DataError: classes that cannot be told or are not the dataset's, unequal counts, an unreadable image.
     """
-    images, labels, _ = _read(Path(folder), dataset)
-    return images, labels
-
-
-def _read(root: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor, str]:
     import torch
 
-    files, how = find_classes(root, dataset)
+    root = Path(folder)
+    files, _ = find_classes(root, dataset)
     counts = [len(files[label]) for label in range(len(dataset.classes))]
     if len(set(counts)) != 1:
         low, high = int(np.argmin(counts)), int(np.argmax(counts))
@@ -91,7 +62,7 @@ def _read(root: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor, str
         )
     images = [_image(file, dataset) for label in range(len(dataset.classes)) for file in files[label]]
     labels = torch.arange(len(dataset.classes)).repeat_interleave(counts[0])
-    return torch.from_numpy(np.stack(images)), labels, how
+    return torch.from_numpy(np.stack(images)), labels
 
 
 def find_classes(root: Path, dataset: Dataset) -> tuple[dict[int, list[Path]], str]:
