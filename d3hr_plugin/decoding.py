@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmark.errors import UsageError
-from d3hr_plugin.inversion import check_guidance, ddim_move, not_finite
+from d3hr_plugin.inversion import check_guidance, ddim_move
 from d3hr_plugin.schedule import alphas, levels, sampling_pairs
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def denoise(
     ending: str,
     guidance: float,
     batch: int,
-    label: str = "",
 ) -> torch.Tensor:
     """Clean scaled latents ``[n, c, h, w]`` float32, sampled from ``start_step`` of ``steps`` on, ``batch`` at a time.
 
@@ -45,9 +44,6 @@ def denoise(
     for x, chosen in zip(latents.split(batch), classes.split(batch), strict=True):
         x, chosen = x.to(backbone.device, torch.float32), chosen.to(backbone.device)
         for level, lower in pairs:
-            eps = backbone.eps(x, level, chosen, guidance)
-            if not torch.isfinite(eps).all():
-                raise not_finite(backbone, x, level, chosen, guidance, label)
-            x = ddim_move(x, eps, power[level], power[lower])
+            x = ddim_move(x, backbone.eps(x, level, chosen, guidance), power[level], power[lower])
         out.append(x)
     return torch.cat(out)

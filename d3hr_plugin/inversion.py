@@ -37,7 +37,7 @@ def invert(
 
     Raises:
         UsageError: a depth beyond the schedule, or guidance on an unconditional backbone.
-        JobError: not-a-number values; names the layer that made them first.
+        JobError: not-a-number values; the backbone names the layer that made them first, and the class.
     """
     check_guidance(backbone, guidance, "invert_guidance")
     ascending, power = levels(backbone.scheduler, steps), alphas(backbone.scheduler)
@@ -54,10 +54,7 @@ def invert(
     kept = {0: x} if 0 in depths else {}
     for depth in range(1, max(depths, default=0) + 1):
         low, high = ascending[depth - 1], ascending[depth]
-        eps = backbone.eps(x, high, classes, guidance)
-        if not torch.isfinite(eps).all():
-            raise not_finite(backbone, x, high, classes, guidance, label)
-        x = ddim_move(x, eps, power[low], power[high])
+        x = ddim_move(x, backbone.eps(x, high, classes, guidance), power[low], power[high])
         if depth in depths:
             kept[depth] = x
     return kept
@@ -78,28 +75,3 @@ def check_guidance(backbone: Backbone, guidance: float, name: str) -> None:
             allowed="1",
             hint="ddbench backbone train --dataset NAME trains one with label dropout",
         )
-
-
-def not_finite(backbone: Backbone, x, level: int, classes, guidance: float, label: str) -> JobError:
-    """Run the failing step once more with a hook on every layer, to name the first that breaks."""
-    first: list[str] = []
-
-    def watch(name: str):
-        def hook(_module, _inputs, output):
-            tensor = output[0] if isinstance(output, tuple) else getattr(output, "sample", output)
-            if not first and torch.is_tensor(tensor) and not torch.isfinite(tensor).all():
-                first.append(name)
-
-        return hook
-
-    handles = [m.register_forward_hook(watch(n)) for n, m in backbone.dit.named_modules() if n]
-    try:
-        backbone.eps(x, level, classes, guidance)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return JobError(
-        f"the diffusion transformer returned values that are not finite for {label or 'a class'}",
-        where=f"layer {first[0] if first else '(input)'} at noise level {level}",
-        hint="repeat with --precision fp32, or with a smaller invert_guidance",
-    )

@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmark import backbones
 from benchmark.compute import generator
-from benchmark.errors import DataError, UsageError
+from benchmark.errors import DataError
 from benchmark.methods import Method, Task, Unit, param
 from benchmark.progress import Progress
 from benchmark.store import Stage
@@ -50,9 +50,13 @@ class Params:
     )
     invert_batch: int = param(64, "images inverted together; also what a kill can cost", "own", low=1)
     sampler: str = param(
-        "search", "how a class's group of latents is drawn", "paper section 3.2: search", choices=tuple(SAMPLERS)
+        "search",
+        "how a class's group of latents is drawn; search finds the best of m (in law: without drawing the losers), "
+        "search-by-draws draws every candidate",
+        "paper section 3.2: search",
+        choices=tuple(SAMPLERS),
     )
-    m: int = param(10_000, "candidate groups of the search", "paper: 1,000,000", low=1)
+    m: int = param(1_000_000, "candidate groups of the search", "paper section 3.2", low=1)
     score: str = param(
         "paper", "the score that the search minimises", "paper eq. of section 3.2; authors' code", choices=scores.FORMS
     )
@@ -183,7 +187,7 @@ class D3HR(Method):
     def _invert_class(self, task: Task, class_index: int, depths: list[int], stage: Stage) -> dict[int, Moments]:
         """One pass over the class's latents in canonical chunks; each finished chunk's moments survive a kill."""
         p, backbone = self.params, task.backbone
-        name, target = task.dataset.classes[class_index], backbone_class(task, class_index)
+        name, target = task.dataset.classes[class_index], int(task.backbone.class_map[class_index])
         total = len(task.train.by_class[class_index])
         suffix = ".d" + "-".join(map(str, depths)) + ".safetensors"  # a resumed pass may keep other depths
         power, ascending = alphas(backbone.scheduler), levels(backbone.scheduler, p.steps)
@@ -239,32 +243,14 @@ class D3HR(Method):
         clean = denoise(
             backbone,
             latents.float().view(-1, *backbone.latent_shape),
-            torch.full((len(unit.cells),), backbone_class(task, class_index)),
+            torch.full((len(unit.cells),), int(task.backbone.class_map[class_index])),
             steps=p.steps,
             start_step=p.first_step,
             ending=p.ending,
             guidance=p.decode_guidance,
             batch=p.decode_batch,
-            label=f"class {task.dataset.classes[class_index]!r}",
         )
         parts = [
             backbone.decode(z, task.dataset.image_size, task.dataset.channels) for z in clean.split(p.decode_batch)
         ]
         return torch.cat(parts).cpu()
-
-
-def backbone_class(task: Task, class_index: int) -> int:
-    """The backbone's class for a class of the dataset.
-
-    Raises:
-        UsageError: the backbone has another number of classes.
-    """
-    mapped = task.backbone.class_map
-    if len(mapped) != len(task.dataset.classes) or int(mapped.max()) >= task.backbone.num_classes:
-        raise UsageError(
-            f"{task.dataset.name} has {len(task.dataset.classes)} classes, the backbone {task.backbone.num_classes}",
-            where="--backbone",
-            allowed="a backbone with the dataset's classes (or ImageNet-1K's, for its subsets)",
-            hint=f"ddbench backbone finetune --from FOLDER --dataset {task.dataset.name}",
-        )
-    return int(mapped[class_index])

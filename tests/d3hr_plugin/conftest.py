@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
-from tiny_backbone import TinyBackbone
+from tiny_backbone import tiny_backbone
 
 from benchmark import backbones
 from benchmark.datasets.base import ArraySplit, Dataset
@@ -21,7 +21,7 @@ torch.set_num_threads(1)
 
 @pytest.fixture
 def backbone():
-    return TinyBackbone()
+    return tiny_backbone()
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def make_task(tmp_path, monkeypatch):
     dataset = Dataset("toy", ("a", "b", "c"), ("a", "b", "c"), 4, 1, split, split, "toy-digest", (0.5,), (0.5,))
 
     def make(ipc: int = 4, seed: int = 0, backbone=None, store: str = "store", **params):
-        bone = backbone or TinyBackbone(3)
+        bone = backbone or tiny_backbone(3)
         task = Task("d3hr", dataset, ipc, seed, Store(tmp_path / store))
         task.load_backbone, task.backbone_key = (lambda: bone), bone.key
         given = {"steps": 10, "depth": 6, "m": 50, "invert_batch": 4, **params}

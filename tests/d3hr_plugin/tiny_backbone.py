@@ -3,34 +3,42 @@
 from __future__ import annotations
 
 import torch
-from diffusers import DDIMScheduler, DiTTransformer2DModel
+from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+
+from benchmark.backbones import Backbone
+from benchmark.compute import Precision
 
 
-class TinyBackbone:
-    """What D3HR uses of `benchmark.backbones.Backbone`; latents are 4x4x4, images 4x4 of one channel."""
+def tiny_backbone(
+    num_classes: int = 10, learned_sigma: bool = True, unconditional: bool = False, precision: Precision | None = None
+) -> Backbone:
+    """Latents 4x4x4, images 4x4 of one channel; ``calls`` lists the batch size of each call of ``eps``."""
+    torch.manual_seed(1)
+    vae = AutoencoderKL(1, 1, block_out_channels=(8,), norm_num_groups=4, latent_channels=4, scaling_factor=0.5).eval()
+    backbone = Backbone(
+        vae=vae.requires_grad_(False),
+        dit=tiny_dit(num_classes, learned_sigma),
+        scheduler=DDIMScheduler(clip_sample=False, beta_schedule="linear"),
+        device="cpu",
+        precision=precision or Precision(),
+        image_size=4,
+        latent_shape=(4, 4, 4),
+        num_classes=num_classes,
+        null_class=None if unconditional else num_classes,
+        learned_sigma=learned_sigma,
+        class_map=torch.arange(num_classes),
+        key="tiny",
+        vae_key="tiny-vae",
+    )
+    backbone.calls = []
+    eps = backbone.eps
 
-    latent_shape, image_size, device, key, report = (4, 4, 4), 4, "cpu", "tiny", {}
+    def counting(latents, t, classes, guidance):
+        backbone.calls.append(len(latents))
+        return eps(latents, t, classes, guidance)
 
-    def __init__(self, num_classes: int = 10, learned_sigma: bool = True, unconditional: bool = False) -> None:
-        self.num_classes, self.learned_sigma = num_classes, learned_sigma
-        self.null_class = None if unconditional else num_classes
-        self.class_map = torch.arange(num_classes)
-        self.dit = tiny_dit(num_classes, learned_sigma)
-        self.scheduler = DDIMScheduler(clip_sample=False, beta_schedule="linear")
-        self.calls: list[int] = []
-
-    def eps(self, latents, t, classes, guidance):
-        self.calls.append(len(latents))
-        n = len(latents)
-        if guidance != 1:
-            latents = torch.cat([latents, latents])
-            classes = torch.cat([classes, torch.full_like(classes, self.null_class)])
-        out = self.dit(latents, timestep=torch.full((len(latents),), t), class_labels=classes).sample[:, :4]
-        return out if guidance == 1 else out[n:] + guidance * (out[:n] - out[n:])
-
-    def decode(self, latents, size, channels, resample="lanczos"):
-        gray = (latents.mean(1, keepdim=True) * 64 + 128).clamp(0, 255).to(torch.uint8)
-        return torch.nn.functional.interpolate(gray, (size, size)).expand(-1, channels, -1, -1).contiguous()
+    backbone.eps = counting
+    return backbone
 
 
 def tiny_dit(num_classes: int, learned_sigma: bool) -> DiTTransformer2DModel:
