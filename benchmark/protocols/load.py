@@ -16,8 +16,17 @@ from benchmark.protocols.schema import Protocol
 _FIELDS = {f.name: f for f in dataclasses.fields(Protocol)}
 _NUMBERS = {"temperature", "ce_weight", "label_smoothing", "momentum", "weight_decay", "warmup", "gamma", "ema",
             "mix_alpha", "mix_probability", "test_resize", "evaluate_after"}  # fmt: skip
-_WHOLE = {"version", "bn_updates", "evaluate_every", "seeds", "resolution"}
-_OPTIONAL = {"ema", "resolution", "epochs", "steps"}
+_WHOLE = {
+    "version",
+    "accumulate",
+    "bn_updates",
+    "evaluate_every",
+    "evaluate_remainder",
+    "label_seed",
+    "seeds",
+    "resolution",
+}
+_OPTIONAL = {"ema", "evaluate_remainder", "resolution", "epochs", "steps"}
 _FIXED = {"name", "version", "summary", "source", "notes", "datasets"}
 
 
@@ -46,8 +55,8 @@ def parse(document: dict[str, Any], where: str) -> Protocol:
     for pattern, fields in values.get("datasets", {}).items():
         values["datasets"][pattern] = {k: _check(k, v, f"{where}: datasets: {pattern}: {k}") for k, v in fields.items()}
     protocol = Protocol(**values)
-    for variant in [protocol, *(protocol.for_dataset(p) for p in protocol.datasets)]:
-        _check_whole(variant, where)
+    for fields in [{}, *protocol.datasets.values()]:
+        _check_whole(dataclasses.replace(protocol, **fields), where)
     return protocol
 
 
@@ -134,6 +143,13 @@ def _check(key: str, value: Any, where: str) -> Any:
         from benchmark.training.recipes import check_augment
 
         return check_augment(value, where)
+    if key == "normalize":
+        numbers = isinstance(value, dict) and set(value) == {"mean", "std"}
+        if value not in ("dataset", "imagenet") and not numbers:
+            raise UsageError(
+                f"normalize cannot be {value!r}", where=where, allowed="dataset, imagenet, {mean: …, std: …}"
+            )
+        return value
     default = spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()
     if key != "teacher" and not isinstance(value, type(default)):
         raise UsageError(f"{key} must be {type(default).__name__}, not {value!r}", where=where)

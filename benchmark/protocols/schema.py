@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.store import digest_of
+
+if TYPE_CHECKING:
+    from benchmark.datasets import Dataset
+
+_SIZE_RULE = re.compile(r"(<=|>=)(\d+)(px|classes)")
 
 
 def explained(default: Any, help: str, choices: tuple | None = None) -> Any:
@@ -83,16 +89,15 @@ class Protocol:
     gamma: float = explained(0.1, "factor of a drop")
     remake_optimizer: bool = explained(False, "whether a drop starts a new optimizer (momentum is lost)")
     ema: float | None = explained(None, "decay of a running mean of the weights that is tested instead; null: none")
+    accumulate: int = explained(1, "a batch is trained in so many parts whose gradients add up (BatchNorm sees a part)")
     bn_updates: int = explained(1, "how often a step updates BatchNorm's running statistics with its batch")
 
     augment: list = explained([], "augmentations in order, drawn for each image; see `ddbench show protocol`")
     mix: str = explained("none", "mixing of images, one draw a batch", ("none", "cutmix", "mixup"))
     mix_alpha: float = explained(1.0, "parameter of mixing's Beta distribution")
     mix_probability: float = explained(1.0, "chance that a batch is mixed")
-    normalize: str = explained(
-        "dataset",
-        "mean and deviation of pixels: the dataset's, or ImageNet's for every dataset",
-        ("dataset", "imagenet"),
+    normalize: Any = explained(
+        "dataset", "mean and deviation of pixels: dataset (its own), imagenet (for every dataset), or {mean: …, std: …}"
     )
     resolution: int | None = explained(None, "side in pixels at which students train; null: the dataset's")
     test_resize: float = explained(
@@ -105,9 +110,18 @@ class Protocol:
     evaluate_after: float = explained(
         0.0, "no test up to this epoch number counted from 0 (below 1: that part of the epochs)"
     )
+    evaluate_remainder: int | None = explained(
+        None, "which of `evaluate_every` epochs, counted from 0, is tested; null: the last of them"
+    )
+    label_seed: int = explained(
+        42, "seed of crops and mixing where labels are stored: one set of labels for every seed"
+    )
     seeds: int = explained(3, "students (and distilled sets) where the command does not say")
 
-    datasets: dict = explained({}, "fields that differ for a dataset: {name or pattern: {field: value}}")
+    datasets: dict = explained(
+        {},
+        "fields that differ: {dataset name or pattern, name/student, or a size such as <=32px or >=100classes: {…}}",
+    )
     notes: dict = explained({}, "why a field has its value, and where that is written")
 
     def document(self) -> dict[str, Any]:
@@ -120,13 +134,16 @@ class Protocol:
         """SHA-256 of :meth:`document`."""
         return digest_of(self.document())
 
-    def for_dataset(self, name: str) -> Protocol:
-        """This protocol with the fields that ``datasets`` sets for the dataset; it keeps name and version."""
+    def for_dataset(self, dataset: Dataset, student: str = "") -> Protocol:
+        """This protocol with the fields that ``datasets`` sets for the dataset (and student); same name and version.
+
+        Later entries win.
+        """
         changes: dict[str, Any] = {}
-        for pattern, fields in self.datasets.items():
-            if fnmatchcase(name, pattern):
+        for rule, fields in self.datasets.items():
+            if applies(rule, dataset, student):
                 changes.update(fields)
-        return dataclasses.replace(self, **changes, datasets={}) if changes else self
+        return dataclasses.replace(self, **changes, datasets={})
 
     def teacher_for(self, image_size: int) -> str:
         """The teacher's name for images of this side."""
@@ -151,6 +168,17 @@ class Protocol:
     def rate(self, group: str) -> float:
         """Base learning rate of a student's group."""
         return float(self.lr.get(group, self.lr["default"]))
+
+
+def applies(rule: str, dataset: Dataset, student: str) -> bool:
+    """Whether an entry of ``datasets`` is meant for this dataset and student."""
+    size = _SIZE_RULE.fullmatch(rule)
+    if size:
+        sign, number, unit = size[1], int(size[2]), size[3]
+        value = dataset.image_size if unit == "px" else len(dataset.classes)
+        return value <= number if sign == "<=" else value >= number
+    name, slash, architecture = rule.partition("/")
+    return fnmatchcase(dataset.name, name) and (not slash or fnmatchcase(student, architecture))
 
 
 def _jsonable(value: Any) -> Any:

@@ -61,7 +61,7 @@ def crop_boxes(
 
 
 def interpolation(start: Tensor, length: Tensor, size: int, out: int, flip: Tensor | None = None) -> Tensor:
-    """Rows that resize ``length`` pixels from ``start`` on to ``out`` pixels: bilinear, antialiased, like torch and PIL.
+    """Rows that resize ``length`` pixels from ``start`` on to ``out`` pixels: bilinear and antialiased.
 
     Args:
         start, length: ``[n]``, the crop along one side of ``size`` pixels.

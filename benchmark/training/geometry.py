@@ -34,7 +34,7 @@ def crop_pad(x: Tensor, *, pad: float, generator: torch.Generator) -> Tensor:
 
 
 def cutout(x: Tensor, *, size: float, generator: torch.Generator) -> Tensor:
-    """Erase a square of ``size`` of the side at a random place, partly outside at the border (DSA's ``rand_cutout``)."""
+    """Erase a square of ``size`` of the side at a random place, partly outside at the border (DSA)."""
     n, _, height, width = x.shape
     keep = torch.ones(n, 1, height, width, dtype=torch.bool)
     bands = []

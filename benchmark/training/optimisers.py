@@ -47,7 +47,7 @@ def rate_factor(protocol: Protocol, epoch: int, epochs: int, step: int, steps: i
 
 
 def loss_of(
-    protocol: Protocol, logits: Tensor, labels: Tensor, soft: Tensor | None, partner: Tensor | None, share: float
+    protocol: Protocol, logits: Tensor, labels: Tensor, soft: Tensor | None, other: Tensor | None, share: float
 ) -> Tensor:
     """Mean loss of a batch.
 
@@ -55,15 +55,15 @@ def loss_of(
         logits: ``[n, classes]`` of the student.
         labels: int64 ``[n]``.
         soft: the teacher's logits for the same (mixed) batch, or None.
-        partner, share: what the batch was mixed with, and the part that each image kept.
+        other, share: labels of what each image was mixed with (or None), and the part that it kept.
     """
 
     def hard() -> Tensor:
         own = F.cross_entropy(logits, labels, label_smoothing=protocol.label_smoothing)
-        if partner is None:
+        if other is None:
             return own
-        other = F.cross_entropy(logits, labels[partner.to(labels.device)], label_smoothing=protocol.label_smoothing)
-        return share * own + (1 - share) * other
+        mixed_in = F.cross_entropy(logits, other, label_smoothing=protocol.label_smoothing)
+        return share * own + (1 - share) * mixed_in
 
     if protocol.loss == "ce":
         return hard()

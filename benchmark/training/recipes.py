@@ -23,7 +23,6 @@ OPERATIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "scale": (1.2, "zoom between 1/scale and scale"),
     },
     "dsa": {"strategy": ("color_crop_cutout_flip_scale_rotate", "one of these is drawn for each batch (DSA)")},
-    "dc": {"strategy": ("crop_scale_rotate", "one of these is drawn for each image (DC on MNIST)")},
 }
 
 

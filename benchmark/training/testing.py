@@ -5,9 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+import torchvision.transforms.functional as tv
+from PIL import Image
 from torch import Tensor, nn
 
 from benchmark.datasets import Dataset
+from benchmark.training.memory import is_out_of_memory
 
 BATCH = 500
 
@@ -15,10 +18,17 @@ BATCH = 500
 @lru_cache(maxsize=4)
 def _cached(digest: str, size: int, stored: int, device: str, box: _Box) -> tuple[Tensor, Tensor]:
     split = box.dataset.test
-    images = split.images(range(len(split)), stored)
-    cut = (stored - size) // 2
-    images = images[:, :, cut : cut + size, cut : cut + size].contiguous()
+    if stored == size:
+        images = split.images(range(len(split)), size)
+    else:
+        images = torch.stack([_resize_then_crop(split.pil(i), stored, size, split.channels) for i in range(len(split))])
     return images.to(device), torch.from_numpy(split.labels).to(device)
+
+
+def _resize_then_crop(image: Image.Image, stored: int, size: int, channels: int) -> Tensor:
+    """torchvision's ``Resize(stored)`` (bilinear) and ``CenterCrop(size)`` of a PIL image, as uint8."""
+    image = image.convert("L" if channels == 1 else "RGB")
+    return tv.pil_to_tensor(tv.center_crop(tv.resize(image, [stored]), [size]))
 
 
 class _Box:
@@ -50,10 +60,22 @@ test_set.__test__ = False  # not a test, whatever pytest thinks of its name
 
 @torch.no_grad()
 def predict(model: nn.Module, images: Tensor, normalise, batch: int = BATCH) -> Tensor:
-    """Logits float32 ``[n, classes]`` of uint8 images, in evaluation mode; the model's mode is put back."""
+    """Logits float32 ``[n, classes]`` of uint8 images, in evaluation mode; the model's mode is put back.
+
+    Batches are halved while memory is too small for them.
+    """
     was = model.training
     model.eval()
-    out = [model(normalise(images[i : i + batch])).float() for i in range(0, len(images), batch)]
+    out, done = [], 0
+    while done < len(images):
+        try:
+            out.append(model(normalise(images[done : done + batch])).float())
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or batch == 1:
+                raise
+            batch //= 2
+            continue
+        done += batch
     model.train(was)
     return torch.cat(out)
 

@@ -6,8 +6,10 @@ a run that was killed continues from its checkpoint with the very numbers that i
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,11 +24,14 @@ from benchmark.protocols import Protocol
 from benchmark.students import build_student, input_size, lr_group
 from benchmark.training import checkpoint
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD, Augmenter, center_view, mix
+from benchmark.training.memory import has_batch_norm, is_out_of_memory, recompute, resident
 from benchmark.training.optimisers import loss_of, make_optimizer, rate_factor, set_bn_updates
+from benchmark.training.relabel import StoredLabels, labels_in, relabel_stage, stored_labels
 from benchmark.training.testing import accuracy, calibration_error, predict, test_set
 
 if TYPE_CHECKING:
     from benchmark.datasets import Dataset
+    from benchmark.store import Store
     from benchmark.teachers import Teacher
 
 
@@ -41,7 +46,10 @@ class Result:
         seconds: training and evaluation, over all the runs that it took.
         peak_memory: bytes on the device (0 on the CPU).
         steps: optimiser steps.
-        resolved: what the names meant: batch, epochs, learning rate and group, input size, micro-batch.
+        label_bytes: size of stored soft labels (0 for hard and online ones).
+        resolved: what the names meant: batch, epochs, learning rate and its group, input size, parts of a batch.
+        flags: what happened that a reader should know (smaller micro-batches after out-of-memory).
+        predict: uint8 images to logits, for extra metrics.
     """
 
     scores: dict[str, float]
@@ -50,12 +58,16 @@ class Result:
     peak_memory: int
     steps: int
     model: nn.Module = field(repr=False)
+    label_bytes: int = 0
     resolved: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
+    predict: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
 
 
 def normalisation(protocol: Protocol, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and deviation per channel; ImageNet's are averaged for one-channel images."""
+    if isinstance(protocol.normalize, dict):
+        return tuple(protocol.normalize["mean"]), tuple(protocol.normalize["std"])
     if protocol.normalize == "dataset":
         return dataset.mean, dataset.std
     if dataset.channels == 1:
@@ -72,7 +84,8 @@ def evaluated_epochs(protocol: Protocol, epochs: int) -> list[int]:
     """Epochs (from 0) after which the student is tested; the last one always."""
     after = protocol.evaluate_after * epochs if protocol.evaluate_after < 1 else protocol.evaluate_after
     every = protocol.evaluate_every
-    chosen = {e for e in range(epochs) if every and e % every == every - 1 and e > after}
+    which = every - 1 if protocol.evaluate_remainder is None else protocol.evaluate_remainder
+    chosen = {e for e in range(epochs) if every and e % every == which and e >= after and (e > after or not after)}
     return sorted(chosen | {epochs - 1})
 
 
@@ -91,39 +104,72 @@ def train_student(
     workdir: Path | None = None,
     label: str = "student",
     on_interval: Callable[[int], None] | None = None,
+    store: Store | None = None,
+    set_key: str = "",
 ) -> Result:
     """Train and test one student.
 
     Args:
         images, labels: the distilled set, uint8 ``[N, C, h, w]`` and int64 ``[N]``.
-        teacher: needed where the protocol's labels are soft.
+        teacher: needed where the protocol's labels are soft or stored.
         workdir: keeps checkpoints; a run that finds one continues bit for bit.
         label: of the progress bar.
         on_interval: called with the number of steps when a checkpoint interval begins (to count work).
+        store, set_key: where labels that the protocol stores are kept for every student of the set; without them they
+            are made for this run.
 
     Raises:
-        JobError: the loss is not finite.
+        JobError: the loss is not finite; memory is too small even for a single image.
     """
     precision = precision or Precision()
-    protocol = protocol.for_dataset(dataset.name)
-    run = _Run(images, labels, dataset, protocol, student or protocol.student, teacher, ipc, seed, device, precision)
-    with torch.random.fork_rng(devices=[]):
-        return run.go(workdir, label, on_interval)
+    student = student or protocol.student
+    protocol = protocol.for_dataset(dataset, student)
+    parts, flags = 1, []
+    while True:
+        run = _Run(images, labels, dataset, protocol, student, teacher, ipc, seed, device, precision, parts)
+        run.label_home = (store, set_key)
+        try:
+            with torch.random.fork_rng(devices=[]):
+                result = run.go(workdir, label, on_interval)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if parts >= run.batch or (run.norms and parts > 1):
+                raise JobError(
+                    f"out of memory even with the smallest micro-batch ({run.micro_batch} images)",
+                    where=f"student {student} on {device}",
+                    hint="a smaller --student or resolution, or a device with more memory",
+                ) from error
+        else:
+            result.flags += flags
+            return result
+        # the step that failed is repeated from the last checkpoint (or the start), so results are equal
+        parts *= 2
+        how = "activations computed twice" if run.norms else f"micro-batches of {-(-run.batch // parts)}"
+        flags = [f"out of memory: {how}"]
+        del run
+        if torch.device(device).type == "cuda":
+            torch.cuda.empty_cache()
 
 
 class _Run:
     """The state of one training run."""
 
-    def __init__(self, images, labels, dataset, protocol, student, teacher, ipc, seed, device, precision) -> None:
-        self.dataset, self.protocol, self.teacher = dataset, protocol, teacher
+    def __init__(
+        self, images, labels, dataset, protocol, student, teacher, ipc, seed, device, precision, parts
+    ) -> None:
+        if protocol.labels != "hard" and teacher is None:
+            raise JobError(f"protocol {protocol.name} needs a teacher", where=f"student {student}")
+        self.dataset, self.protocol, self.teacher, self.ipc = dataset, protocol, teacher, ipc
         self.device, self.precision, self.seed, self.student = device, precision, seed, student
         classes = len(dataset.classes)
         self.size = protocol.resolution or dataset.image_size
         has_crop = any(entry["op"] == "random_resized_crop" for entry in protocol.augment)
-        self.images = (images if has_crop else center_view(images, self.size)).to(device)
+        self.images = resident(images if has_crop else center_view(images, self.size), device)
         self.labels = labels.to(device)
         self.epochs, self.steps = protocol.length(ipc, classes, len(images))
         self.batch = protocol.batch_size(ipc, classes, len(images))
+        self.each = -(-len(self.images) // self.batch)
         self.group = lr_group(student)
         self.rate = protocol.rate(self.group)
         mean, std = normalisation(protocol, dataset)
@@ -131,14 +177,26 @@ class _Run:
         self.model = build_student(student, classes, dataset.channels, self.size, seed).to(device)
         self.input_size = input_size(self.model, self.size)
         set_bn_updates(self.model, protocol.bn_updates)
+        self.norms, self.parts = has_batch_norm(self.model), parts
+        if parts > 1 and self.norms:
+            recompute(self.model)
+        self.forward = torch.compile(self.model) if precision.compile else self.model
         self.optimizer = make_optimizer(self.model, protocol, self.rate)
+        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=precision.autocast == "float16")
         self.average = [p.detach().clone() for p in self.model.parameters()] if protocol.ema else None
         self.random_layers = any("Drop" in type(m).__name__ or "Stochastic" in type(m).__name__
                                  for m in self.model.modules())  # fmt: skip
-        if protocol.labels != "hard" and teacher is None:
-            raise JobError(f"protocol {protocol.name} needs a teacher", where=f"student {student}")
+        self.batch_seed = protocol.label_seed if protocol.labels == "stored" else seed
+        self.stored: StoredLabels | None = None
+        self.order_of = -1
+
+    @property
+    def micro_batch(self) -> int:
+        """Images that are on their way through the network at once."""
+        return -(-self.batch // (1 if self.norms else self.parts))
 
     def go(self, workdir: Path | None, label: str, on_interval) -> Result:
+        """Train from the checkpoint in ``workdir``, or from the start, to the end."""
         began, spent, step, curve = time.perf_counter(), 0.0, 0, []
         file = workdir / "student.pt" if workdir else None
         if file and (state := checkpoint.load(file)):
@@ -146,55 +204,95 @@ class _Run:
             self._restore(state)
         if torch.device(self.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
-        each = -(-len(self.images) // self.batch)
         wanted = set(evaluated_epochs(self.protocol, self.epochs))
         interval = checkpoint_interval(self.steps)
-        if on_interval and step < self.steps:
-            on_interval(min(interval, self.steps - step))
-        self.model.train()
-        with Progress(self.steps, label, "step", initial=step) as bar:
+        with contextlib.ExitStack() as stack:
+            if self.protocol.labels == "stored":
+                self.stored = self._labels(workdir, stack)
+            if on_interval and step < self.steps:
+                on_interval(min(interval, self.steps - step))
+            self.model.train()
+            bar = stack.enter_context(Progress(self.steps, label, "step", initial=step))
             while step < self.steps:
-                epoch, place = divmod(step, each)
-                if place == 0 or step == 0 or not hasattr(self, "order"):
-                    self.order = torch.randperm(len(self.images), generator=generator(self.seed, "order", epoch))
-                self._step(epoch, step, self.order[place * self.batch : (place + 1) * self.batch])
+                epoch, place = divmod(step, self.each)
+                self._step(epoch, place, step)
                 step += 1
                 bar.update()
-                over = step % each == 0 or step == self.steps
-                if over and epoch in wanted:
+                if (step % self.each == 0 or step == self.steps) and epoch in wanted:
                     curve.append([epoch + 1, *self._test()[0]])
-                if file and step < self.steps and step % interval == 0:
-                    checkpoint.save(self._state(step, curve, spent + time.perf_counter() - began), file)
-                if on_interval and step < self.steps and step % interval == 0:
-                    on_interval(min(interval, self.steps - step))
-        return self._result(curve, spent + time.perf_counter() - began)
+                if step < self.steps and step % interval == 0:
+                    if file:
+                        checkpoint.save(self._state(step, curve, spent + time.perf_counter() - began), file)
+                    if on_interval:
+                        on_interval(min(interval, self.steps - step))
+            return self._result(curve, spent, began)
 
-    def _step(self, epoch: int, step: int, index: Tensor) -> None:
+    # -- one batch --------------------------------------------------------------------------------------------------
+
+    def draw(self, epoch: int, place: int) -> tuple[Tensor, Tensor, Tensor | None, float]:
+        """The batch at ``place`` of an epoch: normalised images, labels, mixing partner, share."""
+        if self.order_of != epoch:
+            self.order = torch.randperm(len(self.images), generator=generator(self.batch_seed, "order", epoch))
+            self.order_of = epoch
+        index = self.order[place * self.batch : (place + 1) * self.batch]
+        random = generator(self.batch_seed, "batch", epoch * self.each + place)
+        images = self.images[index.to(self.images.device)].to(self.device, non_blocking=True)
+        x = self.augment(images, random)
+        partner, share, protocol = None, 1.0, self.protocol
+        if protocol.mix != "none" and (
+            protocol.mix_probability >= 1 or float(torch.rand((), generator=random)) < protocol.mix_probability
+        ):
+            x, partner, share = mix(x, protocol.mix, protocol.mix_alpha, random)
+        return x, self.labels[index.to(self.device)], partner, share
+
+    @torch.no_grad()
+    def label_epoch(self, epoch: int) -> Tensor:
+        """The teacher's logits for a whole epoch, float16 ``[N, classes]`` in the order of its batches."""
+        rows = []
+        for place in range(self.each):
+            with self.precision.context(self.device):
+                rows.append(self.teacher.logits_of(self.draw(epoch, place)[0], self.augment.mean, self.augment.std))
+        return torch.cat(rows).half()
+
+    def _labels(self, workdir: Path | None, stack: contextlib.ExitStack) -> StoredLabels:
+        store, set_key = self.label_home
+        if store is not None and set_key:
+            stage = relabel_stage(self.dataset, self.protocol, self.ipc, set_key, self.teacher.key, self.precision)
+            return stored_labels(store, stage, self.epochs, self)
+        folder = workdir / "labels" if workdir else Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        return labels_in(folder, self.epochs, self)
+
+    def _step(self, epoch: int, place: int, step: int) -> None:
         protocol = self.protocol
-        random = generator(self.seed, "batch", step)
         if self.random_layers:
             torch.manual_seed(derive_seed(self.seed, "layers", step))
-        there = index.to(self.device)
-        labels = self.labels[there]
-        x = self.augment(self.images[there], random)
-        partner, share = None, 1.0
-        if protocol.mix != "none" and (protocol.mix_probability >= 1 or
-                                       float(torch.rand((), generator=random)) < protocol.mix_probability):  # fmt: skip
-            x, partner, share = mix(x, protocol.mix, protocol.mix_alpha, random)
+        x, labels, partner, share = self.draw(epoch, place)
+        other = None if partner is None else labels[partner.to(labels.device)]
         factor = rate_factor(protocol, epoch, self.epochs, step, self.steps)
         if protocol.remake_optimizer and self.optimizer.param_groups[0]["lr"] > self.rate * factor * 1.001:
             self.optimizer = make_optimizer(self.model, protocol, self.rate * factor)
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate * factor
-        with self.precision.context(self.device):
-            soft = None
-            if protocol.labels == "soft":
-                with torch.no_grad():
-                    soft = self.teacher.logits_of(x, self.augment.mean, self.augment.std)
-            loss = loss_of(protocol, self.model(x), labels, soft, partner, share)
+        soft = None
+        if self.stored is not None:
+            soft = self.stored.epoch(epoch)[place * self.batch : place * self.batch + len(x)].to(self.device)
+        elif protocol.labels == "soft":
+            with torch.no_grad(), self.precision.context(self.device):
+                soft = self.teacher.logits_of(x, self.augment.mean, self.augment.std)
         self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        for piece, weight in pieces(len(x), self.batch, protocol.accumulate, 1 if self.norms else self.parts):
+            with self.precision.context(self.device):
+                loss = loss_of(
+                    protocol,
+                    self.forward(x[piece]),
+                    labels[piece],
+                    None if soft is None else soft[piece],
+                    None if other is None else other[piece],
+                    share,
+                )
+            self.scaler.scale(loss if weight == 1.0 else loss * weight).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
         if self.average is not None:
             decay = min(protocol.ema, (1 + step) / (10 + step))  # a young average follows fast
             with torch.no_grad():
@@ -203,8 +301,10 @@ class _Run:
             raise JobError(
                 f"the loss is {float(loss)} at step {step + 1}",
                 where=f"student {self.student}, seed {self.seed}, protocol {protocol.name}",
-                hint="a smaller learning rate: --protocol-set lr=…; or --precision fp32",
+                hint="a smaller learning rate (protocol field lr), or --precision fp32",
             )
+
+    # -- testing and state ------------------------------------------------------------------------------------------
 
     def _test(self) -> tuple[tuple[float, float], Tensor, Tensor]:
         images, labels = test_set(self.dataset, self.size, self.protocol.test_resize, self.device)
@@ -231,15 +331,17 @@ class _Run:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average,
+            "scaler": self.scaler.state_dict(),
         }
 
     def _restore(self, state: dict[str, Any]) -> None:
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
         if self.average is not None:
             self.average = [a.to(self.device) for a in state["average"]]
 
-    def _result(self, curve: list[list[float]], seconds: float) -> Result:
+    def _result(self, curve: list[list[float]], spent: float, began: float) -> Result:
         if self.average is not None:
             self._put(self.average)
             self.average = None
@@ -254,15 +356,42 @@ class _Run:
             "best_epoch": best[0],
             "ece": calibration_error(logits, labels),
         }
-        cuda = torch.device(self.device).type == "cuda"
         resolved = {
             "epochs": self.epochs,
             "steps": self.steps,
             "batch": self.batch,
+            "micro_batch": self.micro_batch,
             "lr": self.rate,
             "lr_group": self.group,
             "resolution": self.size,
             "input_size": self.input_size,
         }
-        memory = torch.cuda.max_memory_allocated(self.device) if cuda else 0
-        return Result(scores, curve, seconds, memory, self.steps, self.model.eval(), resolved)
+        cuda = torch.device(self.device).type == "cuda"
+        self.model.eval()
+        return Result(
+            scores,
+            curve,
+            spent + time.perf_counter() - began,
+            torch.cuda.max_memory_allocated(self.device) if cuda else 0,
+            self.steps,
+            self.model,
+            self.stored.bytes if self.stored else 0,
+            resolved,
+            predict=lambda images: predict(self.model, images.to(self.device), self.augment.normalise),
+        )
+
+
+def pieces(n: int, batch: int, accumulate: int, parts: int) -> Iterator[tuple[slice, float]]:
+    """How a batch of ``n`` is cut, and the weight of each part's mean loss.
+
+    A protocol's ``accumulate`` follows SRe2L: parts of ``batch / accumulate`` images weigh ``1 / accumulate`` each,
+    however many images the last one has. ``parts`` (after out-of-memory) cuts these further with weights by size, so
+    that the sum is the uncut mean.
+    """
+    size = max(batch // accumulate, 1)
+    for start in range(0, n, size):
+        length = min(size, n - start)
+        step = -(-length // parts)
+        for inner in range(start, start + length, step):
+            count = min(step, start + length - inner)
+            yield slice(inner, inner + count), count / length / accumulate
