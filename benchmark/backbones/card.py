@@ -15,8 +15,8 @@ def text(report: dict) -> str:
         f"parameters         DiT {size['dit'] / 1e6:.1f} M, VAE {size['vae'] / 1e6:.1f} M",
         f"image, latent      {report['image_size']} px, {'x'.join(map(str, report['latent_shape']))}",
         f"classifier         {judge['name']} ({judge['accuracy']:.1f} % on the test split)",
-        f"reconstruction     RMSE {rmse:.1f} grey levels, PSNR {psnr:.1f} dB; on {coded['images']} test images the "
-        f"classifier gets {coded['accuracy_real']:.1f} %, on their reconstructions {coded['accuracy_reconstructed']:.1f} %",
+        f"reconstruction     RMSE {rmse:.1f} grey levels, PSNR {psnr:.1f} dB (of {coded['images']} test images "
+        f"{coded['accuracy_real']:.1f} % are recognised, {coded['accuracy_reconstructed']:.1f} % reconstructed)",
         f"validation loss    {noise['loss']:.4f} ({levels})",
     ]
     for guidance in ("1", "4"):

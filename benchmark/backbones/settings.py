@@ -28,7 +28,7 @@ class Settings:
     latent_channels: int = 4
     patch: int = 2
     # VAE
-    vae_width: int = 16  # channels of the finest level; coarser ones have twice as many
+    vae_width: int = 16  # channels of the finest level; each coarser one has twice as many, up to 4 times
     vae_layers: int = 1
     vae_steps: int = 1000
     vae_batch: int = 64

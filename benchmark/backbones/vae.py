@@ -14,7 +14,7 @@ from benchmark.store import Stage, Store
 def build_vae(settings: Settings, channels: int) -> AutoencoderKL:
     """An untrained VAE for ``channels`` x ``image_size`` px; no attention (it costs time and buys nothing here)."""
     width = settings.vae_width
-    widths = tuple([width] + [2 * width] * (settings.levels - 1))
+    widths = tuple(width * min(2**level, 4) for level in range(settings.levels))
     torch.manual_seed(settings.seed)
     return AutoencoderKL(
         in_channels=channels,

@@ -1,0 +1,27 @@
+"""Shared by the tests of backbones."""
+
+import pytest
+from toy_backbones import make_dataset, write_folder
+
+from benchmark.backbones import report as report_module
+
+
+@pytest.fixture
+def toy():
+    return make_dataset()
+
+
+@pytest.fixture
+def judge(monkeypatch):
+    """Instead of a trained teacher: the column pair that is brightest."""
+
+    def classify(images):
+        return images.float().mean(dim=(1, 2)).view(len(images), 4, 2).sum(dim=2)
+
+    about = {"name": "brightest", "key": "", "accuracy": 100.0}
+    monkeypatch.setattr(report_module, "classifier", lambda store, dataset, device: (about, classify))
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return write_folder(tmp_path / "backbone")

@@ -1,0 +1,53 @@
+"""`ddbench backbone`."""
+
+import json
+import subprocess
+import sys
+
+from click.testing import CliRunner
+from toy_backbones import write_folder
+
+from benchmark.cli.backbone import backbone
+
+
+def test_help_without_torch():
+    code = "import sys, benchmark.cli.backbone as b; b.backbone(['--help'], standalone_mode=False); print('torch' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "finetune" in out and out.strip().endswith("False")
+
+
+def test_show_of_a_foreign_folder(tmp_path):
+    folder = write_folder(tmp_path / "b")
+    found = CliRunner().invoke(backbone, ["show", str(folder)])
+    assert found.exit_code == 0 and "no report card" in found.output
+
+
+def test_show_prints_the_card(tmp_path):
+    folder = write_folder(tmp_path / "b")
+    card = {
+        "dataset": "toy",
+        "parameters": {"dit": 1_000_000, "vae": 200_000},
+        "image_size": 8,
+        "latent_shape": [4, 4, 4],
+        "classifier": {"name": "convnet", "accuracy": 99.0},
+        "reconstruction": {
+            "images": 5,
+            "rmse_grey_levels": 3.0,
+            "psnr_db": 30.0,
+            "accuracy_real": 99.0,
+            "accuracy_reconstructed": 98.5,
+        },
+        "validation": {"loss": 0.25, "levels": [[50, 0.5], [950, 0.01]], "images": 5},
+        "samples": {"count": 10, "steps": 50, "recognised_guidance_1": 80.0, "recognised_guidance_4": 93.0},
+    }
+    (folder / "report.json").write_text(json.dumps(card))
+    output = CliRunner().invoke(backbone, ["show", str(folder)]).output
+    assert "98.5 %" in output and "93.0 % recognised at guidance 4" in output and "0.2500" in output
+    shown = json.loads(CliRunner().invoke(backbone, ["show", str(folder), "--json"]).output)
+    assert shown["report"] == card
+
+
+def test_out_that_is_not_empty(tmp_path):
+    (tmp_path / "x").write_text("")
+    found = CliRunner().invoke(backbone, ["train", "--dataset", "digits", "--out", str(tmp_path)])
+    assert "not empty" in str(found.exception)
