@@ -11,7 +11,8 @@ from benchmark.cli.backbone import backbone
 
 
 def test_help_without_torch():
-    code = "import sys, benchmark.cli.backbone as b; b.backbone(['--help'], standalone_mode=False); print('torch' in sys.modules)"
+    code = "import sys; from benchmark.cli.backbone import backbone as b; b(['--help'], standalone_mode=False); "
+    code += "print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "finetune" in out and out.strip().endswith("False")
 
