@@ -27,11 +27,11 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*NAMES, *extra])
     for row in rows:
-        writer.writerow([_text(row.get(name)) for name in (*NAMES, *extra)])
+        writer.writerow([cell_text(row.get(name)) for name in (*NAMES, *extra)])
     return out.getvalue()
 
 
-def _text(value: Any) -> str:
+def cell_text(value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, float):

@@ -1,0 +1,124 @@
+"""``grid``: ablation grids over any parameter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.errors import UsageError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench grid --list
+  ddbench grid d3hr-ablations --plan                  cells, shared stages, what is cached
+  ddbench grid d3hr-ablations --dataset fashionmnist --seeds 5
+  ddbench grid my-grid.yaml --results results
+"""
+)
+@click.argument("name", metavar="[NAME|FILE.yaml]", required=False)
+@click.option("--list", "listing", is_flag=True, help="The grids that are shipped.")
+@click.option("--plan", "plan_only", is_flag=True, help="Say what would run and what is shared; run nothing.")
+@click.option("--yes", is_flag=True, help="Allow more than 10,000 cells.")
+@click.option("--dataset", default=None, help="Instead of the grid's.")
+@click.option("--method", default=None, help="Instead of the grid's.")
+@click.option("--student", default=None, help="Instead of the grid's.")
+@click.option("--protocol", default=None, help="Instead of the grid's.")
+@click.option("--ipc", type=int, default=None, help="Instead of the grid's.")
+@click.option("--seeds", type=int, default=None, help="How many seeds, instead of the grid's.")
+@click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="A base value: METHOD.KEY or protocol.KEY.")
+@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
+@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True)
+@click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`.")
+@click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--plots/--no-plots", default=True, show_default=True, help="Draw the pivots.")
+def grid(name: str | None, **options: Any) -> int:
+    """Run a grid of cells: axes over any method, protocol, dataset or student setting, product or one at a time.
+
+    Every stage that cells share is made once; the same command resumes; a cell that fails is a row and stops no other.
+    Writes RESULTS/grids/NAME/: grid.csv (a line a cell), pivots.md, plots.
+    """
+    from benchmark.grids.spec import read_grid, shipped
+
+    if options["listing"]:
+        for label, summary in shipped().items():
+            click.echo(f"{label:24} {summary}")
+        return 0
+    if not name:
+        raise UsageError("no grid", where="ddbench grid", allowed=", ".join(shipped()), hint="ddbench grid --list")
+    found = read_grid(name, _changes(options))
+    return _run(found, options)
+
+
+def _changes(options: dict[str, Any]) -> dict[str, Any]:
+    import yaml
+
+    from benchmark.pipeline.request import parse_sets
+
+    changes = {n: options[n] for n in ("dataset", "method", "student", "protocol", "ipc", "seeds") if options[n]}
+    if options["seeds"] is not None and options["seeds"] < 1:
+        raise UsageError(f"{options['seeds']} seeds are not possible", where="--seeds", allowed="1 or more")
+    return changes | {key: yaml.safe_load(value) for key, value in parse_sets(options["sets"]).items()}
+
+
+def _run(found, options: dict[str, Any]) -> int:
+    from benchmark.compute import resolve_device
+    from benchmark.executors.local import default_jobs
+    from benchmark.grids import run as runner
+    from benchmark.grids.expand import expand
+    from benchmark.leaderboard import write_csv
+    from benchmark.leaderboard.table import write_text
+    from benchmark.pipeline.jobs import Context
+    from benchmark.pipeline.run import check_writable, run_plan, write_outcome
+    from benchmark.plugins import registry
+    from benchmark.records import read_records
+    from benchmark.store import Store
+
+    cells = expand(found, yes=options["yes"])
+    results, device = options["results"], resolve_device(options["device"])
+    store = Store()
+    planned = runner.plan_grid(found, cells, store, results, device, data_root=options["data_root"])
+    context = Context(store, results, device)
+    click.echo(f"grid {found.name}: " + runner.describe(planned, context))
+    if options["plan_only"]:
+        return 0
+    if all(planned.faults):
+        raise UsageError(f"no cell of the grid can run: {planned.faults[0]}", where=found.name)
+    engine = registry().get("executor", options["executor"], where="--executor").load()
+    check_writable(store.root)
+    check_writable(results)
+    for cell in planned.plan.skipped:
+        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
+    try:
+        failures = run_plan(planned.plan, engine, options["jobs"] or default_jobs(device))
+    finally:
+        rows = _write(found, planned, results, options["plots"], runner, write_text)
+    faults: list = []
+    write_csv(read_records(results, faults), results / "leaderboard.csv")
+    for fault in faults:
+        click.echo(f"left out: {fault}", err=True)
+    lost = [(cell, row) for cell, row in zip(planned.cells, rows) if row["failed"]]
+    for cell, row in lost:
+        click.echo(f"failed: {cell.label}: {row['reason']}", err=True)
+    return 1 if failures or lost else 0
+
+
+def _write(found, planned, results: Path, plots: bool, runner, write_text) -> list[dict]:
+    """Write what there is, also after an interruption."""
+    from benchmark.grids.pivot import draw, markdown, pivots
+
+    rows = runner.gather(planned, results, found.seeds)
+    folder = results / "grids" / found.name
+    tables = pivots(found, rows)
+    write_text(runner.grid_csv(rows), folder / "grid.csv")
+    write_text(markdown(tables), folder / "pivots.md")
+    drawn = draw(tables, folder / "plots") if plots else []
+    click.echo("\n" + markdown(tables))
+    click.echo(f"long table   {folder / 'grid.csv'} ({len(rows)} cells)\npivot tables {folder / 'pivots.md'}")
+    if drawn:
+        click.echo(f"plots        {folder / 'plots'}/ ({len(drawn)})")
+    return rows

@@ -1,0 +1,182 @@
+"""Pivot tables and plots of a finished grid: mean ± 95 % interval against one or two axes, the rest held fixed."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.grids.spec import Grid
+from benchmark.leaderboard.terminal import MISSING, interval
+
+MOST_PLOTS = 24  # pictures of one grid; pivot tables have no limit
+
+
+@dataclass(frozen=True)
+class Pivot:
+    """A table over one or two axes: ``cells[row value, column value]`` is a row of the grid's long table."""
+
+    title: str
+    rows: str
+    row_values: list
+    columns: str  # empty: one axis only
+    column_values: list
+    cells: dict[tuple, dict[str, Any]]
+
+
+def pivots(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[Pivot]:
+    """One table an axis (one-at-a-time), else one for each combination of the axes beyond the first two.
+
+    The first axis goes down, the second across; a method run beside has no parameters and is left out.
+    """
+    own = [r for r in rows if not r["beside"]]
+    if grid.mode == "one-at-a-time":
+        centre = next((r for r in own if not r["axis.group"]), None)
+        out = []
+        for name in grid.axes:
+            members = [r for r in own if r["axis.group"] == name] + ([centre] if centre else [])
+            out.append(_pivot(f"{grid.name}: {name}", grid, name, "", members))
+        return [p for p in out if len(p.row_values) > 1]
+    names = [n for n, values in grid.axes.items() if len(values) > 1] or list(grid.axes)
+    first, second = (*names, "")[:2]
+    rest = names[2:]
+    groups: dict[tuple, list] = defaultdict(list)
+    for row in own:
+        groups[tuple(str(row.get(f"axis.{n}")) for n in rest)].append(row)
+    out = []
+    for key, members in groups.items():
+        title = ", ".join([grid.name, *(f"{n}={v}" for n, v in zip(rest, key))])
+        out.append(_pivot(title, grid, first, second, members))
+    return out
+
+
+def _pivot(title: str, grid: Grid, rows: str, columns: str, members: list[dict]) -> Pivot:
+    def values(name: str) -> list:
+        found = {_key(r.get(f"axis.{name}")): r.get(f"axis.{name}") for r in members}
+        order = [v for v in grid.axes.get(name, ()) if _key(v) in found]
+        order += [v for k, v in found.items() if k not in map(_key, order)]
+        return sorted(order) if all(isinstance(v, (int, float)) for v in order) else order
+
+    cells = {}
+    for row in members:
+        cells.setdefault((_key(row.get(f"axis.{rows}")), _key(row.get(f"axis.{columns}")) if columns else ""), row)
+    return Pivot(title, rows, values(rows), columns, values(columns) if columns else [""], cells)
+
+
+def _key(value: Any) -> str:
+    return repr(value)
+
+
+def _at(pivot: Pivot, row: Any, column: Any) -> dict[str, Any] | None:
+    return pivot.cells.get((_key(row), _key(column) if pivot.columns else ""))
+
+
+def _text(row: dict[str, Any] | None) -> str:
+    if row is None:
+        return MISSING
+    if row.get("top1_last") is None:
+        return "failed" if row.get("failed") else "skipped"
+    return interval(row["top1_last"], row["top1_last_half"])
+
+
+def markdown(found: Sequence[Pivot]) -> str:
+    """The pivots as Markdown tables."""
+    blocks = []
+    for p in found:
+        corner = f"{p.rows} \\ {p.columns}" if p.columns else p.rows
+        heads = [str(v) for v in p.column_values] if p.columns else ["top-1 %"]
+        lines = [f"**{p.title}**", "", f"| {corner} | " + " | ".join(heads) + " |", "|:---|" + "---:|" * len(heads)]
+        for value in p.row_values:
+            lines.append(f"| {value} | " + " | ".join(_text(_at(p, value, c)) for c in p.column_values) + " |")
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks) + "\n"
+
+
+def draw(found: Sequence[Pivot], folder: Path) -> list[Path]:
+    """A line plot of each pivot (bars where values are words) and a heat map where it has two axes; SVG files."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "ddbench"  # the same bytes every time
+
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for number, pivot in enumerate(found[:MOST_PLOTS]):
+        stem = f"{number:02d}-" + "".join(c if c.isalnum() or c in "._-" else "_" for c in pivot.rows)
+        files.append(_lines(pivot, folder / f"{stem}.svg"))
+        if len(pivot.column_values) > 1 and len(pivot.row_values) > 1:
+            files.append(_heat(pivot, folder / f"{stem}-heat.svg"))
+    return [f for f in files if f is not None]
+
+
+def _lines(pivot: Pivot, path: Path) -> Path | None:
+    import matplotlib.pyplot as plt
+
+    numeric = all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in pivot.row_values)
+    figure, axes = plt.subplots(figsize=(6, 3.8), layout="constrained")
+    drawn = False
+    for i, column in enumerate(pivot.column_values):
+        points = [(v, _at(pivot, v, column)) for v in pivot.row_values]
+        points = [(v, r) for v, r in points if r is not None and r.get("top1_last") is not None]
+        if not points:
+            continue
+        drawn = True
+        x = [v if numeric else pivot.row_values.index(v) for v, _ in points]
+        shift = 0 if numeric else (i - (len(pivot.column_values) - 1) / 2) * 0.08
+        axes.errorbar(
+            [value + shift for value in x],
+            [r["top1_last"] for _, r in points],
+            yerr=[r["top1_last_half"] or 0 for _, r in points],
+            fmt="o-" if numeric else "o",
+            capsize=3,
+            label=f"{pivot.columns} = {column}" if pivot.columns else None,
+        )
+    if not drawn:
+        plt.close(figure)
+        return None
+    if not numeric:
+        axes.set_xticks(range(len(pivot.row_values)), [str(v) for v in pivot.row_values], rotation=20)
+    elif min(pivot.row_values) > 0 and max(pivot.row_values) / min(pivot.row_values) >= 50:
+        axes.set_xscale("log")
+    axes.set_xlabel(pivot.rows)
+    axes.set_ylabel("top-1 % (95 % interval)")
+    axes.set_title(pivot.title, fontsize=10)
+    if pivot.columns:
+        axes.legend(fontsize=8)
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return path
+
+
+def _heat(pivot: Pivot, path: Path) -> Path:
+    import matplotlib.pyplot as plt
+    import numpy as np
+
+    table = np.full((len(pivot.row_values), len(pivot.column_values)), np.nan)
+    figure, axes = plt.subplots(
+        figsize=(1.8 + 1.25 * table.shape[1], 1.4 + 0.45 * table.shape[0]), layout="constrained"
+    )
+    texts = {}
+    for i, value in enumerate(pivot.row_values):
+        for j, column in enumerate(pivot.column_values):
+            row = _at(pivot, value, column)
+            if row is not None and row.get("top1_last") is not None:
+                table[i, j] = row["top1_last"]
+            texts[i, j] = _text(row)
+    image = axes.imshow(table, aspect="auto", cmap="viridis")
+    middle = np.nanmean(table) if np.isfinite(table).any() else 0.0
+    for (i, j), text in texts.items():
+        axes.text(j, i, text, ha="center", va="center", fontsize=8, color="black" if table[i, j] > middle else "white")
+        if np.isnan(table[i, j]):
+            axes.texts[-1].set_color("black")
+    axes.set_xticks(range(table.shape[1]), [str(v) for v in pivot.column_values])
+    axes.set_yticks(range(table.shape[0]), [str(v) for v in pivot.row_values])
+    axes.set_xlabel(pivot.columns)
+    axes.set_ylabel(pivot.rows)
+    axes.set_title(pivot.title, fontsize=10)
+    figure.colorbar(image, label="top-1 %")
+    figure.savefig(path, metadata={"Date": None})
+    plt.close(figure)
+    return path

@@ -1,0 +1,151 @@
+"""Plans a grid cell by cell, runs all jobs once, and gathers one row a cell whatever happened to it."""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import DDBenchError
+from benchmark.grids.expand import GridCell, request_of
+from benchmark.grids.spec import Grid
+from benchmark.leaderboard.cells import collect, key_of, rows_of
+from benchmark.leaderboard.columns import NAMES
+from benchmark.leaderboard.table import cell_text
+from benchmark.pipeline.jobs import Context, is_done
+from benchmark.pipeline.plan import KINDS, Job, Plan, make_plan
+from benchmark.records import find_record
+from benchmark.store import Store
+
+
+@dataclass
+class GridPlan:
+    """All cells with one plan: ``wanted`` counts jobs before sharing, ``identities`` are of each cell's students,
+    ``faults`` says why a cell cannot be planned."""
+
+    cells: list[GridCell]
+    plan: Plan
+    identities: list[list[dict]]
+    faults: list[str]
+    wanted: Counter = field(default_factory=Counter)
+
+
+def plan_grid(
+    grid: Grid, cells: Sequence[GridCell], store: Store, results: Path, device: str, **options: Any
+) -> GridPlan:
+    """Plan every cell by itself, so that one that cannot be planned (IPC too large …) is a row and stops no other."""
+    merged = Plan(str(store.root), str(results), device)
+    out = GridPlan(list(cells), merged, [], [])
+    seen: dict[str, Job] = {}
+    for cell in cells:
+        try:
+            part = make_plan([request_of(cell, grid, **options)], store, results, device=device)
+        except DDBenchError as error:
+            out.identities.append([])
+            out.faults.append(" ".join(str(error).split()))
+            continue
+        merged.requests += part.requests
+        merged.skipped += part.skipped
+        for job in part.jobs:
+            out.wanted[job.kind] += len(grid.seeds) if job.kind in ("backbone", "teacher") else 1
+            if job.key not in seen:
+                seen[job.key] = job
+                merged.jobs.append(job)
+        skipped = [s["identity"] for s in part.skipped]
+        out.identities.append([j.spec["identity"] for j in part.of_kind("evaluate")] + skipped)
+        out.faults.append("")
+    merged.jobs.sort(key=lambda job: KINDS.index(job.kind))  # stable: needs come before those that need them
+    return out
+
+
+def describe(planned: GridPlan, context: Context) -> str:
+    """What the grid needs, how much of it is shared between cells, and what is there already."""
+    plan = planned.plan
+    seeds = {job.spec["seed"] for job in plan.of_kind("distill")}
+    lines = [f"{len(planned.cells)} cells, {len(plan.of_kind('evaluate'))} students, {len(seeds)} seeds"]
+    for kind in KINDS:
+        jobs = plan.of_kind(kind)
+        if jobs:
+            done = sum(is_done(job, context) for job in jobs)
+            shared = planned.wanted[kind] - len(jobs)
+            lines.append(
+                f"  {kind:9} {planned.wanted[kind]:6} wanted, {len(jobs):6} distinct ({shared} shared), "
+                f"{done} cached, {len(jobs) - done} to do"
+            )
+    lines += [f"  {name:9} {text}" for name, text in inner_stages(plan, context).items()]
+    for cell, fault in zip(planned.cells, planned.faults):
+        if fault:
+            lines.append(f"  cannot run: {cell.label}: {fault}")
+    return "\n".join(lines)
+
+
+def inner_stages(plan: Plan, context: Context) -> dict[str, str]:
+    """Stages that methods share between sets (statistics, fine-tuning): runs wanted, distinct and cached, by name."""
+    from benchmark.pipeline.jobs import _task_and_units
+
+    wanted: Counter = Counter()
+    distinct: dict[str, dict] = {}
+    for job in plan.of_kind("distill"):
+        try:
+            method, task, _ = _task_and_units(job, context)
+            stages = method.stages(task)
+        except Exception as error:  # noqa: BLE001 - a plug-in's plan is only for show; its job will say what is wrong
+            print(f"{job.label}: stages unknown ({type(error).__name__}: {error})", file=sys.stderr)
+            continue
+        for stage in stages:
+            wanted[stage.name] += 1
+            distinct.setdefault(stage.name, {})[stage.key] = stage
+    out = {}
+    for name, stages in distinct.items():
+        cached = sum(context.store.has(stage) for stage in stages.values())
+        shared = wanted[name] - len(stages)
+        out[name] = f"{wanted[name]} wanted, {len(stages)} distinct ({shared} shared), {cached} cached"
+    return out
+
+
+def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
+    """One row a cell: its axes under their names, ``group``, then the columns of the leaderboard.
+
+    A cell without a record (it could not be planned, or its job was not run) has ``failed`` seeds and a reason.
+    """
+    found, keys = [], []
+    for identities in planned.identities:
+        records = [r for r in (find_record(results, i) for i in identities) if r is not None]
+        found += records
+        keys.append(key_of(identities[0]) if identities else None)
+    unique = {record["id"]: record for record in found}
+    cells = collect(unique.values())
+    by_key = {cell.key._replace(set=""): row for cell, row in zip(cells, rows_of(cells))}
+    rows = []
+    for cell, key, fault in zip(planned.cells, keys, planned.faults):
+        row = by_key.get(key) if key is not None else None
+        if row is None:
+            known = key._asdict() if key is not None else _settings(cell)
+            row = {**known, "seeds": 0, "failed": len(seeds), "skipped": 0, "gain_seeds": 0, "flags": "failures"}
+            row["reason"] = fault or "no record: its jobs did not run"
+        axes = {f"axis.{name}": value for name, value in cell.axes.items()}
+        rows.append({**axes, "axis.group": cell.group, "beside": int(cell.beside), **row})
+    return rows
+
+
+def _settings(cell: GridCell) -> dict[str, Any]:
+    return {n: cell.settings.get(n, "") for n in ("dataset", "protocol", "student", "ipc", "method", "backbone")}
+
+
+def grid_csv(rows: list[dict[str, Any]]) -> str:
+    """The long-form table: a line a cell, axes first, then the columns of ``leaderboard.csv``."""
+    import csv
+    import io
+
+    first = list(dict.fromkeys(n for row in rows for n in row if n.startswith("axis.") or n == "beside"))
+    extra = sorted({n for row in rows for n in row} - set(NAMES) - set(first))
+    names = [*first, *NAMES, *extra]
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(names)
+    for row in rows:
+        writer.writerow([str(row.get(n, "")) if n in first else cell_text(row.get(n)) for n in names])
+    return out.getvalue()
