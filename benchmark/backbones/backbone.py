@@ -18,7 +18,7 @@ from benchmark.compute import Precision
 from benchmark.datasets.base import Dataset
 from benchmark.errors import JobError, UsageError
 
-VAE_CHUNK = 64  # images a VAE pass, so that large images fit in memory
+VAE_PIXELS = 1 << 19  # pixels a VAE pass (8 images of 256 px, 256 of 32 px), so that large images fit in memory
 
 
 @dataclass
@@ -62,11 +62,16 @@ class Backbone:
         """The factor between the VAE's latents and the DiT's."""
         return float(self.vae.config.scaling_factor)
 
+    @property
+    def vae_chunk(self) -> int:
+        """Images a VAE pass: a fixed function of the image size, so that results do not depend on the machine."""
+        return max(1, min(256, VAE_PIXELS // self.image_size**2))
+
     @torch.no_grad()
     def moments(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Mean and standard deviation of the scaled latents, float32 ``[n, c, h, w]`` each, of uint8 images."""
         parts = []
-        for part in images.split(VAE_CHUNK):
+        for part in images.split(self.vae_chunk):
             pixels = self._pixels(part)
             with self.precision.context(self.device):
                 found = self.vae.encode(pixels).latent_dist
@@ -114,7 +119,7 @@ class Backbone:
                 where=f"images {sorted(set((~torch.isfinite(latents)).nonzero()[:, 0].tolist()))[:8]}",
             )
         done = []
-        for part in latents.split(VAE_CHUNK):
+        for part in latents.split(self.vae_chunk):
             with self.precision.context(self.device):
                 decoded = self.vae.decode((part.to(self.device) / self.scale).to(self.vae.dtype)).sample
             pixels = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
