@@ -10,19 +10,24 @@ from benchmark.compute import Precision
 
 
 def tiny_backbone(
-    num_classes: int = 10, learned_sigma: bool = True, unconditional: bool = False, precision: Precision | None = None
+    num_classes: int = 10,
+    learned_sigma: bool = True,
+    unconditional: bool = False,
+    width: int = 16,
+    layers: int = 2,
+    side: int = 4,
 ) -> Backbone:
-    """Latents 4x4x4, images 4x4 of one channel; ``calls`` lists the batch size of each call of ``eps``."""
+    """Latents 4 x side x side, images of that side, one channel; ``calls`` lists the batch sizes of ``eps``."""
     torch.manual_seed(1)
     vae = AutoencoderKL(1, 1, block_out_channels=(8,), norm_num_groups=4, latent_channels=4, scaling_factor=0.5).eval()
     backbone = Backbone(
         vae=vae.requires_grad_(False),
-        dit=tiny_dit(num_classes, learned_sigma),
+        dit=tiny_dit(num_classes, learned_sigma, width, layers, side),
         scheduler=DDIMScheduler(clip_sample=False, beta_schedule="linear"),
         device="cpu",
-        precision=precision or Precision(),
-        image_size=4,
-        latent_shape=(4, 4, 4),
+        precision=Precision(),
+        image_size=side,
+        latent_shape=(4, side, side),
         num_classes=num_classes,
         null_class=None if unconditional else num_classes,
         learned_sigma=learned_sigma,
@@ -41,16 +46,16 @@ def tiny_backbone(
     return backbone
 
 
-def tiny_dit(num_classes: int, learned_sigma: bool) -> DiTTransformer2DModel:
-    """A random DiT with two blocks whose zero-initialised outputs are made random too."""
+def tiny_dit(num_classes: int, learned_sigma: bool, width: int, layers: int, side: int) -> DiTTransformer2DModel:
+    """A random DiT whose zero-initialised outputs are made random too."""
     torch.manual_seed(0)
     dit = DiTTransformer2DModel(
         num_attention_heads=2,
-        attention_head_dim=8,
+        attention_head_dim=width // 2,
         in_channels=4,
         out_channels=8 if learned_sigma else 4,
-        num_layers=2,
-        sample_size=4,
+        num_layers=layers,
+        sample_size=side,
         patch_size=2,
         num_embeds_ada_norm=num_classes,
     ).eval()
