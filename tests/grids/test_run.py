@@ -1,0 +1,93 @@
+import csv
+import io
+
+import pytest
+import yaml
+from synthetic import make_record
+
+from benchmark.grids.expand import expand
+from benchmark.grids.pivot import draw, markdown, pivots
+from benchmark.grids.run import describe, gather, grid_csv, plan_grid
+from benchmark.grids.spec import parse
+from benchmark.pipeline.jobs import Context
+from benchmark.records import write_record
+
+
+@pytest.fixture
+def planned(store, tmp_path):
+    def plan(text):
+        found = parse({"name": "g", **yaml.safe_load(text)}, "g.yaml")
+        return found, plan_grid(found, expand(found), store, tmp_path, "cpu")
+
+    return plan
+
+
+def finish(planned, results, score, skip=()):
+    """Write a record for every identity, as the pipeline would."""
+    for cell, identities in zip(planned.cells, planned.identities):
+        for identity in identities:
+            if cell.label in skip:
+                record = make_record(status="failed", reason="broke on purpose")
+            else:
+                record = make_record(top1=score(cell) + identity["seed"])
+            write_record(results, {**record, "identity": identity})
+
+
+def test_shared_stages_are_counted_once(planned, store, tmp_path):
+    _, made = planned("{axes: {d3hr.depth: [10, 20], d3hr.decode_guidance: [1.0, 4.0]}, beside: [random]}")
+    text = describe(made, Context(store, tmp_path))
+    assert made.wanted["distill"] == 15 and len(made.plan.of_kind("distill")) == 15
+    assert "backbone      12 wanted,      1 distinct (11 shared)" in text
+    assert "d3hr.statistics 120 wanted, 20 distinct (100 shared), 0 cached" in text  # 10 classes, 2 depths
+
+
+def test_adding_a_value_adds_only_its_cells(planned):
+    _, first = planned("{base: {method: noise}, axes: {ipc: [1, 2]}}")
+    _, second = planned("{base: {method: noise}, axes: {ipc: [1, 2, 3]}}")
+    new = {j.key for j in second.plan.jobs} - {j.key for j in first.plan.jobs}
+    assert {j.key for j in first.plan.jobs} < {j.key for j in second.plan.jobs}
+    assert len(new) == 2 * 3  # three sets, three students
+
+
+def test_every_cell_is_a_row_whatever_happened(planned, tmp_path):
+    found, made = planned("{base: {method: random, seeds: 2}, axes: {ipc: [1, 10, 5000], student: [resnet18, vgg11]}}")
+    assert [bool(f) for f in made.faults] == [False] * 4 + [True] * 2
+    finish(made, tmp_path, lambda cell: 50 + cell.settings["ipc"], skip=("ipc=10, student=vgg11",))
+    rows = gather(made, tmp_path, found.seeds)
+    table = list(csv.DictReader(io.StringIO(grid_csv(rows))))
+    assert len(table) == 6 and [r["seeds"] for r in table] == ["2", "2", "2", "0", "0", "0"]
+    assert table[3]["reason"] == "broke on purpose" and table[3]["failed"] == "2"
+    assert "5000" in table[4]["reason"] and table[4]["axis.ipc"] == "5000"
+    assert table[0]["top1_last"] == "51.5000" and table[0]["axis.student"] == "resnet18"
+
+
+def test_unfinished_cells_are_told_apart(planned, tmp_path):
+    found, made = planned("{base: {method: noise, seeds: 2}, axes: {ipc: [1, 2]}}")
+    rows = gather(made, tmp_path, found.seeds)
+    assert {r["reason"] for r in rows} == {"no record: its jobs did not run"}
+
+
+def test_pivot_tables_and_plots(planned, tmp_path):
+    found, made = planned("{base: {method: noise, seeds: 2}, axes: {ipc: [1, 2], student: [resnet18, vgg11]}, beside: [random]}")
+    finish(made, tmp_path, lambda c: 50 + c.settings["ipc"] + 10 * c.beside, skip=("ipc=2, student=vgg11",))
+    rows = gather(made, tmp_path, found.seeds)
+    (pivot,) = pivots(found, rows)
+    text = markdown([pivot])
+    assert "| ipc \\ student | resnet18 | vgg11 |" in text
+    assert "| 1 | 51.5 ± 6.4 | 51.5 ± 6.4 |" in text and "| 2 | 52.5 ± 6.4 | failed |" in text
+    files = draw([pivot], tmp_path / "plots")
+    assert len(files) == 2 and all(b"<svg" in f.read_bytes() for f in files)
+    first = [f.read_bytes() for f in files]
+    assert [f.read_bytes() for f in draw([pivot], tmp_path / "plots")] == first
+
+
+def test_one_at_a_time_gives_a_table_an_axis_with_the_centre_in_each(planned, tmp_path):
+    found, made = planned("""
+    mode: one-at-a-time
+    base: {method: noise, seeds: 2}
+    axes: {ipc: [1, 2], student: [resnet18, vgg11]}
+    """)
+    finish(made, tmp_path, lambda c: 50 + c.settings["ipc"])
+    tables = pivots(found, gather(made, tmp_path, found.seeds))
+    assert [(t.rows, t.row_values) for t in tables] == [("ipc", [1, 2]), ("student", ["resnet18", "vgg11"])]
+    assert "| vgg11 | 51.5" in markdown(tables)
