@@ -98,7 +98,8 @@ class Dataset:
         digest: SHA-256 of the content (labels and images), or of the file list with sizes where hashing everything
             would take minutes (then ``doctor`` checks in full).
         mean, std: per channel, of pixel values in 0..1, from the training split.
-        backbone_classes: class indices of the default backbone for subsets of ImageNet-1K, else None.
+        backbone_classes: ImageNet-1K label of each class, for ImageNet-1K and subsets of it (what a pretrained DiT or
+            classifier calls it), else None.
     """
 
     name: str

@@ -129,7 +129,7 @@ def load(name: str, argument: str, root: Path | None, options: dict[str, Any]) -
         image_size=SIZE,
         channels=3,
         statistics=STATISTICS,
-        backbone_classes=None if name == "imagenet1k" else imagenet_positions(wnids),
+        backbone_classes=imagenet_positions(wnids),
         notes={"root": str(place.base), "layout": place.layout},
     )
 

@@ -180,16 +180,21 @@ SOURCES = {
 def missing_data(name: str, root: Path | None) -> MissingError:
     """The error for a dataset that is not there: where it was looked for, and how to get it."""
     source = SOURCES[name]
-    size = sum(a.bytes or 0 for a in source.archives[:1])
+    archives = source.archives[:1] if name in ("imagenette", "imagewoof") else source.archives  # one of three sizes
+    size = sum(a.bytes or 0 for a in archives)
     hint = source.get.replace("DATA", str(root)) if root else f"{source.get}   then give --data-root DATA"
     if source.download:
         hint += f"   (or repeat the command with --download{'' if root else ' --data-root DATA'})"
     return MissingError(
-        f"the data of {name!r} is not there" + (f" ({size / 1e9:.2g} GB to download)" if size else ""),
+        f"the data of {name!r} is not there" + (f" ({_gigabytes(size)} to download)" if size else ""),
         where=f"--data-root {root}" if root else "no --data-root given and DDBENCH_DATA is not set",
         allowed="; ".join(source.layouts),
         hint=hint,
     )
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.0f} GB" if size >= 1e10 else f"{size / 1e9:.2g} GB"
 
 
 def download_root(name: str, root: Path | None) -> Path:

@@ -1,0 +1,266 @@
+"""``ddbench doctor``: is everything there for a dataset, is it what it should be, and what to do if not."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+OK, WARN, BAD = "ok", "warning", "FAULT"
+SHOWN = 20  # corrupt files listed one by one
+CORRUPT = "get those files again, remove them, or add --on-corrupt skip (they are counted in the record)"
+
+
+class Findings:
+    """Lines printed as they are found; the commands to run are kept for the end."""
+
+    def __init__(self) -> None:
+        self.bad, self.fixes = 0, []
+
+    def say(self, state: str, name: str, text: str, fix: str = "") -> None:
+        self.bad += state == BAD
+        if fix:
+            self.fixes.append(fix)
+        style = {OK: "green", WARN: "yellow", BAD: "red"}[state]
+        click.echo(f"{click.style(f'{state:8}', fg=style)} {name:10} {text}")
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench doctor --dataset imagenet1k --data-root /data
+  ddbench doctor --dataset cifar10 --data-root ~/data --full
+  ddbench doctor
+"""
+)
+@click.option("--dataset", default="", help="The dataset. Default: say which are there.")
+@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
+@click.option("--full", is_flag=True, help="Read every image (parallel; names the corrupt ones).")
+@click.option("--on-corrupt", default="error", show_default=True, help="error or skip, as in `run`.")
+@click.option("--image-size", type=int, default=None, help="Side in pixels, as in `run`.")
+@click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's.")
+@click.option("--teacher", default="", help="As in `run`. Default: that of the protocol `soft`.")
+@click.option("--device", default="auto", show_default=True, help="As in `run`: cpu asks for no GPU.")
+def doctor(dataset: str, full: bool, **given: Any) -> int:
+    """Check data, disk, backbone, teacher and GPU memory, and print what to do.
+
+    Counts, class order and a sample of images are checked; --full reads every image. Exit code 3 if something is
+    missing or cannot be right.
+    """
+    findings = Findings()
+    if not dataset:
+        return _survey(given["data_root"])
+    from benchmark.datasets.requirements import requirements
+    from benchmark.plugins import registry
+
+    registry().get("dataset", dataset, where="--dataset")
+    needed = requirements(
+        dataset, given["data_root"], given["backbone"], (), given["teacher"], ("soft",), given["device"]
+    )
+    needed += _backbone(dataset, given["backbone"], given["device"])
+    data = next((r for r in needed if r.name == "data"), None)
+    if data is not None:
+        findings.say(OK if data.ok else BAD, "data", data.found, "" if data.ok else data.fix)
+    loaded = None if data is not None and not data.ok else _load(findings, dataset, full, given)
+    if loaded is not None:
+        _contents(findings, dataset.removesuffix("@val"), loaded)
+        _skipped(findings, loaded, WARN)
+        _sample(findings, loaded)
+        if full:
+            _full(findings, loaded)
+    for r in needed:
+        if r.name != "data":
+            findings.say(OK if r.ok else BAD, r.name, r.found, "" if r.ok else r.fix)
+    if loaded is not None:
+        _made_here(findings, loaded, given)
+    _disk(findings, loaded, large=any(r.name == "GPU" for r in needed))
+    if findings.bad:
+        click.echo("\nWhat to do:")
+        for number, fix in enumerate(dict.fromkeys(findings.fixes), 1):
+            click.echo(f"  {number}. {fix}")
+        return 3
+    click.echo(f"\nReady:  ddbench run --method d3hr --dataset {dataset} --ipc 1")
+    return 0
+
+
+def _survey(root: str | None) -> int:
+    """Which datasets are there."""
+    from benchmark.datasets.loading import data_root
+    from benchmark.datasets.requirements import data_requirement
+    from benchmark.plugins import registry
+
+    base = data_root(root)
+    click.echo(f"Data root: {base or 'none (give --data-root or set DDBENCH_DATA)'}")
+    for name in registry().names("dataset"):
+        if name.endswith(":"):
+            continue
+        found = data_requirement(name, base, {})
+        state = "nothing to get" if found is None else found.found if found.ok else "not there"
+        click.echo(f"{name:14} {state}")
+    click.echo("\nOne in detail, and how to get it:  ddbench doctor --dataset NAME")
+    return 0
+
+
+def _backbone(dataset: str, backbone: str, device: str) -> list:
+    from benchmark.datasets.requirements import backbone_requirements
+
+    return backbone_requirements(dataset.removesuffix("@val"), backbone, device)
+
+
+def _load(findings: Findings, name: str, full: bool, given: dict[str, Any]):
+    """The dataset, or None with what is wrong said; with ``full``, corrupt files do not stop the loading."""
+    from benchmark.datasets import load_dataset
+    from benchmark.errors import DDBenchError, UsageError
+
+    options = {"image_size": given["image_size"]}
+    if given["on_corrupt"] != "error":
+        options["on_corrupt"] = given["on_corrupt"]
+    try:
+        return load_dataset(name, given["data_root"], **options)
+    except UsageError:
+        raise
+    except DDBenchError as error:
+        text = error.what + (f"\n{'':20}where: {error.where}" if error.where else "")
+        findings.say(BAD, "data", text, error.hint)
+    if full:  # a corrupt file stopped it: read the others all the same
+        try:
+            _skipped(findings, load_dataset(name, given["data_root"], **{**options, "on_corrupt": "skip"}), BAD)
+        except DDBenchError as error:
+            findings.say(BAD, "full scan", f"{error.what} ({error.where})", error.hint)
+    return None
+
+
+def _skipped(findings: Findings, data, state: str) -> None:
+    """Say which files were left out."""
+    if "skipped" not in data.notes:
+        return
+    files = data.notes["skipped files"].split("; ")
+    shown = "".join(f"\n{'':20}{text}" for text in files[:SHOWN])
+    more = f"\n{'':20}… and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
+    findings.say(state, "corrupt", f"{data.notes['skipped']}{shown}{more}", CORRUPT if state == BAD else "")
+
+
+def _contents(findings: Findings, name: str, data) -> None:
+    """Counts, class order, digest."""
+    from benchmark.datasets.sources import SOURCES
+
+    source = SOURCES.get(name)
+    own = data.notes.get("layout") != "imagenet1k" or name == "imagenet1k"
+    for part, split in (("train", data.train), ("test", data.test)):
+        expected = (
+            getattr(source, part) if source and (own or part == "test") and "held out" not in data.notes else None
+        )
+        if expected and not own:  # a subset of ImageNet-1K: 50 validation images a class
+            expected = 50 * len(data.classes)
+        counts = [len(members) for members in data_by_class(split, len(data.classes))]
+        text = f"{part}: {len(split):,} images in {len(counts)} classes, {min(counts):,} to {max(counts):,} a class"
+        if expected and len(split) != expected:
+            findings.say(WARN, "counts", f"{text}; the original has {expected:,}")
+        else:
+            findings.say(OK, "counts", text)
+    order = ", ".join(data.classes[:3]) + (f", …, {data.classes[-1]}" if len(data.classes) > 3 else "")
+    findings.say(OK, "classes", f"label order: {order}" + ("" if data.folders == data.classes else _folders(data)))
+    notes = "".join(f", {key} {data.notes[key]}" for key in ("format", "layout", "skipped") if key in data.notes)
+    findings.say(OK, "identity", f"digest {data.digest[:16]}{notes}, {data.image_size} px, {data.channels} channel(s)")
+
+
+def _folders(data) -> str:
+    return f"  (folders {data.folders[0]} … {data.folders[-1]})"
+
+
+def data_by_class(split, classes: int) -> list:
+    """Positions by class, empty lists for classes without images."""
+    return [*split.by_class, *([[]] * (classes - len(split.by_class)))]
+
+
+def _sample(findings: Findings, data) -> None:
+    """Decode a few images of every part of the data."""
+    import numpy as np
+    import torch  # noqa: F401 - so that its import is not timed
+
+    from benchmark.errors import DDBenchError
+
+    for part, split in (("train", data.train), ("test", data.test)):
+        chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), 64)).round().astype(int))
+        began = time.perf_counter()
+        try:
+            pixels = split.images(chosen)
+        except DDBenchError as error:
+            findings.say(BAD, "images", f"{part}: {error.what}\n{'':20}where: {error.where}", error.hint)
+            continue
+        rate = len(chosen) / max(time.perf_counter() - began, 1e-9)
+        flat = [int(i) for i, image in zip(chosen, pixels) if int(image.max()) == int(image.min())]
+        text = f"{part}: {len(chosen)} sampled, all readable, {rate:,.0f} a second"
+        if flat:
+            findings.say(WARN, "images", f"{text}; of one colour only: positions {flat[:5]}")
+        else:
+            findings.say(OK, "images", text)
+
+
+def _full(findings: Findings, data) -> None:
+    """Read every file of splits that are files."""
+    from benchmark.datasets.external import corrupt_files
+
+    for part, split in (("train", data.train), ("test", data.test)):
+        index = getattr(getattr(split, "parent", split), "index", None)  # of @val: that of the whole training split
+        if index is None:
+            findings.say(OK, "full scan", f"{part}: every image was read when the dataset was first loaded")
+            continue
+        bad = corrupt_files(index)
+        if not bad:
+            findings.say(OK, "full scan", f"{part}: all {len(index):,} images can be decoded")
+            continue
+        shown = "".join(f"\n{'':20}{path}: {fault}" for _, path, fault in bad[:SHOWN])
+        more = f"\n{'':20}… and {len(bad) - SHOWN} more" if len(bad) > SHOWN else ""
+        findings.say(BAD, "full scan", f"{part}: {len(bad)} of {len(index):,} cannot be decoded{shown}{more}", CORRUPT)
+
+
+def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
+    """Backbone and teacher that are trained here: in the store already, or on first use."""
+    from benchmark.errors import DDBenchError
+    from benchmark.pipeline.resources import resolve_backbone
+    from benchmark.protocols import load_protocol
+    from benchmark.store import Store
+    from benchmark.teachers import is_external, teacher_stage
+
+    store = Store()
+    try:
+        ref = resolve_backbone(data, given["backbone"])
+        if ref.stage is not None:
+            state = "in the store" if store.has(ref.stage) else "not there yet; trained on first use"
+            findings.say(OK, "backbone", f"{ref.name}: {state}")
+    except DDBenchError:
+        pass  # said already
+    for part in (given["teacher"] or load_protocol("soft").teacher_for(data.image_size)).split("+"):
+        if not is_external(part):
+            state = "in the store" if store.has(teacher_stage(data, part)) else "not there yet; trained on first use"
+            findings.say(OK, "teacher", f"{part}: {state}")
+
+
+def _disk(findings: Findings, data, large: bool) -> None:
+    """Free space where the store is, against the largest thing that will be written there."""
+    from benchmark.store import default_cache
+
+    store = default_cache()
+    there = next(p for p in (store, *store.parents) if p.exists())
+    free = shutil.disk_usage(there).free
+    text = f"{free / 1e9:,.0f} GB free for the store {store}"
+    # The latents of the real images, float16 where a GPU runs the VAE: 4 x 32 x 32 values an image at 256 px.
+    need = len(data.train) * 4 * 32 * 32 * 2 if large and data is not None else 1e9
+    if large and data is not None:
+        text += f"; latents of {len(data.train):,} images take {need / 1e9:.1f} GB"
+    if not _writable(there):
+        findings.say(BAD, "disk", f"{store} cannot be written", "set DDBENCH_CACHE to a folder that can be written")
+    elif free < 1.2 * need:
+        findings.say(BAD, "disk", text, f"free {1.2 * need / 1e9:.0f} GB there, or set DDBENCH_CACHE to a larger disk")
+    else:
+        findings.say(OK, "disk", text)
+
+
+def _writable(folder: Path) -> bool:
+    import os
+
+    return os.access(folder, os.W_OK | os.X_OK)

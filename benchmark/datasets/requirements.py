@@ -1,0 +1,218 @@
+"""Everything a command needs that is not there, said at once and before torch is imported."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmark.datasets.loading import VALIDATION, data_root
+from benchmark.datasets.sources import SOURCES, missing_data
+from benchmark.errors import DDBenchError, MissingError
+from benchmark.plugins.registry import registry
+
+# Where each dataset is looked for: "module:function", called with the data root; None means it is not there.
+FINDERS = {
+    "fashionmnist": "fashionmnist:find",
+    "cifar10": "cifar:find_cifar10",
+    "cifar100": "cifar:find_cifar100",
+    "svhn": "svhn:find",
+    "tinyimagenet": "tinyimagenet:find",
+    **dict.fromkeys(("imagenet1k", "imagenette", "imagewoof", "imagenet100", "imageidc"), "imagenet:find"),
+}
+LARGE_BACKBONE = 500 << 20  # bytes of DiT weights above which sampling on a CPU takes days: DiT-B/2 in float32
+DIT_XL_MEMORY = 6 << 30  # bytes that a pretrained DiT-XL/2 (675 M parameters) with its VAE wants, half precision
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """One thing a command needs: ``found`` says what is there or what was looked for, ``fix`` the next command."""
+
+    name: str
+    ok: bool
+    found: str
+    fix: str = ""
+
+
+def check_requirements(
+    dataset: str,
+    root: str | None = None,
+    backbone: str = "",
+    methods: Sequence[str] = (),
+    *,
+    teacher: str = "",
+    protocols: Sequence[str] = (),
+    device: str = "auto",
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Raise one error that lists all that is missing for a run; the arguments are those of the command line.
+
+    Raises:
+        MissingError: a numbered list of what is missing, with the command that fixes each.
+        UsageError: an unknown dataset, method or protocol.
+    """
+    found = requirements(dataset, root, backbone, methods, teacher, protocols, device, options)
+    missing = [r for r in found if not r.ok]
+    if not missing:
+        return
+    lines = [f"  {i}. {r.name}: {r.found}\n     next: {r.fix}" for i, r in enumerate(missing, 1)]
+    count = "1 thing is" if len(missing) == 1 else f"{len(missing)} things are"
+    raise MissingError(
+        f"{count} missing for {dataset!r}:\n" + "\n".join(lines),
+        hint=f"ddbench doctor --dataset {dataset}   checks again",
+    )
+
+
+def requirements(
+    dataset: str,
+    root: str | None = None,
+    backbone: str = "",
+    methods: Sequence[str] = (),
+    teacher: str = "",
+    protocols: Sequence[str] = (),
+    device: str = "auto",
+    options: dict[str, Any] | None = None,
+) -> list[Requirement]:
+    """What a run needs from outside, there or not: data, backbone, teacher, GPU; without loading any of it."""
+    base = dataset.removesuffix(VALIDATION)
+    info = registry().get("dataset", base, where="--dataset")
+    needs: set[str] = set()
+    for method in methods:
+        needs |= registry().get("method", method, where="--method").load().requires
+    listed = [data_requirement(base, data_root(root), options or {})]
+    if "backbone" in needs:
+        listed += backbone_requirements(base, backbone, device)
+    listed += teacher_requirements(base, teacher, protocols, info.image_size, "teacher" in needs)
+    return [r for r in listed if r is not None]
+
+
+def data_requirement(name: str, root: Path | None, options: dict[str, Any]) -> Requirement | None:
+    """Whether the data is there; None for datasets that need none or that only their plug-in knows."""
+    if name.startswith("imagefolder:"):
+        from benchmark.datasets.folders import find
+        from benchmark.datasets.trees import split_roots
+
+        try:
+            split_roots(found := find(name.removeprefix("imagefolder:"), root))
+        except MissingError as error:
+            return Requirement("data", False, f"{error.what} ({error.where})", f"{error.hint}: {error.allowed}")
+        return Requirement("data", True, str(found))
+    if name not in FINDERS:
+        return None
+    found = find_data(name, root)
+    if found is not None:
+        return Requirement("data", True, str(found))
+    if options.get("download") and SOURCES[name].download and root is not None:
+        return Requirement("data", True, f"will be downloaded to {root}")
+    error = missing_data(name, root)
+    return Requirement("data", False, f"{error.what}; {error.where}", error.hint)
+
+
+def find_data(name: str, root: Path | None) -> Path | None:
+    """Where the data of a built-in dataset lies, or None."""
+    module, _, attribute = FINDERS[name].partition(":")
+    finder = getattr(importlib.import_module(f"benchmark.datasets.{module}"), attribute)
+    found = finder(name, root) if module == "imagenet" else finder(root)
+    return getattr(found, "base", found)
+
+
+def backbone_requirements(dataset: str, backbone: str, device: str) -> list[Requirement]:
+    """The diffusion backbone (nothing, if it is trained here) and, for a large one, a GPU."""
+    from benchmark.pipeline.resources import IMAGENET_BACKBONE
+
+    family = dataset == "tinyimagenet" or FINDERS.get(dataset) == "imagenet:find"
+    name = backbone or (IMAGENET_BACKBONE if family else "")
+    if not name or name in registry().names("backbone"):
+        return []
+    from benchmark.backbones import folder
+
+    try:
+        path = folder.resolve(name)
+        folder.check(path)
+    except DDBenchError as error:
+        found = [Requirement("backbone", False, error.what, error.hint)]
+        large = not Path(name).expanduser().exists()  # a hub id: a pretrained one
+    else:
+        found = [Requirement("backbone", True, str(path))]
+        weights = sum(f.stat().st_size for f in (path / "transformer").glob("diffusion_pytorch_model*") if f.is_file())
+        large = weights > LARGE_BACKBONE
+    if large and device != "cpu":
+        found.append(gpu_requirement(name))
+    return found
+
+
+def gpu_requirement(backbone: str) -> Requirement:
+    """A CUDA device with room for a pretrained DiT-XL/2."""
+    devices = gpus()
+    if not devices:
+        return Requirement(
+            "GPU",
+            False,
+            f"no CUDA device; {backbone} on a CPU takes days",
+            "run on a machine with a GPU, or --backbone small (trained here), or --device cpu to run it all the same",
+        )
+    name, free, total = max(devices, key=lambda d: d[1])
+    text = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GB free"
+    if free < DIT_XL_MEMORY:
+        return Requirement("GPU", False, text, f"free {DIT_XL_MEMORY >> 30} GB of its memory (see nvidia-smi)")
+    return Requirement("GPU", True, text)
+
+
+def gpus() -> list[tuple[str, int, int]]:
+    """(name, free bytes, total bytes) of each CUDA device; asks torch only if it is imported already."""
+    if "torch" in sys.modules:
+        import torch
+
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        return [(torch.cuda.get_device_name(i), *torch.cuda.mem_get_info(i)) for i in range(count)]
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return []
+    query = [command, "--query-gpu=name,memory.free,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        text = subprocess.run(query, capture_output=True, text=True, timeout=4, check=True).stdout
+    except (OSError, subprocess.SubprocessError):
+        return []
+    rows = [line.rsplit(",", 2) for line in text.splitlines() if line.count(",") >= 2]
+    return [(name.strip(), int(free) << 20, int(total) << 20) for name, free, total in rows if total.strip().isdigit()]
+
+
+def teacher_requirements(
+    dataset: str, teacher: str, protocols: Sequence[str], image_size: int | None, used: bool
+) -> list[Requirement]:
+    """The weights of a teacher that is not trained here: the given one, else that of each protocol."""
+    from benchmark.protocols import load_protocol
+
+    names = {teacher} if teacher else {load_protocol(p).teacher_for(image_size or 224) for p in protocols}
+    if used and not teacher:
+        names.add(load_protocol("soft").teacher_for(image_size or 224))
+    found = [teacher_requirement(part) for name in sorted(names) for part in name.split("+")]
+    return [r for r in found if r is not None]
+
+
+def teacher_requirement(name: str) -> Requirement | None:
+    """Weights of ``torchvision:NAME`` in torch's cache, or a file; None where there is nothing to look for."""
+    if name.startswith("torchvision:"):
+        model = name.partition(":")[2]
+        home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
+        cache = Path(home).expanduser() / "hub" / "checkpoints"
+        found = sorted(cache.glob(f"{model}-*.pth"))
+        if found:
+            return Requirement("teacher", True, str(found[0]))
+        fix = f"python -c \"import torchvision; torchvision.models.get_model('{model}', weights='DEFAULT')\""
+        if model == "resnet18":  # torchvision.models.ResNet18_Weights.IMAGENET1K_V1, 46,830,571 bytes
+            url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
+            fix = f"curl -L --create-dirs -o {cache}/resnet18-f37072fd.pth {url}"
+        return Requirement("teacher", False, f"the weights of {name} are not in {cache}", fix)
+    if "/" in name or re.search(r"\.(safetensors|pth?)$", name):
+        if Path(name).expanduser().is_file():
+            return Requirement("teacher", True, name)
+        return Requirement("teacher", False, f"no file {name}", "check the path given with --teacher")
+    return None

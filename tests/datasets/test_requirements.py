@@ -1,0 +1,107 @@
+"""What is missing is said at once, and early."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from imagenet_tree import build
+
+from benchmark.datasets import requirements as module
+from benchmark.datasets.imagenet import IMAGEWOOF
+from benchmark.datasets.requirements import check_requirements, requirements
+from benchmark.errors import MissingError, UsageError
+
+
+@pytest.fixture(autouse=True)
+def bare(tmp_path, monkeypatch):
+    """A machine without weights and without a GPU."""
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setattr(module, "gpus", lambda: [])
+
+
+def backbone(folder, size):
+    for part in ("transformer", "vae", "scheduler"):
+        (folder / part).mkdir(parents=True)
+    (folder / "transformer" / "config.json").write_text(
+        '{"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 1000}'
+    )
+    (folder / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
+    (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"x")
+    with open(folder / "transformer" / "diffusion_pytorch_model.safetensors", "wb") as file:
+        file.truncate(size)  # sparse
+    return str(folder)
+
+
+def missing(*arguments, **options):
+    with pytest.raises(MissingError) as error:
+        check_requirements(*arguments, **options)
+    assert error.value.exit_code == 3
+    return str(error.value)
+
+
+def test_imagenet_with_nothing_lists_everything():
+    text = missing("imagenet1k", None, "", ("d3hr",), protocols=("rded-paper",))
+    assert text.startswith("4 things are missing for 'imagenet1k'")
+    for part in ("1. data", "2. backbone", "3. GPU", "4. teacher"):
+        assert part in text
+    for command in ("DATA/imagenet1k", "hf download facebook/DiT-XL-2-256", "--device cpu", "resnet18-f37072fd.pth"):
+        assert command in text
+    assert "GPU" not in missing("imagenet1k", None, "", ("d3hr",), device="cpu")
+    assert "backbone" not in missing("imagenet1k", None, "", ("random",))
+
+
+def test_what_is_there_is_not_asked_for(tmp_path, monkeypatch):
+    build(tmp_path / "imagewoof2", wnids=IMAGEWOOF, train=1, odd=False)
+    small, large = backbone(tmp_path / "small", 1000), backbone(tmp_path / "large", 600 << 20)
+    assert "backbone" in missing("imagewoof", str(tmp_path), "", ("d3hr",))
+    check_requirements("imagewoof", str(tmp_path), small, ("d3hr",))  # a small DiT needs no GPU
+    assert "1. GPU" in missing("imagewoof", str(tmp_path), large, ("d3hr",))
+    check_requirements("imagewoof", str(tmp_path), large, ("d3hr",), device="cpu")
+    monkeypatch.setattr(module, "gpus", lambda: [("card", 2 << 30, 80 << 30)])
+    assert "2.0 of 80.0 GB free" in missing("imagewoof", str(tmp_path), large, ("d3hr",))
+    monkeypatch.setattr(module, "gpus", lambda: [("card", 70 << 30, 80 << 30)])
+    check_requirements("imagewoof", str(tmp_path), large, ("d3hr",))
+    check_requirements("imagewoof", str(tmp_path), "small", ("d3hr",))  # a preset: trained here
+    check_requirements("digits", None, "", ("d3hr",), protocols=("hard",))
+    check_requirements("digits@val", None, "", ("d3hr", "random"), protocols=("soft", "hard"))
+
+
+def test_teachers(tmp_path):
+    assert "no file" in missing("digits", teacher=str(tmp_path / "mine.safetensors"))
+    (tmp_path / "mine.safetensors").write_bytes(b"x")
+    check_requirements("digits", teacher=str(tmp_path / "mine.safetensors"))
+    assert "mobilenet_v2" in missing("digits", teacher="torchvision:mobilenet_v2")
+    weights = tmp_path / "torch" / "hub" / "checkpoints" / "mobilenet_v2-7ebf99e0.pth"
+    weights.parent.mkdir(parents=True)
+    weights.write_bytes(b"x")
+    check_requirements("digits", teacher="torchvision:mobilenet_v2+resnet18")
+
+
+def test_imagefolder_and_download(tmp_path):
+    assert "no folder" in missing(f"imagefolder:{tmp_path / 'pets'}")
+    assert "1. data" in missing("cifar10", str(tmp_path))
+    check_requirements("cifar10", str(tmp_path), options={"download": True})
+    assert "1. data" in missing("cifar10", None, options={"download": True})
+    assert "1. data" in missing("imagenet1k", str(tmp_path), options={"download": True})
+
+
+def test_unknown_dataset():
+    with pytest.raises(UsageError, match="did you mean 'imagenette'"):
+        requirements("imagenett")
+
+
+def test_without_torch_and_within_five_seconds(tmp_path):
+    code = (
+        "import sys\n"
+        "from benchmark.datasets.requirements import check_requirements\n"
+        "try:\n    check_requirements('imagenet1k', protocols=('rded-paper',))\n"
+        "except Exception as error:\n    print(error.exit_code, 'torch' in sys.modules)\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.split() == ["3", "False"], done.stderr
+    assert time.monotonic() - began < 5
