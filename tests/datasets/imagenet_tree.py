@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import os
 import tarfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -103,14 +104,13 @@ def build(
     return base
 
 
-def flatten_val(base: Path) -> dict[str, str]:
-    """Move ``val``'s images out of their class folders; returns WordNet id by file name without extension."""
+def flat_val(base: Path, target: Path) -> dict[str, str]:
+    """Link the images of ``base/val/WNID`` into one folder; returns WordNet id by file name without extension."""
+    target.mkdir(parents=True)
     answer = {}
-    for folder in sorted(p for p in (base / "val").iterdir() if p.is_dir()):
-        for file in folder.iterdir():
-            answer[file.stem] = folder.name
-            file.rename(base / "val" / file.name)
-        folder.rmdir()
+    for file in (base / "val").glob("*/*.JPEG"):
+        answer[file.stem] = file.parent.name
+        os.link(file, target / file.name)
     return answer
 
 

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from imagenet_tree import CMYK, GREY, build, flatten_val, picture, write_devkit, write_kaggle
+from imagenet_tree import CMYK, GREY, build, flat_val, picture, write_devkit, write_kaggle
 
 from benchmark.datasets import load_dataset, loading
 from benchmark.datasets.imagenet import IMAGENETTE, IMAGEWOOF, cmc_list, subset_wnids
@@ -29,8 +29,30 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def copy(whole, tmp_path):
-    shutil.copytree(whole, tmp_path / "data" / "imagenet1k", copy_function=shutil.os.link)
-    return tmp_path / "data" / "imagenet1k"
+    """A tree whose class folders can be taken away."""
+    base = tmp_path / "data" / "imagenet1k"
+    for part in ("train", "val"):
+        (base / part).mkdir(parents=True)
+        for wnid in imagenet_wnids():
+            (base / part / wnid).symlink_to(whole / part / wnid)
+    return base
+
+
+@pytest.fixture(scope="module")
+def linked(whole, tmp_path_factory):
+    """(flat folder of the validation images, WordNet id by file name without extension)."""
+    target = tmp_path_factory.mktemp("flat") / "val"
+    return target, flat_val(whole, target)
+
+
+@pytest.fixture
+def flat(whole, linked, tmp_path):
+    """A tree whose ``val`` is flat, without labels."""
+    base = tmp_path / "data" / "imagenet1k"
+    base.mkdir(parents=True)
+    (base / "train").symlink_to(whole / "train")
+    (base / "val").symlink_to(linked[0])
+    return base
 
 
 def test_class_order_against_independent_lists():
@@ -105,10 +127,9 @@ def test_modes(tmp_path):
 
 
 @pytest.mark.parametrize("labels", ["kaggle", "devkit", "devkit archive"])
-def test_flat_val(copy, labels):
-    tree = load_dataset("imagenet1k", str(copy.parent))
-    loading._load.cache_clear()
-    answer = flatten_val(copy)
+def test_flat_val(whole, flat, linked, labels):
+    tree = load_dataset("imagenet1k", str(whole.parent))
+    copy, answer = flat, linked[1]
     with pytest.raises(MissingError, match="labels of its images are not there"):
         load_dataset("imagenet1k", str(copy.parent))
     if labels == "kaggle":
@@ -124,11 +145,11 @@ def test_flat_val(copy, labels):
     check_pictures(woof.test, woof.folders, range(10))
 
 
-def test_kaggles_own_tree(copy, tmp_path):
-    answer = flatten_val(copy)
+def test_kaggles_own_tree(flat, linked, tmp_path):
+    answer = linked[1]
     inner = tmp_path / "kaggle" / "ILSVRC" / "Data" / "CLS-LOC"
     inner.parent.mkdir(parents=True)
-    copy.rename(inner)
+    flat.rename(inner)
     write_kaggle(tmp_path / "kaggle", answer)
     for root in (tmp_path / "kaggle", inner):
         data = load_dataset("imagenet1k", str(root))
@@ -137,21 +158,19 @@ def test_kaggles_own_tree(copy, tmp_path):
         ]
 
 
-def test_unlabelled_and_missing_validation_files_are_named(copy):
-    answer = flatten_val(copy)
-    lost, known = sorted(answer)[3], dict(sorted(answer.items())[:-1])
-    (copy / "val" / f"{lost}.JPEG").unlink()
-    write_kaggle(copy, known)
-    with pytest.raises(DataError, match="1 file.*without a label.*ILSVRC2012_val_00001000.*1 labelled.*00000004"):
-        load_dataset("imagenet1k", str(copy.parent))
+def test_unlabelled_and_missing_validation_files_are_named(flat, linked):
+    answer = dict(sorted(linked[1].items())[:-1]) | {"ILSVRC2012_val_00001001": "n01440764"}
+    write_kaggle(flat, answer)
+    with pytest.raises(DataError, match="1 file.*without a label.*ILSVRC2012_val_00001000.*1 labelled.*00001001"):
+        load_dataset("imagenet1k", str(flat.parent))
 
 
 def test_missing_classes(copy):
-    shutil.rmtree(copy / "train" / "n01440764")
+    (copy / "train" / "n01440764").unlink()
     with pytest.raises(DataError, match="missing: n01440764"):
         load_dataset("imagenet1k", str(copy.parent))
-    shutil.copytree(copy / "val" / "n01440764", copy / "train" / "n01440764")
-    shutil.rmtree(copy / "val" / "n02086240")
+    (copy / "train" / "n01440764").symlink_to(copy / "val" / "n01440764")
+    (copy / "val" / "n02086240").unlink()
     with pytest.raises(DataError, match="missing: n02086240"):
         load_dataset("imagenet1k", str(copy.parent))
     with pytest.raises(MissingError, match="n02086240"):
