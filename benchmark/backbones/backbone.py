@@ -122,6 +122,12 @@ class Backbone:
         for part in latents.split(self.vae_chunk):
             with self.precision.context(self.device):
                 decoded = self.vae.decode((part.to(self.device) / self.scale).to(self.vae.dtype)).sample
+            if not torch.isfinite(decoded).all():
+                raise JobError(
+                    f"the VAE's output is NaN or infinite ({self.vae.dtype})",
+                    where=self.name,
+                    hint="repeat with --precision fp32: the decoder of Stable Diffusion's VAE overflows in fp16",
+                )
             pixels = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
             done.append(_resize(pixels, size, channels, resample))
         return torch.cat(done)

@@ -22,6 +22,8 @@ from benchmark.backbones.vae import train_vae
 from benchmark.datasets.base import Dataset
 from benchmark.store import Stage, Store
 
+VAE_BYTES = 1 << 31  # of images that the VAE's training holds in memory; of more an even selection
+
 
 def train_backbone(store: Store, dataset: Dataset, preset: str, device: str = "cpu", **overrides: Any) -> Path:
     """The folder of a backbone for ``dataset``: from the store, or trained now (resuming what a kill left).
@@ -58,6 +60,9 @@ def hold_out(dataset: Dataset) -> np.ndarray:
 def _make_vae(store: Store, dataset: Dataset, chosen: Settings, device: str, folder: Path) -> None:
     held = hold_out(dataset)
     kept = np.setdiff1d(np.arange(len(dataset.train)), held)
+    most = VAE_BYTES // (dataset.channels * chosen.image_size**2)
+    if len(kept) > most:
+        kept = kept[np.linspace(0, len(kept) - 1, most).astype(np.int64)]
     images = dataset.train.images(kept, chosen.image_size)
     check = dataset.train.images(held, chosen.image_size)
     vae, curve = train_vae(store, vae_stage(dataset, chosen), chosen, images, check, device)

@@ -104,13 +104,24 @@ def test_diffusers_pipeline_reads_the_folder(folder):
     assert images.shape == (2, 8, 8, 1)
 
 
-def test_old_configuration_of_the_hub_loads(folder, toy):
-    """facebook/DiT-XL-2-256 names its transformer Transformer2DModel and has fields that DiT does not."""
+def test_files_of_the_hub_load(folder, toy):
+    """facebook/DiT-XL-2-256: another class name, fields that DiT does not have, weights as .bin, no scaling factor."""
     file = folder / "transformer" / "config.json"
-    config = json.loads(file.read_text()) | {"_class_name": "Transformer2DModel", "cross_attention_dim": None}
-    file.write_text(json.dumps(config))
+    extra = {"cross_attention_dim": None, "num_vector_embeds": None, "only_cross_attention": False}
+    config = json.loads(file.read_text()) | {"_class_name": "Transformer2DModel", "use_linear_projection": False}
+    file.write_text(json.dumps(config | extra))
     latents = torch.randn(1, 4, 4, 4)
-    assert load(folder, toy).eps(latents, 10, torch.tensor([1]), 2.0).shape == latents.shape
+    before = load(folder, toy).eps(latents, 10, torch.tensor([1]), 2.0)
+    for part in ("transformer", "vae"):
+        weights = folder / part / "diffusion_pytorch_model.safetensors"
+        torch.save(load_file(weights), weights.with_suffix(".bin"))
+        weights.unlink()
+    config = json.loads((folder / "vae" / "config.json").read_text())
+    del config["scaling_factor"]
+    (folder / "vae" / "config.json").write_text(json.dumps(config))
+    backbone = load(folder, toy)
+    assert torch.equal(backbone.eps(latents, 10, torch.tensor([1]), 2.0), before)
+    assert backbone.scale == 0.18215
 
 
 @pytest.mark.parametrize("name", ["bf16", "fp16"])
