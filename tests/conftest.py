@@ -13,3 +13,15 @@ def store(tmp_path):
     from benchmark.store import Store
 
     return Store(tmp_path / "store")
+
+
+@pytest.fixture(scope="session")
+def digits_teacher_store(tmp_path_factory):
+    """A store in which the teacher of digits is trained, once a session; copy it, never write to it."""
+    from benchmark.datasets import load_dataset
+    from benchmark.store import Store
+    from benchmark.teachers import get_teacher
+
+    made = Store(tmp_path_factory.mktemp("teacher"))
+    get_teacher(made, load_dataset("digits"), "convnet3_bn")
+    return made

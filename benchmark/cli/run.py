@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmark.errors import UsageError
+from benchmark.errors import MissingError, UsageError
 
 FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
 
@@ -106,10 +106,28 @@ def _methods(text: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_first(methods: tuple[str, ...], options: dict[str, Any]) -> None:
-    """Say everything that is missing at once, before torch is imported."""
+    """Say everything that is missing at once, before anything is loaded."""
     from benchmark.datasets.requirements import check_requirements
+    from benchmark.pipeline.request import DEFAULT_PROTOCOLS
 
-    check_requirements(options["dataset"], options["data_root"], options["backbone"], methods)
+    root = options["data_root"]
+    if root and not Path(root).expanduser().is_dir() and not options["download"]:
+        raise MissingError(
+            f"there is no folder {root}",
+            where="--data-root",
+            hint=f"ddbench doctor --dataset {options['dataset']} says where to get the data and how to lay it out",
+        )
+    protocols = options.get("protocols") or DEFAULT_PROTOCOLS
+    check_requirements(
+        options["dataset"],
+        root,
+        options["backbone"],
+        methods,
+        teacher=options["teacher"],
+        protocols=protocols if "protocols" in options else (),
+        device=options["device"],
+        options={"download": options["download"]},
+    )
 
 
 @click.command(
@@ -131,7 +149,7 @@ def run(**options: Any) -> int:
 
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
-    # _check_first(methods, options)
+    _check_first(methods, options)
     return execute([request], **_where(options))
 
 
@@ -171,7 +189,7 @@ def distill(**options: Any) -> int:
     if len(methods) > 1:
         raise UsageError(f"distill makes the set of one method, not {len(methods)}", where="--method")
     request = _request(options, methods)
-    # _check_first(methods, options)
+    _check_first(methods, options)
     return distill_to(request, options["out"], shard=_shard(options["shard"]), **_where(options))
 
 
@@ -200,7 +218,7 @@ def evaluate(**options: Any) -> int:
             raise UsageError("the set has no manifest that names its dataset", where="--dataset", hint="give --dataset")
         options["dataset"] = known["dataset"]
     name = options["name"] or known.get("method") or Path(options["set_dir"]).resolve().name
-    # _check_first((), options)
+    _check_first((), options)
     return execute([_request(options, (name,))], **_where(options))
 
 

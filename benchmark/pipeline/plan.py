@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.compute import Precision
 from benchmark.errors import DDBenchError, UsageError
 from benchmark.methods import make_params
-from benchmark.pipeline.request import Request, split_sets
+from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, split_sets
 from benchmark.pipeline.resources import resolve_backbone
 from benchmark.plugins import registry
 from benchmark.store import Stage, Store
@@ -121,16 +121,16 @@ class _Builder:
         students = request.students or default_students(self.dataset)
         for student in students:
             registry().get("student", student, where="--student")
-        protocols = [load_protocol(p, dict(self.protocol_sets)) for p in request.protocols or ("hard",)]
+        protocols = {p: load_protocol(p, dict(self.protocol_sets)) for p in request.protocols or DEFAULT_PROTOCOLS}
         for ipc in request.ipc:
             for method in request.methods:
                 for seed in request.seeds:
                     made = self._set(method, ipc, seed)
                     if self.only_distill:
                         continue
-                    for protocol in protocols:
+                    for name, protocol in protocols.items():
                         for student in students:
-                            self._evaluate(made, method, ipc, seed, protocol, student)
+                            self._evaluate(made, method, ipc, seed, name, protocol, student)
 
     # -- jobs of each kind ---------------------------------------------------------------------------------------
 
@@ -232,7 +232,7 @@ class _Builder:
 
         return self.request.teacher or load_protocol("soft").teacher_for(self.dataset.image_size)
 
-    def _evaluate(self, made: dict, method: str, ipc: int, seed: int, protocol, student: str) -> None:
+    def _evaluate(self, made: dict, method: str, ipc: int, seed: int, name: str, protocol, student: str) -> None:
         identity: dict[str, Any] = {
             "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
             "ipc": ipc,
@@ -257,7 +257,7 @@ class _Builder:
         spec = {
             **made["spec"],
             "identity": identity,
-            "protocol": protocol.name,
+            "protocol": name,
             "protocol_sets": self.protocol_sets,
             "teacher": teacher_name,
             "gate": made["gate"],

@@ -9,6 +9,9 @@ from benchmark.errors import UsageError
 from benchmark.plugins import registry
 
 
+DEFAULT_PROTOCOLS = ("hard",)
+
+
 @dataclass(frozen=True)
 class Request:
     """A block of cells: the product of its lists, for one dataset and one set of parameter values.

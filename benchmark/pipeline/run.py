@@ -22,15 +22,12 @@ from benchmark.store.store import disk_errors
 
 def execute(requests: Sequence[Request], *, results: Path, device: str, executor: str, workers: int | None) -> int:
     """Run the requests, rewrite ``leaderboard.csv``, print the table; the exit code (0, or 1 if a job failed)."""
-    from benchmark.executors.local import default_jobs
     from benchmark.leaderboard import table, write_csv
     from benchmark.records import read_records, record_id
 
     began = time.monotonic()
     engine = registry().get("executor", executor, where="--executor").load()
-    count = workers or default_jobs(device)
-    if count < 1:
-        raise UsageError(f"{count} workers cannot work", where="--jobs", allowed="1 or more")
+    count = worker_count(workers, device)
     store = Store()
     check_writable(store.root)
     check_writable(results)
@@ -87,8 +84,6 @@ def distill_to(
     request: Request, out: Path, *, shard: tuple[int, int] | None, results: Path, device: str, executor: str, workers
 ) -> int:
     """Make the request's sets and copy them to ``out`` (``out/seed0`` … for several seeds)."""
-    from benchmark.executors.local import default_jobs
-
     engine = registry().get("executor", executor, where="--executor").load()
     store = Store()
     check_writable(store.root)
@@ -96,14 +91,15 @@ def distill_to(
         raise UsageError("distill takes one IPC", where="--ipc")
     if shard is None and out.exists() and any(out.iterdir()):
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
-    count = shard[1] if shard else workers or default_jobs(device)
+    jobs = worker_count(workers, device)
+    count = shard[1] if shard else jobs
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
     if shard:
         plan.jobs = [
             j for j in plan.jobs if j.kind in ("backbone", "teacher") or j.spec.get("part", [-1])[0] == shard[0]
         ]
-        failures = run_plan(plan, engine, workers or 1)
+        failures = run_plan(plan, engine, jobs)
         context = Context(store, results, device)
         whole = make_plan([request], store, results, device=device, parts=count, only_distill=True)
         waiting = [j for j in whole.jobs if j.kind == "part" and not is_done(j, context)]
@@ -111,7 +107,7 @@ def distill_to(
             print(f"shard {shard[0]}/{shard[1]} done; {len(waiting)} parts are still to be made by the other shards")
             return 1 if failures else 0
         plan = whole
-    failures = run_plan(plan, engine, workers or default_jobs(device))
+    failures = run_plan(plan, engine, jobs)
     if failures:
         return 1
     check_writable(out.parent)
@@ -121,6 +117,15 @@ def distill_to(
         print(f"distilled set {target}")
         print(f"contact sheet {target / 'contact_sheet.png'}")
     return 0
+
+
+def worker_count(given: int | None, device: str) -> int:
+    """``--jobs``, or the executor's default for the device."""
+    from benchmark.executors.local import default_jobs
+
+    if given is not None and given < 1:
+        raise UsageError(f"{given} workers cannot work", where="--jobs", allowed="1 or more")
+    return given or default_jobs(device)
 
 
 def copy_set(store: Store, job, target: Path) -> None:

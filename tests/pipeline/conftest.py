@@ -1,20 +1,22 @@
-"""The example plug-in, registered for these tests the way an installed one would be."""
+"""The ddbench command as a user runs it, with a store in which the teacher of digits is trained already."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "example_plugin"
-
 
 @pytest.fixture
-def ddbench(tmp_path):
+def ddbench(tmp_path, digits_teacher_store):
     """Runs the ddbench command in a process of its own, with a store and results folder of this test."""
 
     def run(*arguments, check=True, **environment):
+        store = Path(environment.get("DDBENCH_CACHE", tmp_path / "store")) / "artifacts" / "teacher"
+        if not store.parent.parent.exists():
+            shutil.copytree(digits_teacher_store.root / "artifacts" / "teacher", store)
         env = {
             **os.environ,
             "DDBENCH_CACHE": str(tmp_path / "store"),

@@ -1,6 +1,7 @@
 """Plug-ins that raise, or return what is no set of images: the record says so, everything else goes on."""
 
 import json
+import shutil
 from dataclasses import dataclass
 
 import pytest
@@ -38,7 +39,7 @@ def faulty(monkeypatch):
 
 
 @pytest.mark.parametrize("fault, text", [("raise", "boom"), ("shape", "uint8"), ("float", "uint8"), ("short", "shape")])
-def test_a_faulty_method_is_a_failed_row(faulty, fault, text, store, tmp_path):
+def test_a_faulty_method_is_a_failed_row(faulty, fault, text, store, tmp_path, digits_teacher_store):
     request = Request(
         dataset="digits",
         methods=("faulty", "random"),
@@ -46,6 +47,7 @@ def test_a_faulty_method_is_a_failed_row(faulty, fault, text, store, tmp_path):
         seeds=(0,),
         sets={"faulty.fault": fault, "protocol.steps": 2},
     )
+    shutil.copytree(digits_teacher_store.root, store.root)
     plan = make_plan([request], store, tmp_path / "results")
     run = Run.create(plan, Store(store.root))
     report = work(run, say=lambda text: None)

@@ -12,6 +12,11 @@ def records(folder: Path) -> dict:
     return {r["id"]: (r["identity"], r["outcome"], r["scores"]) for r in found}
 
 
+def made(tmp_path: Path) -> list[str]:
+    """The kinds of artifacts in the store (the teacher is put there by the fixture)."""
+    return sorted(p.name for p in (tmp_path / "store" / "artifacts").iterdir())
+
+
 @pytest.mark.slow
 def test_run_resume_and_executor_agree(ddbench, smoke, tmp_path):
     first = ddbench(*smoke, "--jobs", "1")
@@ -82,7 +87,7 @@ def test_bad_input_is_refused_before_any_work(ddbench, smoke, change, code, mess
     done = ddbench(*smoke, *change, check=False)
     assert done.returncode == code, done.stderr
     assert message in done.stderr and "Traceback" not in done.stderr
-    assert not (tmp_path / "results" / "records").exists() and not (tmp_path / "store" / "artifacts").exists()
+    assert not (tmp_path / "results" / "records").exists() and made(tmp_path) == ["teacher"]
 
 
 def test_an_unwritable_store_is_refused(ddbench, smoke, tmp_path):
@@ -93,4 +98,4 @@ def test_an_unwritable_store_is_refused(ddbench, smoke, tmp_path):
 
 def test_plan_says_what_is_cached_and_runs_nothing(ddbench, smoke, tmp_path):
     done = ddbench("plan", *smoke[1:])
-    assert "evaluate: 2 jobs, 0 cached, 2 to do" in done.stdout and not (tmp_path / "store" / "artifacts").exists()
+    assert "evaluate: 2 jobs, 0 cached, 2 to do" in done.stdout and made(tmp_path) == ["teacher"]
