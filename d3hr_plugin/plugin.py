@@ -1,6 +1,6 @@
 """Registration; imports no torch."""
 
-from benchmark.plugins import MethodInfo, hookimpl
+from benchmark.plugins import CommandInfo, MethodInfo, hookimpl
 
 METHODS = [
     MethodInfo(
@@ -17,3 +17,14 @@ METHODS = [
 @hookimpl
 def ddbench_methods():
     return METHODS
+
+
+@hookimpl
+def ddbench_commands():
+    return [
+        CommandInfo(
+            "d3hr-report",
+            "Draw D3HR's assumptions for a dataset and a backbone.",
+            "d3hr_plugin.command:d3hr_report",
+        )
+    ]
