@@ -1,0 +1,36 @@
+"""``report``: one self-contained HTML page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from benchmark.errors import MissingError
+
+
+@click.command(
+    epilog="\b\nExamples:\n  ddbench report\n  ddbench report --results results --out page.html --title Study"
+)
+@click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True,
+    help="Results folder.",
+)  # fmt: skip
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Default: RESULTS/report.html.")
+@click.option("--title", default="ddbench results", show_default=True)
+@click.option("--ignore-bad", is_flag=True, help="Leave bad records out, with a warning, instead of stopping.")
+def report(results: Path, out: Path | None, title: str, ignore_bad: bool) -> int:
+    """Everything on one page: boards, sortable results, plots, images, protocols, provenance. Needs no network."""
+    from benchmark.leaderboard.table import write_text
+    from benchmark.records import iter_records
+    from benchmark.report import build
+
+    faults: list = []
+    page = build(iter_records(results, faults if ignore_bad else None), results, title)
+    for fault in faults:
+        click.echo(f"warning: left out: {fault}", err=True)
+    if '"rows":[]' in page:
+        raise MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
+    path = write_text(page, out or results / "report.html")
+    click.echo(f"report {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    return 0

@@ -1,0 +1,225 @@
+import base64
+import re
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, DRIVER, headless
+from click.testing import CliRunner
+from PIL import Image
+from synthetic import make_record
+
+from benchmark import leaderboard, records
+from benchmark.cli.report import report as command
+from benchmark.errors import DataError, MissingError
+from benchmark.report import build
+
+METHODS = {"d3hr": 60, "random": 50, "kmeans": 56}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two datasets, two protocols, two students, three IPC values; a failure; pictures."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "sets").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 1200, 3), dtype=np.uint8)
+    for dataset in ("digits", "fashionmnist"):
+        for protocol in ("hard", "soft"):
+            for student in ("convnet3_bn", "resnet18"):
+                for ipc in (1, 10, 50):
+                    for method, base in METHODS.items():
+                        for seed in range(3):
+                            record = make_record(
+                                method, seed, dataset=dataset, protocol=protocol, student=student, ipc=ipc,
+                                top1=base + ipc / 5 + seed * (1 + len(method) % 3),
+                            )  # fmt: skip
+                            picture = f"sets/{dataset}-{method}-{ipc}.png"
+                            Image.fromarray(noise).save(folder / picture)
+                            record["artifacts"]["contact_sheet"] = picture
+                            records.write_record(folder, record)
+    failed = make_record("sre2l<b>", dataset="digits", protocol="hard", status="failed", reason="NaN </script> loss")
+    records.write_record(folder, failed)
+    (folder / "grids" / "depth" / "plots").mkdir(parents=True)
+    (folder / "grids" / "depth" / "plots" / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    return build(records.iter_records(results), results)
+
+
+def test_page_is_the_same_every_time_and_loads_nothing(results, page):
+    assert build(records.iter_records(results), results) == page
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert "@import" not in page and "url(" not in page and "fetch(" not in page
+
+
+def test_csv_to_download_is_the_board(results, page):
+    encoded = re.search(r'href="data:text/csv;charset=utf-8;base64,([^"]+)"', page)[1]
+    assert base64.b64decode(encoded).decode() == leaderboard.csv_text(leaderboard.rows(records.iter_records(results)))
+
+
+def test_text_is_escaped(page):
+    assert "sre2l<b>" not in page.split('id="data"')[0]
+    assert page.count("</script>") == 2  # the data's and the code's own
+
+
+def test_sections(page):
+    for title in ("Boards", "All results", "Cost against accuracy", "Distilled images", "Grids", "Protocols",
+                  "Reported by papers", "Failed and skipped", "Provenance"):  # fmt: skip
+        assert f"<h2>{title}</h2>" in page, title
+    assert "Where they differ" in page and page.count("data:image/png") == 18
+
+
+def test_command(results, tmp_path):
+    run = CliRunner()
+    made = run.invoke(command, ["--results", str(results), "--out", str(tmp_path / "r.html"), "--title", "A & B"])
+    assert made.exit_code == 0 and "A &amp; B" in (tmp_path / "r.html").read_text()
+    with pytest.raises(MissingError):
+        run.invoke(command, ["--results", str(tmp_path)], catch_exceptions=False)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "bad.json").write_text("{}")
+    with pytest.raises(DataError):
+        run.invoke(command, ["--results", str(tmp_path)], catch_exceptions=False)
+
+
+def test_a_picture_outside_the_folder_is_not_read(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    record = make_record()
+    record["artifacts"]["contact_sheet"] = "../secret.png"
+    records.write_record(tmp_path / "results", record)
+    assert "data:image/png" not in build(records.iter_records(tmp_path / "results"), tmp_path / "results")
+
+
+def thousand_cells():
+    for dataset in ("digits", "fashionmnist"):
+        for m in range(50):
+            for ipc in (1, 2, 5, 10, 50):
+                for student in ("convnet3_bn", "resnet18"):
+                    for seed in range(3):
+                        record = make_record(
+                            "random" if m == 0 else f"m{m}", seed, dataset=dataset, ipc=ipc, student=student,
+                            protocol="hard", top1=20 + m + 0.1 * ipc + seed, distill_seconds=1.0 + m * ipc,
+                        )  # fmt: skip
+                        record["scores"]["curve"] = [[e, 20.0 + m * e / 300, 50.0] for e in range(10, 301, 10)]
+                        yield records.sealed(record)
+
+
+def test_thousand_cells_stay_small_and_interactive(tmp_path):
+    page = build(thousand_cells(), tmp_path)
+    assert '"rows":[]' not in page and len(page.encode()) < 10_000_000
+    if not (CHROMIUM and DRIVER):
+        return
+    (tmp_path / "page.html").write_text(page)
+    with headless() as browser:
+        browser.open(tmp_path / "page.html")
+        assert browser.run("return document.querySelectorAll('#rows tr').length") == 1000
+        slow = browser.run("""
+            const start = performance.now();
+            const select = document.getElementById('f-student');
+            select.value = 'resnet18';
+            select.dispatchEvent(new Event('change'));
+            return performance.now() - start;""")
+        assert slow < 3000
+        assert browser.run("return document.querySelectorAll('#rows tr').length") == 500
+
+
+needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no headless Chromium here")
+
+
+@pytest.fixture(scope="module")
+def browser(page, tmp_path_factory):
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("no headless Chromium here")
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    file.write_text(page)
+    with headless() as found:
+        found.size(1280)
+        found.open(file)
+        yield found
+
+
+def column(browser, name):
+    return browser.run(
+        """const all = [...document.querySelectorAll('#head button')];
+        const i = all.findIndex((b) => b.dataset.sort === arguments[0]);
+        return [...document.querySelectorAll('#rows tr')].map((tr) => tr.children[i].textContent);""",
+        name,
+    )
+
+
+@needs_browser
+def test_no_console_errors_and_no_requests(browser):
+    assert [e for e in browser.log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
+    asked = [
+        m.split('"url":"')[1].split('"')[0]
+        for m in (e["message"] for e in browser.log("performance"))
+        if "Network.requestWillBeSent" in m and '"url":"' in m
+    ]
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+
+
+@needs_browser
+def test_tables_sort_and_filter(browser):
+    def click(name):
+        browser.run("document.querySelector(`#head [data-sort=${arguments[0]}]`).click()", name)
+
+    def choose(name, value):
+        browser.run(
+            """const s = document.getElementById('f-' + arguments[0]); s.value = arguments[1];
+            s.dispatchEvent(new Event(s.tagName === 'INPUT' ? 'input' : 'change'));""",
+            name,
+            value,
+        )
+
+    scores = [float(x.split()[0]) for x in column(browser, "top1_last") if x[0].isdigit()]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 72
+    assert column(browser, "top1_last")[-1] == "failed"
+    click("top1_last")
+    scores = [float(x.split()[0]) for x in column(browser, "top1_last") if x[0].isdigit()]
+    assert scores == sorted(scores)
+    click("label")
+    assert column(browser, "label") == sorted(column(browser, "label"))
+    choose("dataset", "digits")
+    choose("protocol", "hard")
+    choose("ipc", "10")
+    assert set(column(browser, "dataset")) == {"digits"} and set(column(browser, "ipc")) == {"10"}
+    titles = browser.run("""return [...document.querySelectorAll('section[data-group] h3')]
+        .filter((h) => h.offsetParent).map((h) => h.textContent);""")
+    assert titles and not any("fashionmnist" in t for t in titles)
+    choose("q", "kmea")
+    assert set(column(browser, "label")) == {"kmeans"} and len(column(browser, "label")) == 2
+    browser.run("document.getElementById('reset').click()")
+    assert len(column(browser, "label")) == 73
+
+
+@needs_browser
+def test_plots_are_drawn_one_panel_a_dataset_and_protocol(browser):
+    count = "return document.querySelectorAll(arguments[0]).length"
+    assert browser.run(count, "#cost figure") == 4
+    assert browser.run(count, "#ipc figure") == 8
+    assert browser.run(count, "#heat table") == 12
+    assert browser.run(count, "#training polyline") > 0
+    script = "return [...document.querySelectorAll('svg')].map((s) => s.getBoundingClientRect().width)"
+    widths = browser.run(script)
+    assert min(widths) > 200
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_and_is_readable_in_both_schemes(browser, width):
+    browser.size(width)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    narrow = browser.run("""return [...document.querySelectorAll('td:first-child')].filter((t) => t.offsetParent)
+        .map((t) => t.getBoundingClientRect().width);""")
+    assert min(narrow) > 60  # names are not squeezed into a column of letters
+    colours = []
+    for dark in (False, True):
+        browser.dark(dark)
+        colours.append(browser.run("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color];"))
+    browser.dark(False)
+    browser.size(1280)
+    assert colours[0] != colours[1]
+    for back, ink in colours:
+        light = [sum(map(int, re.findall(r"\d+", c)[:3])) for c in (back, ink)]
+        assert abs(light[0] - light[1]) > 500
