@@ -1,0 +1,65 @@
+"""``results``: verify a folder of records, take over somebody's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group(
+    epilog="\b\nExamples:\n  ddbench results verify\n  ddbench results verify theirs/\n  ddbench results add theirs/"
+)
+def results() -> None:
+    """Verify records, or add somebody's records to a results folder and rebuild its board."""
+
+
+@results.command()
+@click.argument("folder", type=FOLDER, default="results")
+@click.option("--strict", is_flag=True, help="Doubts count as errors.")
+def verify(folder: Path, strict: bool) -> int:
+    """Check every record of FOLDER: schema, id, digest, duplicates, gates; and that leaderboard.csv is up to date.
+
+    Exit code 1 where something is wrong.
+    """
+    from benchmark.leaderboard import csv_text, rows
+    from benchmark.records import iter_records
+    from benchmark.records.submissions import results_folder, summary
+    from benchmark.records.submissions import verify as check
+
+    folder = results_folder(folder)
+    verdict = check(folder)
+    click.echo(f"{verdict.records} good records, {verdict.ok} of them with scores, in {folder / 'records'}")
+    if verdict.faults:
+        click.echo(f"{len(verdict.faults)} bad:\n{summary(verdict.faults)}", err=True)
+    if verdict.doubts:
+        click.echo(f"{len(verdict.doubts)} doubts:\n{summary(verdict.doubts)}", err=True)
+    stale = False
+    board = folder / "leaderboard.csv"
+    if board.is_file() and not verdict.faults:
+        stale = board.read_text() != csv_text(rows(iter_records(folder)))
+        click.echo(f"{board}: " + ("not what the records give; run ddbench leaderboard" if stale else "up to date"))
+    return 1 if verdict.faults or stale or (strict and verdict.doubts) else 0
+
+
+@results.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--results", "target", type=FOLDER, default="results", show_default=True, help="Folder to add to.")
+@click.option("--replace", is_flag=True, help="Where both have a record and the scores differ, take the new one.")
+def add(folder: Path, target: Path, replace: bool) -> int:
+    """Check the records of FOLDER and take over all of them or none; then rebuild leaderboard.csv."""
+    from benchmark.leaderboard import write_csv
+    from benchmark.records import iter_records
+    from benchmark.records.submissions import add as take
+    from benchmark.records.submissions import doubts, results_folder
+
+    folder = results_folder(folder)
+    added = take(folder, target, replace=replace)
+    board = write_csv(iter_records(target), target / "leaderboard.csv")
+    click.echo(f"{len(added.new)} new, {len(added.replaced)} replaced, {added.same} already there; {board} rebuilt")
+    open_questions = sum(bool(list(doubts(record))) for record in iter_records(folder))
+    if open_questions:
+        click.echo(f"{open_questions} of the records raise doubts: ddbench results verify {folder}", err=True)
+    return 0

@@ -1,0 +1,152 @@
+"""Somebody else's records: checked in full, then taken over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmark.errors import DataError, MissingError
+from benchmark.records.files import FOLDER, Fault, find_record, iter_records, record_path, write_record
+
+BESIDE = ("contact_sheet",)  # artifacts that travel with a record
+
+
+@dataclass
+class Verdict:
+    """What a results folder holds: ``faults`` make a record unusable, ``doubts`` a person should look at."""
+
+    records: int = 0
+    ok: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    doubts: list[Fault] = field(default_factory=list)
+
+
+def results_folder(path: Path) -> Path:
+    """The results folder that a user means: the folder itself, or the parent of its ``records``.
+
+    Raises:
+        MissingError: there are no records.
+    """
+    path = Path(path)
+    if path.name == FOLDER and not (path / FOLDER).is_dir():
+        path = path.parent
+    if not any((path / FOLDER).glob("*.json")):
+        raise MissingError(f"no records in {path / FOLDER}", allowed=f"a results folder: {FOLDER}/*.json inside")
+    return path
+
+
+def verify(results: Path) -> Verdict:
+    """Check every record: schema, id, digest, duplicates, file name; and raise doubts about gates and provenance."""
+    verdict = Verdict()
+    sets: dict[str, tuple[str, str]] = {}
+    for record in iter_records(results, verdict.faults):
+        verdict.records += 1
+        verdict.ok += record["outcome"]["status"] == "ok"
+        path = record_path(results, record["identity"])
+        if not path.is_file():
+            verdict.doubts.append(Fault(path, "the file should have this name; another file holds the record"))
+        verdict.doubts += [Fault(path, text) for text in doubts(record)]
+        identity = record["identity"]
+        if identity["set"]:
+            owner = (identity["method"]["name"], identity["dataset"]["digest"])
+            if sets.setdefault(identity["set"], owner) != owner:
+                verdict.doubts.append(Fault(path, f"its set is also said to be of {sets[identity['set']][0]}"))
+    return verdict
+
+
+def doubts(record: dict) -> Iterable[str]:
+    """What schema and digests cannot show: gates that were not passed, numbers that cannot belong together."""
+    if record["outcome"]["status"] != "ok":
+        return
+    gates, scores = record["gates"], record["scores"]
+    teacher, found = gates.get("teacher") or {}, gates.get("set") or {}
+    if teacher.get("status") != "ok":
+        yield f"the teacher's gate is {teacher.get('status', 'not recorded')}"
+    if not found:
+        yield "the gate of the distilled set is not recorded"
+    elif found.get("status") == "ok" and not (found.get("recognised") or 0) > (found.get("chance") or 0):
+        yield f"the set's gate says ok at {found.get('recognised')} % recognised, chance {found.get('chance')} %"
+    if scores["top1_best"] < scores["top1_last"] - 1e-6:
+        yield f"top1_best {scores['top1_best']} is below top1_last {scores['top1_last']}"
+    curve = scores.get("curve") or []
+    if curve and abs(curve[-1][1] - scores["top1_last"]) > 1e-6:
+        yield f"the curve ends at {curve[-1][1]}, top1_last is {scores['top1_last']}"
+    if curve and abs(max(point[1] for point in curve) - scores["top1_best"]) > 1e-6:
+        yield f"the curve's best is {max(point[1] for point in curve)}, top1_best is {scores['top1_best']}"
+    for name in ("ddbench", "commit"):
+        if not record["provenance"].get(name):
+            yield f"provenance.{name} is missing"
+
+
+@dataclass
+class Added:
+    """What `add` did."""
+
+    new: list[Path] = field(default_factory=list)
+    same: int = 0
+    replaced: list[Path] = field(default_factory=list)
+
+
+def add(source: Path, target: Path, *, replace: bool = False) -> Added:
+    """Take over all records of ``source`` (and their contact sheets), or none.
+
+    A record that is there already must have equal scores, unless ``replace``.
+
+    Raises:
+        DataError: a bad record, or one that contradicts an existing record.
+    """
+    verdict = verify(source)
+    if verdict.faults:
+        raise DataError(
+            f"{len(verdict.faults)} of {len(verdict.faults) + verdict.records} records are bad; nothing was added",
+            where=str(verdict.faults[0].path),
+            allowed=verdict.faults[0].reason,
+            hint=f"ddbench results verify {source}",
+        )
+    added, conflicts, incoming = Added(), [], []
+    for record in iter_records(source):
+        old = find_record(target, record["identity"])
+        if old is None:
+            added.new.append(record_path(target, record["identity"]))
+        elif old["digest"] == record["digest"] or old["outcome"] | {"scores": old["scores"]} == record["outcome"] | {
+            "scores": record["scores"]
+        }:
+            added.same += 1
+            continue
+        else:
+            conflicts.append(record_path(target, record["identity"]))
+            added.replaced.append(conflicts[-1])
+        incoming.append(record)
+    if conflicts and not replace:
+        raise DataError(
+            f"{len(conflicts)} records contradict records with the same identity; nothing was added",
+            where=str(conflicts[0]),
+            allowed="equal scores: the same identity gives the same result on the same kind of hardware",
+            hint="look at both; --replace takes the new ones",
+        )
+    for record in incoming:
+        _copy_beside(record, source, target)
+        write_record(target, record)
+    return added
+
+
+def _copy_beside(record: dict, source: Path, target: Path) -> None:
+    import shutil
+
+    for name in BESIDE:
+        relative = record["artifacts"].get(name)
+        if not relative:
+            continue
+        path = (source / relative).resolve()
+        inside = path.is_relative_to(source.resolve()) and path.is_file()
+        goal = target / relative
+        if inside and goal.resolve().is_relative_to(target.resolve()) and not goal.exists():
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, goal)
+
+
+def summary(faults: Sequence[Fault], most: int = 20) -> str:
+    """The first faults, a line each."""
+    lines = [f"  {fault.path.name}: {fault.reason}" for fault in faults[:most]]
+    return "\n".join(lines + ([f"  … and {len(faults) - most} more"] if len(faults) > most else []))

@@ -1,0 +1,102 @@
+import json
+
+import pytest
+from click.testing import CliRunner
+from synthetic import make_record
+
+from benchmark.cli.results import results as command
+from benchmark.errors import DataError, MissingError
+from benchmark.records import read_records, write_record
+from benchmark.records.submissions import add, verify
+
+
+def good(seed=0, **options):
+    return make_record(seed=seed, curve=False, **options)
+
+
+@pytest.fixture
+def theirs(tmp_path):
+    for seed in range(3):
+        write_record(tmp_path / "theirs", good(seed))
+    return tmp_path / "theirs"
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(command, [str(a) for a in arguments], catch_exceptions=False, standalone_mode=False)
+
+
+def test_good_records_are_taken_over_with_their_pictures(theirs, tmp_path):
+    record = good(3)
+    record["artifacts"]["contact_sheet"] = "sets/a.png"
+    (theirs / "sets").mkdir()
+    (theirs / "sets" / "a.png").write_bytes(b"picture")
+    write_record(theirs, record)
+    ours = tmp_path / "ours"
+    assert invoke("add", theirs, "--results", ours).return_value == 0
+    assert len(read_records(ours)) == 4 and (ours / "sets" / "a.png").read_bytes() == b"picture"
+    assert (ours / "leaderboard.csv").is_file()
+    again = add(theirs, ours)
+    assert (len(again.new), again.same) == (0, 4)
+    assert invoke("verify", ours).return_value == 0
+
+
+def test_one_bad_record_and_nothing_is_added(theirs, tmp_path):
+    path = next((theirs / "records").glob("*.json"))
+    path.write_text(path.read_text().replace('"top1_last": 80.0', '"top1_last": 99.0'))
+    with pytest.raises(DataError, match="1 of 3 records are bad"):
+        add(theirs, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+    result = invoke("verify", theirs)
+    assert result.return_value == 1 and "edited" in result.stderr
+
+
+def test_contradictions_need_a_decision(theirs, tmp_path):
+    ours = tmp_path / "ours"
+    write_record(ours, good(1, top1=50.0))
+    with pytest.raises(DataError, match="contradict"):
+        add(theirs, ours)
+    assert len(read_records(ours)) == 1
+    done = add(theirs, ours, replace=True)
+    assert len(done.replaced) == 1 and {r["scores"]["top1_last"] for r in read_records(ours)} == {80.0}
+
+
+@pytest.mark.parametrize("change,message", [
+    (lambda r: r["gates"].pop("set"), "not recorded"),
+    (lambda r: r["gates"]["teacher"].update(status="low"), "gate is low"),
+    (lambda r: r["gates"]["set"].update(recognised=5.0), "5.0 % recognised"),
+    (lambda r: r["scores"].update(top1_best=10.0), "below top1_last"),
+    (lambda r: r["scores"].update(curve=[[1, 60.0, 80.0]]), "curve ends at 60.0"),
+    (lambda r: r["provenance"].pop("commit"), "provenance.commit"),
+])  # fmt: skip
+def test_doubts(tmp_path, change, message):
+    record = good()
+    change(record)
+    write_record(tmp_path, record)
+    verdict = verify(tmp_path)
+    assert not verdict.faults and any(message in d.reason for d in verdict.doubts)
+    assert invoke("verify", tmp_path).return_value == 0 and invoke("verify", tmp_path, "--strict").return_value == 1
+
+
+def test_a_board_that_is_out_of_date_is_noticed(theirs):
+    (theirs / "leaderboard.csv").write_text("old")
+    result = invoke("verify", theirs / "records")  # either folder is understood
+    assert result.return_value == 1 and "not what the records give" in result.stdout
+
+
+def test_pictures_outside_the_folder_are_left(theirs, tmp_path):
+    (tmp_path / "secret.png").write_bytes(b"x")
+    record = good(9)
+    record["artifacts"]["contact_sheet"] = "../secret.png"
+    write_record(theirs, record)
+    add(theirs, tmp_path / "deep" / "ours")
+    assert not (tmp_path / "deep" / "secret.png").exists()
+
+
+def test_no_records(tmp_path):
+    with pytest.raises(MissingError):
+        invoke("verify", tmp_path)
+
+
+def test_good_records_raise_no_doubt(theirs):
+    assert verify(theirs).doubts == []
+    assert json.loads(next((theirs / "records").glob("*.json")).read_text())["schema"] == 1
