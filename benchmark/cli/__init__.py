@@ -95,6 +95,8 @@ def cli() -> None:
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console command; turns errors into messages and exit codes."""
+    # Waiting threads sleep instead of spinning: on a shared or oversubscribed machine spinning costs a factor of ten.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # must precede torch
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS; must precede CUDA
     try:
         code = cli.main(arguments, prog_name="ddbench", standalone_mode=False)

@@ -8,7 +8,6 @@ from typing import Any
 from benchmark.errors import UsageError
 from benchmark.plugins import registry
 
-
 DEFAULT_PROTOCOLS = ("hard",)
 
 
