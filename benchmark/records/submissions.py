@@ -74,9 +74,10 @@ def doubts(record: dict) -> Iterable[str]:
         yield f"the curve ends at {curve[-1][1]}, top1_last is {scores['top1_last']}"
     if curve and abs(max(point[1] for point in curve) - scores["top1_best"]) > 1e-6:
         yield f"the curve's best is {max(point[1] for point in curve)}, top1_best is {scores['top1_best']}"
-    for name in ("ddbench", "commit"):
-        if not record["provenance"].get(name):
-            yield f"provenance.{name} is missing"
+    if not record["provenance"].get("ddbench"):
+        yield "provenance does not say which version of ddbench made it"
+    if str(record["provenance"].get("commit", "")).endswith("-dirty"):
+        yield f"made with changes that are in no commit ({record['provenance']['commit']})"
 
 
 @dataclass

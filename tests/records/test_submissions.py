@@ -66,7 +66,8 @@ def test_contradictions_need_a_decision(theirs, tmp_path):
     (lambda r: r["gates"]["set"].update(recognised=5.0), "5.0 % recognised"),
     (lambda r: r["scores"].update(top1_best=10.0), "below top1_last"),
     (lambda r: r["scores"].update(curve=[[1, 60.0, 80.0]]), "curve ends at 60.0"),
-    (lambda r: r["provenance"].pop("commit"), "provenance.commit"),
+    (lambda r: r["provenance"].pop("ddbench"), "which version"),
+    (lambda r: r["provenance"].update(commit="abc-dirty"), "in no commit"),
 ])  # fmt: skip
 def test_doubts(tmp_path, change, message):
     record = good()

@@ -1,0 +1,36 @@
+"""``export``: a distilled set as a Hugging Face imagefolder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench distill --method d3hr --dataset digits --ipc 10 --seeds 1 --out my-set
+  ddbench export my-set --out hub/d3hr-digits-ipc10 --license cc-by-4.0
+  ddbench evaluate hub/d3hr-digits-ipc10
+"""
+)
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; new or empty.")
+@click.option("--name", default="", help="Title of the dataset card.")
+@click.option("--license", "licence", default="", help="Identifier for the card, e.g. cc-by-4.0. Default: other.")
+@click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True,
+    help="Results folder whose scores of this set go into the card, if there is one.",
+)  # fmt: skip
+def export(folder: Path, out: Path, name: str, licence: str, results: Path) -> int:
+    """Copy a distilled set with a dataset card, checksums, its licence and how it was made; `evaluate` reads it."""
+    from benchmark.leaderboard import rows
+    from benchmark.records import iter_records
+    from benchmark.report.card import CHECKSUMS
+    from benchmark.report.card import export as write
+
+    faults: list = []
+    write(folder, out, name=name, licence=licence, rows=rows(iter_records(results, faults)))
+    click.echo(f"exported to {out}: {sum(1 for _ in out.glob('*/*.png'))} images, README.md, {CHECKSUMS}")
+    return 0
