@@ -19,6 +19,9 @@ def ddim_move(x: torch.Tensor, eps: torch.Tensor, power: float, target: float) -
     return (x - (1 - power) ** 0.5 * eps) * (target / power) ** 0.5 + (1 - target) ** 0.5 * eps
 
 
+SOLVERS = ("ddim", "ab2")
+
+
 @torch.no_grad()
 def invert(
     backbone: Backbone,
@@ -28,21 +31,34 @@ def invert(
     steps: int,
     depths: Sequence[int],
     guidance: float,
+    solver: str = "ddim",
+    stride: int = 1,
     label: str = "",
 ) -> dict[int, torch.Tensor]:
     """Latents ``[n, c, h, w]`` (scaled, clean) at each of ``depths``; stops at the deepest.
 
-    A step from level s to the next level t asks the model for the noise at t, as the authors do. ``classes`` holds
-    backbone classes ``[n]``; ``label`` names the class in errors. Depth 0 is the input.
+    Args:
+        classes: backbone classes ``[n]``.
+        solver: ``ddim`` steps from level s to the next level t with the noise that the model sees at t, as the authors
+            do; ``ab2`` takes the noise at s and extrapolates it from the step before (Adams and Bashforth's second
+            order, in the coordinates in which DDIM is Euler's method), so that it needs fewer steps.
+        stride: levels a step; every depth must be a multiple of it.
+        label: names the class in errors. Depth 0 is the input.
 
     Raises:
-        UsageError: a depth beyond the schedule, or guidance on an unconditional backbone.
+        UsageError: a depth beyond the schedule or off the stride, or guidance on an unconditional backbone.
         JobError: not-a-number values; the backbone names the layer that made them first, and the class.
     """
     check_guidance(backbone, guidance, "invert_guidance")
     ascending, power = levels(backbone.scheduler, steps), alphas(backbone.scheduler)
     for depth in depths:
         check_depth(depth, steps)
+        if depth % stride:
+            raise UsageError(
+                f"depth {depth} is not a multiple of invert_stride = {stride}",
+                where=f"--set invert_stride={stride}",
+                allowed="a stride that divides depth and keep_depths",
+            )
     x = latents.to(backbone.device, torch.float32)
     classes = classes.to(backbone.device)
     if not torch.isfinite(x).all():
@@ -52,9 +68,16 @@ def invert(
             hint="repeat with --precision fp32; check the class's images",
         )
     kept = {0: x} if 0 in depths else {}
-    for depth in range(1, max(depths, default=0) + 1):
-        low, high = ascending[depth - 1], ascending[depth]
-        x = ddim_move(x, backbone.eps(x, high, classes, guidance), power[low], power[high])
+    noise_to_signal = [(1 / a - 1) ** 0.5 for a in power]
+    previous, width_before = None, 0.0
+    for depth in range(stride, max(depths, default=0) + 1, stride):
+        low, high = ascending[depth - stride], ascending[depth]
+        eps = backbone.eps(x, high if solver == "ddim" else low, classes, guidance)
+        slope, width = eps, noise_to_signal[high] - noise_to_signal[low]
+        if solver == "ab2" and previous is not None:
+            slope = eps + (eps - previous) * (width / (2 * width_before))
+        x = ddim_move(x, slope, power[low], power[high])
+        previous, width_before = eps, width
         if depth in depths:
             kept[depth] = x
     return kept

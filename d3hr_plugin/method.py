@@ -20,7 +20,7 @@ from benchmark.store import Stage
 from d3hr_plugin import scores
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw
-from d3hr_plugin.inversion import add_noise, invert
+from d3hr_plugin.inversion import SOLVERS, add_noise, invert
 from d3hr_plugin.schedule import alphas, check_depth, levels, matched_start
 from d3hr_plugin.statistics import Moments, load_moments, save_moments
 
@@ -45,6 +45,10 @@ class Params:
         (), "further depths whose statistics are kept from the same pass; never changes a result", "authors keep 24-38"
     )
     invert_guidance: float = param(4.0, "classifier-free guidance while inverting; 1 is none", "authors' code", low=0)
+    invert_solver: str = param(
+        "ddim", "how a step of the inversion is taken; ab2 is of second order", "authors' code", choices=SOLVERS
+    )
+    invert_stride: int = param(1, "levels a step of the inversion; 3 with ab2 takes a third of the time", "own", low=1)
     sample_posterior: bool = param(
         True, "draw each image's latent from the VAE's posterior; false takes its mean", "authors' code"
     )
@@ -134,7 +138,7 @@ class D3HR(Method):
             depth=depth,
             domain=p.domain,
             steps=p.steps,
-            guidance=p.invert_guidance if p.domain == "ddim" else 1.0,
+            inversion=[p.invert_guidance, p.invert_solver, p.invert_stride] if p.domain == "ddim" else [],
             sample_posterior=p.sample_posterior,
         )
 
@@ -179,6 +183,8 @@ class D3HR(Method):
             "steps": p.steps,
             "domain": p.domain,
             "guidance": p.invert_guidance,
+            "solver": p.invert_solver,
+            "stride": p.invert_stride,
             "latent_shape": list(task.backbone.latent_shape),
             "dataset": task.dataset.digest,
             "backbone": task.backbone_key,
@@ -206,6 +212,8 @@ class D3HR(Method):
                             steps=p.steps,
                             depths=depths,
                             guidance=p.invert_guidance,
+                            solver=p.invert_solver,
+                            stride=p.invert_stride,
                             label=f"class {name!r}",
                         )
                     else:

@@ -137,3 +137,5 @@ def test_reconstruction_improves_with_steps_and_the_exact_pair_beats_the_release
 def test_depth_beyond_the_schedule(backbone):
     with pytest.raises(UsageError, match="depth = 20 is beyond the schedule of 20 steps"):
         invert(backbone, X, Y, steps=20, depths=[20], guidance=1.0)
+    with pytest.raises(UsageError, match="depth 10 is not a multiple of invert_stride = 3"):
+        invert(backbone, X, Y, steps=20, depths=[10], guidance=1.0, stride=3)

@@ -8,7 +8,23 @@ from tiny_backbone import tiny_backbone
 
 from benchmark.errors import JobError, UsageError
 from benchmark.plugins import registry
+from d3hr_plugin.groups import SAMPLERS, Draw
 from d3hr_plugin.inversion import invert
+from d3hr_plugin.method import STATISTICS_VERSION
+from d3hr_plugin.plugin import METHODS
+
+FROZEN = {
+    "version": (1, 1),
+    "mean": [-0.7869, -0.5824, -0.7656],
+    "variance": [0.0432, 0.0118, 0.0593],
+    "search": [0.2213, -1.0736],
+    "search-by-draws": [-0.0576, -0.0213],
+    "gaussian": [-0.018, 0.102],
+    "moments": [-0.3483, -1.1607],
+    "matched": [1.056, 0.6714],
+    "latin": [0.6912, 0.2742],
+    "sobol": [0.0895, 0.0226],
+}
 
 
 def images(task, method):
@@ -145,3 +161,17 @@ def test_nan_names_layer_and_class(make_task):
     make_task.latents[0][2, 1, 1, 1] = float("inf")
     with pytest.raises(JobError, match="VAE"):
         images(*make_task(store="other"))
+
+
+def test_frozen_outputs(make_task):
+    """If this fails, results changed: raise STATISTICS_VERSION or the method's version, then freeze the new numbers."""
+    task, method = make_task()
+    moments = method.statistics(task, 0)
+    groups = {name: SAMPLERS[name](Draw(4, moments.std.float(), ("frozen",), 50)).latents for name in SAMPLERS}
+    found = {
+        "version": (STATISTICS_VERSION, METHODS[0].version),
+        "mean": moments.mean[:3].tolist(),
+        "variance": moments.variance[:3].tolist(),
+        **{name: [float(x[1, 2]), float(x[3, 5])] for name, x in groups.items()},
+    }
+    assert found == {k: v if k == "version" else pytest.approx(v, abs=2e-4) for k, v in FROZEN.items()}
