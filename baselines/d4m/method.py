@@ -71,9 +71,9 @@ class D4M(Method):
         """The stage of a class's prototypes."""
         extra = {}
         if self.params.model:
-            from benchmark.backbones import external_key
+            from benchmark.backbones.folder import digest
 
-            extra["model"] = external_key(str(generators.pipeline_folder(self.params.model)))
+            extra["model"] = digest(generators.pipeline_folder(self.params.model))
         return task.stage(
             "d4m.prototypes", 1, seeded=True, cls=class_index, ipc=task.ipc, expand=self.params.expand, **extra
         )

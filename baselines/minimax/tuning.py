@@ -93,7 +93,7 @@ class Tuning:
         self.optimizer.step()
         for key, value in self.adapter.values().items():
             self.average[key].lerp_(value, 1 - s.ema)
-        return float(diffusion)
+        return float(diffusion.detach())
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on, for a checkpoint."""

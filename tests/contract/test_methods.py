@@ -1,0 +1,91 @@
+"""What every registered method must keep, built in or not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from benchmark.plugins import registry
+from benchmark.store import Store
+from tests.method_bench import CLASSES, Bench
+
+torch.set_num_threads(1)
+METHODS = registry().names("method")
+PICKY = {"herding", "kmeans"}  # choose real images; every seed may choose the same ones
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("methods"))
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_all_the_promised_methods_are_registered():
+    promised = {"d3hr", "sre2l", "cda", "d4m", "minimax", "rded"}
+    floors = {"random", "kmeans", "herding", "dit", "recon", "noise"}
+    assert promised | floors <= set(METHODS) and not registry().broken
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("ipc", [1, 10])
+def test_right_images_in_right_numbers(bench, name, ipc):
+    _, _, units = bench.task(name, ipc)
+    cells = [cell for unit in units for cell in unit.cells]
+    assert sorted(cells) == [(c, i) for c in range(CLASSES) for i in range(ipc)]
+    made = bench.images(name, ipc, store=f"{name}-{ipc}")
+    assert all(image.dtype == torch.uint8 and image.shape == (1, 8, 8) for image in made.values())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_order_of_units_and_repetition_change_nothing(bench, name):
+    first = bench.images(name, 10, store=f"{name}-10")
+    assert equal(first, bench.images(name, 10, store=f"{name}-10"))  # from what the store kept
+    assert equal(first, bench.images(name, 10, store=f"{name}-backwards", turn=-1))  # made anew, last unit first
+
+
+@pytest.mark.parametrize("name", [m for m in METHODS if m not in PICKY])
+def test_seeds_differ(bench, name):
+    first, second = (bench.images(name, 2, seed=seed, store=f"{name}-seeds") for seed in (0, 1))
+    assert not equal(first, second)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing catches it."""
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_killed_distillation_resumes_to_the_same_images(bench, name, monkeypatch):
+    whole = bench.images(name, 2, store=f"{name}-whole")
+    forward, calls = torch.nn.Conv2d.forward, [0]
+
+    def dying(self, x):
+        calls[0] += 1
+        if calls[0] in limits:
+            raise Killed
+        return forward(self, x)
+
+    limits: set[int] = set()
+    monkeypatch.setattr(torch.nn.Conv2d, "forward", dying)
+    bench.images(name, 2, store=f"{name}-counted")
+    limits = {calls[0] // 4, calls[0] // 2}  # the second one counts from where the first one ended
+    calls[0], kills = 0, 0
+    while True:
+        try:
+            resumed = bench.images(name, 2, store=f"{name}-killed")
+            break
+        except Killed:
+            kills += 1
+    assert equal(whole, resumed)
+    assert kills or not limits - {0}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_declared_stages_are_those_that_are_built(bench, name):
+    method, task, units = bench.task(name, 2, store=f"{name}-stages")
+    declared = method.stages(task)
+    for unit in units:
+        method.distill(task, unit)
+    assert all(Store(bench.root / f"{name}-stages").has(stage) for stage in declared)

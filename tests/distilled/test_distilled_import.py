@@ -1,0 +1,126 @@
+"""Sets in the layouts that authors publish, and what must be refused."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from benchmark.datasets.base import ArraySplit, Dataset
+from benchmark.distilled_import import read_released
+from benchmark.errors import DataError, MissingError
+
+FOLDERS = ("n01", "n02", "n03")
+
+
+def make_dataset(classes=("cat", "dog", "green frog"), folders=FOLDERS, channels=3, backbone_classes=None):
+    shape = (3, 8, 8, 3) if channels == 3 else (3, 8, 8)
+    split = ArraySplit(np.zeros(shape, np.uint8), np.arange(3))
+    return Dataset("pets", classes, folders, 8, channels, split, split, "x", (0.5,), (0.5,), backbone_classes)
+
+
+def write(root, names, size=8, suffix="png"):
+    """Files ``names(label, index)``; the grey value tells label and index."""
+    for label in range(3):
+        for index in range(12):
+            file = root / names(label, index)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (size, size), (label * 80 + index,) * 3).save(file.with_suffix("." + suffix))
+
+
+def values(images):
+    return images[:, 0, 0, 0].tolist()
+
+
+IN_ORDER = [label * 80 + index for label in range(3) for index in range(12)]
+LAYOUTS = {
+    "wnids": lambda c, i: f"{FOLDERS[c]}/{i}.png",
+    "class names": lambda c, i: f"{['cat', 'dog', 'green frog'][c]}/{i}.png",
+    "slugs": lambda c, i: f"{['cat', 'dog', 'green_frog'][c]}/{i}.png",
+    "index (D4M)": lambda c, i: f"{c}/{c}-image{i}.png",
+    "five digits (RDED)": lambda c, i: f"{c:05d}/class{c:05d}_id{i:05d}.png",
+    "new000 (SRe2L)": lambda c, i: f"new{c:03d}/class{c:03d}_id{i:03d}.png",
+    "flat": lambda c, i: f"class{c:03d}_id{i:03d}.png",
+    "inside the archive's own folder": lambda c, i: f"release/train/{FOLDERS[c]}/{i}.png",
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(tmp_path, layout):
+    write(tmp_path, LAYOUTS[layout])
+    images, labels = read_released(tmp_path, make_dataset())
+    assert images.shape == (36, 3, 8, 8) and images.dtype == torch.uint8
+    assert labels.tolist() == [c for c in range(3) for _ in range(12)]
+    assert values(images) == IN_ORDER  # id10 after id9, not after id1
+
+
+def test_ten_classes_by_number_are_not_sorted_as_text(tmp_path):
+    names = tuple(f"k{c}" for c in range(11))
+    split = ArraySplit(np.zeros((11, 8, 8), np.uint8), np.arange(11))
+    dataset = Dataset("eleven", names, names, 8, 1, split, split, "x", (0.5,), (0.5,))
+    for c in range(11):
+        (tmp_path / str(c)).mkdir()
+        Image.new("L", (8, 8), c).save(tmp_path / str(c) / "a.png")
+    images, labels = read_released(tmp_path, dataset)
+    assert values(images) == labels.tolist() == list(range(11))
+
+
+def test_a_subset_told_by_imagenet_indices(tmp_path):
+    """Classes 0, 1, 2 of the dataset are 207, 155, 9 of ImageNet-1K: the folders' numbers say so."""
+    numbers = (207, 155, 9)
+    write(tmp_path, lambda c, i: f"{numbers[c]}/{i}.png")
+    images, _ = read_released(tmp_path, make_dataset(backbone_classes=numbers))
+    assert values(images) == IN_ORDER
+
+
+def test_other_sizes_and_modes_become_the_datasets(tmp_path):
+    write(tmp_path, LAYOUTS["wnids"], size=20, suffix="jpg")
+    images, _ = read_released(tmp_path, make_dataset(channels=1))
+    assert images.shape == (36, 1, 8, 8)
+    assert np.abs(np.array(values(images)) - IN_ORDER).max() <= 2
+
+
+def refused(tmp_path, dataset=None):
+    with pytest.raises(DataError) as error:
+        read_released(tmp_path, dataset or make_dataset())
+    return str(error.value)
+
+
+def test_a_class_without_a_folder(tmp_path):
+    write(tmp_path, LAYOUTS["wnids"])
+    for file in (tmp_path / "n02").iterdir():
+        file.unlink()
+    assert "'n02'" in refused(tmp_path)
+
+
+def test_numbers_that_are_not_the_datasets(tmp_path):
+    write(tmp_path, lambda c, i: f"{c + 1}/{i}.png")  # counted from one
+    assert "1, 2, 3" in refused(tmp_path)
+
+
+def test_other_classes(tmp_path):
+    write(tmp_path, lambda c, i: f"{['cat', 'dog', 'horse'][c]}/{i}.png")
+    assert "'horse'" in refused(tmp_path)
+
+
+def test_unequal_counts(tmp_path):
+    write(tmp_path, LAYOUTS["wnids"])
+    (tmp_path / "n03" / "4.png").unlink()
+    assert "'green frog' 11" in refused(tmp_path)
+
+
+def test_file_names_that_disagree_with_their_folder(tmp_path):
+    write(tmp_path, lambda c, i: f"new{c:03d}/class{(c + 1) % 3:03d}_id{i:03d}.png")
+    assert "class 1 lie in the folder 'new000'" in refused(tmp_path)
+
+
+def test_a_truncated_image_is_named(tmp_path):
+    write(tmp_path, LAYOUTS["wnids"], size=64)
+    file = tmp_path / "n02" / "7.png"
+    file.write_bytes(file.read_bytes()[:60])
+    assert str(file) in refused(tmp_path)
+
+
+def test_nothing_there(tmp_path):
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(MissingError):
+            read_released(path, make_dataset())

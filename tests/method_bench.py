@@ -1,0 +1,123 @@
+"""A tiny data set, a tiny backbone folder and a tiny teacher on which every registered method can run in a moment."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
+from sklearn.datasets import load_digits
+
+from benchmark.backbones import load_backbone
+from benchmark.backbones.dit import make_scheduler
+from benchmark.compute import Precision
+from benchmark.datasets.base import ArraySplit, Dataset, Split
+from benchmark.methods import Task, make_params
+from benchmark.plugins import registry
+from benchmark.store import Store
+from benchmark.students import build_student
+from benchmark.teachers import Teacher
+
+CLASSES = 4
+EACH = 14
+
+# Settings that make a method quick; a method that is not named runs with its defaults.
+QUICK = {
+    "sre2l": {"iterations": 3},
+    "cda": {"iterations": 3},
+    "minimax": {"steps": 5, "phase": 2, "memory": 3, "sampling_steps": 3},
+    "d4m": {"steps": 4},
+    "dit": {"steps": 3},
+    "d3hr": {"steps": 4, "depth": 2, "m": 20, "invert_batch": 4, "decode_batch": 4, "start_step": 2},
+    "rded": {"pool": 12, "crops": 2},
+}
+
+
+class Untouchable(Split):
+    """A test split: whatever a method asks of it is an error."""
+
+    def __init__(self) -> None:
+        super().__init__(1, 8)
+
+    def __getattribute__(self, name: str):
+        if name in ("labels", "pil", "images", "by_class", "array", "__len__"):
+            raise AssertionError(f"a method looked at the test split ({name})")
+        return super().__getattribute__(name)
+
+    def __len__(self) -> int:
+        raise AssertionError("a method looked at the test split (len)")
+
+
+def make_dataset() -> Dataset:
+    """Four classes of handwritten digits, 14 images each."""
+    bunch = load_digits()
+    rows = np.concatenate([np.flatnonzero(bunch.target == c)[:EACH] for c in range(CLASSES)])
+    images = np.rint(bunch.images[rows] * (255 / 16)).astype(np.uint8)
+    names = tuple("0123"[:CLASSES])
+    train = ArraySplit(images, bunch.target[rows])
+    return Dataset("four-digits", names, names, 8, 1, train, Untouchable(), "four-digits", (0.3,), (0.37,))
+
+
+def write_backbone(path) -> None:
+    """A random DiTPipeline of 2x4x4 latents, with weights in the layers that start at zero."""
+    torch.manual_seed(0)
+    vae = AutoencoderKL(
+        in_channels=1,
+        out_channels=1,
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        block_out_channels=(4, 8),
+        norm_num_groups=2,
+        latent_channels=2,
+        sample_size=8,
+        scaling_factor=0.5,
+    )
+    dit = DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=4,
+        in_channels=2,
+        out_channels=4,
+        num_layers=2,
+        sample_size=4,
+        num_embeds_ada_norm=CLASSES,
+    )
+    for parameter in dit.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    DiTPipeline(dit, vae, make_scheduler()).save_pretrained(path)
+
+
+def make_teacher(dataset: Dataset) -> Teacher:
+    """An untrained ConvNet with BatchNorm."""
+    model = build_student("convnet3_bn", CLASSES, dataset.channels, dataset.image_size, 0)
+    known = {"name": "tiny", "key": "tiny-teacher", "accuracy": 50.0}
+    return Teacher(model, mean=dataset.mean, std=dataset.std, size=dataset.image_size, **known)
+
+
+class Bench:
+    """Makes tasks on stores below ``root``; everything else is shared."""
+
+    def __init__(self, root) -> None:
+        self.root, self.dataset = root, make_dataset()
+        write_backbone(root / "backbone")
+        self.backbone = load_backbone(root / "backbone", self.dataset, "cpu", Precision(), "tiny-backbone")
+        self.teacher = make_teacher(self.dataset)
+
+    def task(self, name: str, ipc: int, seed: int = 0, store: str = "store", **params):
+        """(method, task, units) as the pipeline makes them."""
+        cls = registry().get("method", name).load()
+        method = cls(make_params(cls, name, self.dataset.name, {**QUICK.get(name, {}), **params}))
+        reason = method.supports(self.dataset, ipc)
+        assert not reason, reason
+        task = Task(name, self.dataset, ipc, seed, Store(self.root / store))
+        if "backbone" in method.requires:
+            task.load_backbone, task.backbone_key = (lambda: self.backbone), self.backbone.key
+        if "teacher" in method.requires:
+            task.load_teacher, task.teacher_key = (lambda: self.teacher), self.teacher.key
+        return method, task, method.units(task)
+
+    def images(self, name: str, ipc: int, seed: int = 0, store: str = "store", turn: int = 1, **params) -> dict:
+        """All images by (class, index), the units made in order (``turn`` 1) or backwards (-1)."""
+        method, task, units = self.task(name, ipc, seed, store, **params)
+        found = {}
+        for unit in units[::turn]:
+            found.update(zip(unit.cells, method.distill(task, unit), strict=True))
+        return found
