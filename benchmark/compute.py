@@ -62,11 +62,13 @@ def prepare(job: str, precision: Precision = Precision()) -> None:  # noqa: B008
 
 
 def resolve_device(name: str = "auto") -> str:
-    """``auto`` is ``cuda`` where there is one, else ``cpu``."""
+    """``auto`` is ``cuda`` where there is one (under torchrun the rank's own), else ``cpu``."""
     import torch
 
+    if name == "auto" and torch.cuda.is_available():
+        return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:

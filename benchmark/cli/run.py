@@ -39,6 +39,8 @@ def _running(function):
     options = [
         click.option("--results", default="results", show_default=True, help="Folder of records and leaderboard.csv."),
         click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`."),
+        click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto."),
+        click.option("--time-limit", type=float, default=None, help="Seconds a job may take before it has failed."),
         click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4)."),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), function)
@@ -227,8 +229,12 @@ def evaluate(**options: Any) -> int:
 @click.option("--device", default=None)
 def worker(folder: Path, device: str | None) -> int:
     """Work on the jobs of a run until none is left."""
+    import signal
+
     from benchmark.pipeline.engine import Run, work
 
+    # SIGTERM unwinds like Ctrl-C, so that temporary files go and nothing is half-written.
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     return 1 if work(Run(folder), device, say=lambda text: print(text, flush=True)).failed else 0
 
 
@@ -240,6 +246,8 @@ def _where(options: dict[str, Any]) -> dict[str, Any]:
         "device": resolve_device(options["device"]),
         "executor": options["executor"],
         "workers": options["jobs"],
+        "address": options["address"],
+        "time_limit": options["time_limit"],
     }
 
 

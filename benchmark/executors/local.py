@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from benchmark.errors import JobError
-from benchmark.pipeline.engine import Run, work
+from benchmark.pipeline.engine import TIMED_OUT, Run, work
+
+DEATHS = 3  # a job whose worker was killed that often (out of memory, most likely) has failed
+GRACE_SECONDS = 20.0  # how long a worker that was told to stop may take to do so
 
 
 def default_jobs(device: str) -> int:
-    """One worker a GPU; on the CPU one a core, four at most (each needs about 0.6 GB)."""
+    """One worker a GPU; on the CPU one a core, four at most (each needs about 0.6 GB). Under torchrun: one a rank."""
+    if "LOCAL_RANK" in os.environ:
+        return 1
     if device.startswith("cuda"):
         import torch
 
@@ -22,29 +29,25 @@ def default_jobs(device: str) -> int:
     return max(1, min(4, len(os.sched_getaffinity(0))))
 
 
-def execute(run: Run, jobs: int) -> None:
+def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
     """Run the plan with ``jobs`` workers; returns when nothing is left to do.
 
+    A worker that is killed is replaced; the job that it was doing is tried once more, then has failed.
+
     Raises:
-        JobError: a worker died (killed, out of memory); what is done is kept, the same command goes on from there.
+        JobError: a worker could not start.
         KeyboardInterrupt: the workers were told to stop and did.
     """
-    plan = run.plan
-    if jobs <= 1:
+    if jobs <= 1 and not run.plan.time_limit:
         work(run)
         return
-    command = [worker_command(), "worker", str(run.folder)]
-    workers = []
-    for index in range(jobs):
-        device = f"cuda:{index}" if plan.device == "cuda" else plan.device
-        workers.append(subprocess.Popen([*command, "--device", device]))
+    device = run.plan.device
+    devices = [f"cuda:{index}" if device == "cuda" else device for index in range(jobs)]
+    workers = [_start(run, d) for d in devices]
     try:
-        _wait(workers)
+        _watch(run, workers, devices)
     except BaseException:
-        for worker in workers:
-            worker.terminate()
-        for worker in workers:
-            worker.wait()
+        _stop(workers)
         raise
 
 
@@ -57,16 +60,43 @@ def worker_command() -> str:
     return found
 
 
-def _wait(workers: list[subprocess.Popen]) -> None:
-    while any(w.poll() is None for w in workers):
-        for worker in workers:
-            if worker.poll() not in (None, 0, 1):
-                how = f"signal {-worker.returncode}" if worker.returncode < 0 else f"exit code {worker.returncode}"
-                raise JobError(
-                    f"a worker died ({how})",
-                    hint="the same command goes on from there; if memory ran out, use fewer --jobs",
-                )
+def _start(run: Run, device: str) -> subprocess.Popen:
+    return subprocess.Popen([worker_command(), "worker", str(run.folder), "--device", device])
+
+
+def _watch(run: Run, workers: list[subprocess.Popen], devices: list[str]) -> None:
+    """Wait for every worker; replace those that died."""
+    while True:
+        running = False
+        for slot, worker in enumerate(workers):
+            code = worker.poll()
+            if code is None:
+                running = True
+            elif code < 0 or code == TIMED_OUT:
+                if code < 0:
+                    text = f"worker killed by {signal.Signals(-code).name}"
+                    run.note_death(worker.pid, f"{text} {DEATHS} times (out of memory? fewer --jobs)", DEATHS)
+                    print(f"{text}; another one takes over", file=sys.stderr, flush=True)
+                workers[slot] = _start(run, devices[slot])
+                running = True
+            elif code not in (0, 1):
+                raise JobError(f"a worker ended with exit code {code}", hint="the same command goes on from there")
+        if not running:
+            return
         time.sleep(0.1)
-    for worker in workers:
-        if worker.returncode not in (0, 1):
-            raise JobError(f"a worker died (exit code {worker.returncode})", hint="the same command goes on from there")
+
+
+def _stop(workers: list[subprocess.Popen]) -> None:
+    """Ask every worker to stop and wait until what it was writing is whole; at a second Ctrl-C stop at once."""
+    try:
+        for worker in workers:
+            worker.terminate()
+        end = time.monotonic() + GRACE_SECONDS
+        for worker in workers:
+            worker.wait(max(0.1, end - time.monotonic()))
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        pass
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()

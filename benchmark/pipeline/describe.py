@@ -24,6 +24,7 @@ def print_plan(
     device: str,
     executor: str,
     workers: int | None,
+    **unused: object,
 ) -> int:
     """Print the plan; nothing is made."""
     from benchmark.executors.local import default_jobs

@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from benchmark.store import Store
 from benchmark.store.store import disk_errors
 
 POLL_SECONDS = 0.3  # how often a worker with nothing to claim looks again
+TIMED_OUT = 75  # exit code of a worker that ended itself because a job ran past its time limit
 
 
 @dataclass
@@ -61,6 +63,43 @@ class Run:
         temporary = self.folder / "failed" / f".{name}.{os.getpid()}"
         temporary.write_text(json.dumps({"key": job.key, "label": job.label, "reason": reason}))
         os.replace(temporary, self.folder / "failed" / f"{name}.json")
+
+    @contextlib.contextmanager
+    def running(self, job: Job, limit: float | None, context: Context) -> Iterator[None]:
+        """Note which job this process is doing; past ``limit`` seconds the job has failed and the process ends."""
+        file = self.folder / "running" / str(os.getpid())
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(json.dumps({"key": job.key, "label": job.label, "since": time.time()}))
+
+        def out_of_time() -> None:  # a hang may sit in compiled code: only ending the process ends it for sure
+            reason = f"still running after {limit:.0f} s (--time-limit)"
+            _fail(self, job, context, reason, Report())
+            os._exit(TIMED_OUT)
+
+        timer = threading.Timer(limit, out_of_time) if limit else None
+        if timer is not None:
+            timer.daemon = True
+            timer.start()
+        try:
+            yield
+        finally:
+            if timer is not None:
+                timer.cancel()
+            file.unlink(missing_ok=True)
+
+    def note_death(self, pid: int, reason: str, most: int) -> None:
+        """A worker was killed: its job counts a death, and has failed when that were ``most``."""
+        file = self.folder / "running" / str(pid)
+        if not file.is_file():
+            return
+        key = json.loads(file.read_text())["key"]
+        file.unlink()
+        with open(self.folder / "deaths", "a") as deaths:
+            deaths.write(key + "\n")
+        if (self.folder / "deaths").read_text().split().count(key) >= most:
+            job = next(j for j in self.plan.jobs if j.key == key)
+            plan = self.plan
+            _fail(self, job, Context(Store(plan.store), Path(plan.results)), reason, Report())
 
     def failures(self) -> dict[str, str]:
         """Reason by job key."""
@@ -129,7 +168,8 @@ def work(run: Run, device: str | None = None, *, say=print) -> Report:
                 if not is_done(job, context):
                     try:
                         began = time.monotonic()
-                        run_job(job, context)
+                        with run.running(job, plan.time_limit, context):
+                            run_job(job, context)
                         report.done += 1
                         say(f"done  {job.label}  ({time.monotonic() - began:.1f} s)")
                     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises fails its job only

@@ -49,6 +49,7 @@ class Plan:
     jobs: list[Job] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
     requests: list[dict[str, Any]] = field(default_factory=list)
+    time_limit: float | None = None  # seconds a job may take
 
     def write(self, path: Path) -> None:
         """Write as JSON; a worker reads it back with :meth:`read`."""

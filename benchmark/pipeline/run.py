@@ -20,7 +20,9 @@ from benchmark.store import Store
 from benchmark.store.store import disk_errors
 
 
-def execute(requests: Sequence[Request], *, results: Path, device: str, executor: str, workers: int | None) -> int:
+def execute(
+    requests: Sequence[Request], *, results: Path, device: str, executor: str, workers: int | None, **more
+) -> int:
     """Run the requests, rewrite ``leaderboard.csv``, print the table; the exit code (0, or 1 if a job failed)."""
     from benchmark.leaderboard import table, write_csv
     from benchmark.records import read_records, record_id
@@ -36,7 +38,7 @@ def execute(requests: Sequence[Request], *, results: Path, device: str, executor
     for cell in plan.skipped:
         write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
         print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
-    failures = run_plan(plan, engine, count)
+    failures = run_plan(plan, engine, count, **more)
     faults: list = []
     records = read_records(results, faults)
     for fault in faults:
@@ -57,8 +59,9 @@ def execute(requests: Sequence[Request], *, results: Path, device: str, executor
     return 1 if failures else 0
 
 
-def run_plan(plan: Plan, engine, workers: int) -> dict[str, str]:
+def run_plan(plan: Plan, engine, workers: int, *, address: str = "", time_limit: float | None = None) -> dict[str, str]:
     """Run what is not done yet and return the failures; says what is reused."""
+    plan.time_limit = time_limit
     store = Store(plan.store)
     context = Context(store, Path(plan.results), plan.device)
     missing = [j for j in plan.jobs if not is_done(j, context)]
@@ -73,7 +76,11 @@ def run_plan(plan: Plan, engine, workers: int) -> dict[str, str]:
         return {}
     run = Run.create(plan, store)
     small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2
-    engine(run, 1 if small else workers)
+    try:
+        engine(run, 1 if small else workers, {"address": address})
+    except KeyboardInterrupt:
+        print(f"stopped; repeat the command to go on, or: ddbench worker {run.folder}", file=sys.stderr)
+        raise
     failures = run.failures()
     if not failures:
         shutil.rmtree(run.folder, ignore_errors=True)
@@ -81,7 +88,15 @@ def run_plan(plan: Plan, engine, workers: int) -> dict[str, str]:
 
 
 def distill_to(
-    request: Request, out: Path, *, shard: tuple[int, int] | None, results: Path, device: str, executor: str, workers
+    request: Request,
+    out: Path,
+    *,
+    shard: tuple[int, int] | None,
+    results: Path,
+    device: str,
+    executor: str,
+    workers,
+    **more,
 ) -> int:
     """Make the request's sets and copy them to ``out`` (``out/seed0`` … for several seeds)."""
     engine = registry().get("executor", executor, where="--executor").load()
@@ -99,7 +114,7 @@ def distill_to(
         plan.jobs = [
             j for j in plan.jobs if j.kind in ("backbone", "teacher") or j.spec.get("part", [-1])[0] == shard[0]
         ]
-        failures = run_plan(plan, engine, jobs)
+        failures = run_plan(plan, engine, jobs, **more)
         context = Context(store, results, device)
         whole = make_plan([request], store, results, device=device, parts=count, only_distill=True)
         waiting = [j for j in whole.jobs if j.kind == "part" and not is_done(j, context)]
@@ -107,7 +122,7 @@ def distill_to(
             print(f"shard {shard[0]}/{shard[1]} done; {len(waiting)} parts are still to be made by the other shards")
             return 1 if failures else 0
         plan = whole
-    failures = run_plan(plan, engine, jobs)
+    failures = run_plan(plan, engine, jobs, **more)
     if failures:
         return 1
     check_writable(out.parent)

@@ -13,6 +13,7 @@ import errno
 import fcntl
 import json
 import os
+import platform
 import shutil
 import sys
 import time
@@ -121,7 +122,8 @@ class Store:
             if found is not None:
                 return found
             target = self.path(stage)
-            temporary = self.root / "tmp" / f"{stage.key[:16]}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            temporary = self.root / "tmp" / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            self._sweep()
             temporary.mkdir(parents=True)
             began = time.time()
             try:
@@ -135,6 +137,13 @@ class Store:
             shutil.rmtree(self._work(stage), ignore_errors=True)
         self._verified.add(stage.key)
         return target
+
+    def _sweep(self) -> None:
+        """Remove what killed processes of this machine left in ``tmp``."""
+        for left in (self.root / "tmp").glob(f"{platform.node()}-*"):
+            pid = left.name.rsplit("-", 2)[1]
+            if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+                shutil.rmtree(left, ignore_errors=True)
 
     def workdir(self, stage: Stage) -> Path:
         """A folder for the stage's checkpoints; survives a kill, is removed when the artifact is published."""

@@ -1,0 +1,56 @@
+"""Ray Core: the same worker loop as a task on every slot of a cluster whose nodes share the store's file system.
+
+A task holds no job: it claims jobs by the store's locks, so Ray's retries repeat nothing that is done.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmark.errors import JobError, MissingError
+from benchmark.pipeline.engine import Run, work
+
+RETRIES = 5  # how often Ray starts a task again whose process died
+KEPT = ("DDBENCH_CACHE", "DDBENCH_DATA", "DDBENCH_THREADS", "DDBENCH_PROGRESS", "OMP_WAIT_POLICY")
+
+
+def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
+    """Run the plan as ``jobs`` Ray tasks, spread over the nodes; ``options["address"]`` joins an existing cluster.
+
+    Raises:
+        MissingError: Ray is not installed.
+        JobError: the cluster is lost; what is done is kept.
+    """
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingError("the executor 'ray' needs Ray", hint="pip install 'ddbench[ray]'") from error
+    environment = {name: os.environ[name] for name in KEPT if name in os.environ}
+    address = options.get("address") or os.environ.get("RAY_ADDRESS")
+    started = not ray.is_initialized()
+    if started:
+        settings = {"address": address} if address else {"num_cpus": max(jobs, 1), "include_dashboard": False}
+        ray.init(runtime_env={"env_vars": environment}, log_to_driver=True, logging_level="ERROR", **settings)
+    gpu = run.plan.device.startswith("cuda")
+    remote = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_retries=RETRIES, scheduling_strategy="SPREAD")(_loop)
+    try:
+        pending = [remote.remote(str(run.folder), environment) for _ in range(jobs)]
+        while pending:
+            done, pending = ray.wait(pending, timeout=1.0)
+            ray.get(done)
+    except ray.exceptions.RayError as error:
+        raise JobError(f"Ray: {type(error).__name__}: {error}", hint="the same command goes on from there") from error
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _loop(folder: str, environment: dict[str, str]) -> float:
+    """One task: the worker loop until nothing is left; returns its seconds."""
+    os.environ.update(environment)
+    began = time.monotonic()
+    work(Run(Path(folder)), say=lambda text: print(text, flush=True))
+    return time.monotonic() - began

@@ -1,0 +1,130 @@
+"""Every engine gives the same records; killed workers and drivers lose nothing; each job is done once."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from executors_toy import outcomes, toy_plan, work_done
+
+from benchmark.executors import local
+from benchmark.pipeline.engine import Run, work
+from benchmark.plugins import registry
+from benchmark.store import Store
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory, digits_teacher_store):
+    """Outcomes of a run in this process with one worker."""
+    root = tmp_path_factory.mktemp("undisturbed")
+    work(Run.create(toy_plan(root, digits_teacher_store), Store(root / "store")), say=lambda text: None)
+    found = outcomes(root)
+    assert len(found) == 6 and all(outcome["status"] == "ok" for outcome, _ in found.values())
+    return found
+
+
+@pytest.mark.slow
+def test_local_workers(tmp_path, digits_teacher_store, undisturbed):
+    run = Run.create(toy_plan(tmp_path, digits_teacher_store), Store(tmp_path / "store"))
+    local.execute(run, 2, {})
+    assert outcomes(tmp_path) == undisturbed and not run.failures()
+    assert max(work_done(tmp_path).values()) == 1, "something was done twice"
+
+
+@pytest.mark.slow
+def test_two_drivers_share_the_work(tmp_path, digits_teacher_store, undisturbed):
+    runs = [Run.create(toy_plan(tmp_path, digits_teacher_store), Store(tmp_path / "store"))]
+    second = runs[0].folder.with_name("second")
+    import shutil
+
+    shutil.copytree(runs[0].folder, second)
+    workers = [local._start(run, "cpu") for run in (runs[0], Run(second))]
+    assert [w.wait() for w in workers] == [0, 0]
+    assert outcomes(tmp_path) == undisturbed and max(work_done(tmp_path).values()) == 1
+
+
+@pytest.mark.slow
+def test_killed_workers_are_replaced(tmp_path, digits_teacher_store, undisturbed):
+    run = Run.create(toy_plan(tmp_path, digits_teacher_store), Store(tmp_path / "store"))
+    stop = threading.Event()
+
+    def killer() -> None:
+        draw = random.Random(0)
+        for _ in range(2):
+            if stop.wait(3 + draw.random()):
+                return
+            pids = (
+                [int(p.name) for p in (run.folder / "running").glob("*")] if (run.folder / "running").exists() else []
+            )
+            for pid in pids[:1]:
+                os.kill(pid, signal.SIGKILL)
+
+    thread = threading.Thread(target=killer)
+    thread.start()
+    local.execute(run, 2, {})
+    stop.set()
+    thread.join()
+    assert outcomes(tmp_path) == undisturbed
+
+
+def test_a_job_past_its_time_limit_fails_alone(tmp_path, digits_teacher_store):
+    plan = toy_plan(tmp_path, digits_teacher_store, seeds=1, steps=10**7)
+    plan.time_limit = 6.0
+    run = Run.create(plan, Store(tmp_path / "store"))
+    local.execute(run, 1, {})
+    assert "--time-limit" in " ".join(run.failures().values())
+    [(outcome, _)] = outcomes(tmp_path).values()
+    assert outcome["status"] == "failed" and "6 s" in outcome["reason"]
+
+
+@pytest.mark.slow
+def test_ray_on_two_nodes_with_a_killed_worker(tmp_path, digits_teacher_store, undisturbed):
+    pytest.importorskip("ray", reason="the extra ddbench[ray] is not installed")
+    import ray
+    from ray.cluster_utils import Cluster
+
+    environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        ray.init(address=cluster.address, logging_level="ERROR", runtime_env={"env_vars": environment})
+        run = Run.create(toy_plan(tmp_path, digits_teacher_store), Store(tmp_path / "store"))
+
+        def kill_one() -> None:
+            for _ in range(600):
+                time.sleep(0.1)
+                pids = list((run.folder / "running").glob("*")) if (run.folder / "running").exists() else []
+                if pids:
+                    os.kill(int(pids[0].name), signal.SIGKILL)
+                    return
+
+        thread = threading.Thread(target=kill_one)
+        thread.start()
+        registry().get("executor", "ray").load()(run, 2, {"address": cluster.address})
+        thread.join()
+        assert outcomes(tmp_path) == undisturbed
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+@pytest.mark.slow
+def test_a_killed_driver_and_its_workers_resume(tmp_path, digits_teacher_store, undisturbed):
+    command = [str(Path(sys.executable).parent / "ddbench"), "run", "--method", "random", "--no-floor"]
+    command += ["--dataset", "digits", "--protocol", "smoke", "--set", "protocol.steps=3", "--seeds", "6"]
+    command += ["--results", str(tmp_path / "results"), "--jobs", "2"]
+    toy_plan(tmp_path, digits_teacher_store)
+    environment = {**os.environ, "DDBENCH_CACHE": str(tmp_path / "store")}
+    for seconds in (3, 5):
+        driver = subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+        time.sleep(seconds)
+        os.killpg(driver.pid, signal.SIGKILL)
+        driver.wait()
+    subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
+    assert outcomes(tmp_path) == undisturbed
+    assert max(work_done(tmp_path).values()) <= 3
