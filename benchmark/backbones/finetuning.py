@@ -20,6 +20,7 @@ from benchmark.backbones.backbone import Backbone, load_backbone, load_parts
 from benchmark.backbones.dit import Denoising, fix_label_dropout, label_tables, validation_error
 from benchmark.backbones.loop import Averaged, rate_at, train
 from benchmark.backbones.report import write_report
+from benchmark.backbones.settings import check_training_precision
 from benchmark.backbones.training import save_folder, split_moments
 from benchmark.compute import Precision
 from benchmark.datasets.base import Dataset
@@ -62,6 +63,7 @@ class FinetuneSettings:
             )
         if not 0 <= self.label_dropout < 1:
             raise UsageError(f"label dropout must be in [0, 1), not {self.label_dropout}", where="--label-dropout")
+        check_training_precision(self.policy())
 
     def policy(self) -> Precision:
         return Precision.named(self.precision)

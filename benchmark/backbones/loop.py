@@ -18,6 +18,7 @@ from benchmark.progress import Progress
 from benchmark.store import Stage, Store
 
 INTERVAL_SECONDS = 10.0  # aimed at between checkpoints: what a kill costs at most
+SAVE_SHARE = 0.05  # of the time may go into writing checkpoints: large models have longer intervals
 FIRST_INTERVAL = 20  # steps before the first checkpoint, while the speed is unknown
 
 
@@ -113,7 +114,7 @@ def train(
     file = store.workdir(stage) / f"{label.split()[-1]}.safetensors"
     done, seconds, curve, recent = _resume(file, state)
     marks = {max(1, round(total * (i + 1) / evaluations)) for i in range(evaluations)}
-    interval = FIRST_INTERVAL
+    interval, saving = FIRST_INTERVAL, 0.0
     with Progress(total, label, "step", initial=done) as bar:
         while done < total:
             count = min(interval, total - done)
@@ -136,8 +137,11 @@ def train(
             done += count
             lasted = time.monotonic() - began
             seconds += lasted
-            interval = max(1, min(4 * interval, round(count * INTERVAL_SECONDS / max(lasted, 1e-3))))
+            aim = max(INTERVAL_SECONDS, saving / SAVE_SHARE)
+            interval = max(1, min(4 * interval, round(count * aim / max(lasted, 1e-3))))
+            began = time.monotonic()
             _save(file, state, {"done": done, "seconds": seconds, "curve": curve, "recent": recent})
+            saving = time.monotonic() - began
     return curve
 
 

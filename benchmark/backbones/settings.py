@@ -139,5 +139,15 @@ def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
             raise UsageError(f"{key} must be at least 1, not {getattr(made, key)}")
     if not 0 <= made.label_dropout < 1:
         raise UsageError(f"label_dropout must be in [0, 1), not {made.label_dropout}")
-    made.policy  # noqa: B018 - raises on an unknown precision
+    check_training_precision(made.policy)
     return made
+
+
+def check_training_precision(policy: Precision) -> None:
+    """Refuse float16: its small gradients vanish without loss scaling, and every device that has it has bf16 or fp32.
+
+    Raises:
+        UsageError: float16.
+    """
+    if policy.autocast == "float16":
+        raise UsageError("backbones are not trained in fp16", where="--precision", allowed="fp32, tf32, bf16")

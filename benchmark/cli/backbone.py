@@ -77,7 +77,7 @@ def train(dataset: str, data_root: str | None, device: str, out: Path | None, pr
 @click.option("--accumulate", default=1, show_default=True, help="Parts a batch is computed in, to save memory.")
 @click.option("--lr", default=2e-4, show_default=True, help="Peak learning rate (light: try 1e-3).")
 @click.option("--label-dropout", default=0.1, show_default=True, help="Share of unconditional images; 0: no guidance.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16 (autocast).")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32 or bf16 (autocast).")
 @click.option("--seed", default=0, show_default=True, help="Seed of the run.")
 def finetune(dataset: str, data_root: str | None, device: str, out: Path | None, source: str, **values: Any):
     """Fine-tune a backbone's DiT on another dataset, and print the report card before and after."""

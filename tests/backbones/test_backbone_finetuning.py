@@ -100,3 +100,5 @@ def test_wrong_settings():
         FinetuneSettings(batch=10, accumulate=3)
     with pytest.raises(UsageError, match="at least 1"):
         FinetuneSettings(steps=0)
+    with pytest.raises(UsageError, match="not trained in fp16"):
+        FinetuneSettings(precision="fp16")
