@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
     import torch
+
+T = TypeVar("T")
 
 
 class Split:
@@ -39,6 +41,11 @@ class Split:
         order = np.argsort(self.labels, kind="stable")
         counts = np.bincount(self.labels)
         return np.split(order, np.cumsum(counts)[:-1])
+
+    def map(self, function: Callable[[Image.Image], T], indices: Sequence[int]) -> Iterator[T]:
+        """``function`` of each image as stored, in order; splits of files read and apply it in several threads."""
+        for index in indices:
+            yield function(self.pil(int(index)))
 
     def images(self, indices: Sequence[int], size: int | None = None, channels: int | None = None) -> torch.Tensor:
         """Images as uint8 ``[n, C, size, size]``: shorter side resized (antialiased bicubic), centre cropped."""

@@ -25,6 +25,9 @@ class SubsetSplit(Split):
     def pil(self, index: int) -> Image.Image:
         return self.parent.pil(int(self.indices[index]))
 
+    def map(self, function, indices):
+        return self.parent.map(function, self.indices[np.asarray(indices, dtype=np.int64)])
+
     def images(self, indices, size=None, channels=None):
         chosen = self.indices[np.asarray(indices, dtype=np.int64)]
         return self.parent.images(chosen, size or self.image_size, channels or self.channels)

@@ -210,3 +210,19 @@ def test_listing_is_cached_by_folder_times(tmp_path, monkeypatch):
     np.testing.assert_array_equal(again.mtimes, first.mtimes)
     noise(3).save(base / "train" / "bee" / "new.png")
     assert len(files.scan(base / "train", CLASSES)) == 10 and calls
+
+
+def test_map_keeps_order_and_raises(tmp_path, monkeypatch):
+    from benchmark.datasets import files, holdout
+
+    monkeypatch.setattr(files, "BATCH", 2)
+    base = tree(tmp_path / "pets", size=(90, 70), suffix=".jpg", train=5)
+    data = load(base)
+    chosen = [14, 3, 0, 7, 7]
+    got = list(data.train.map(lambda image: image.tobytes(), chosen))
+    assert got == [data.train.pil(i).tobytes() for i in chosen]
+    part = holdout(data, 0.4).test
+    assert list(part.map(lambda image: image.tobytes(), [2]))[0] == data.train.pil(int(part.indices[2])).tobytes()
+    truncate(base / "train" / "ant" / "3.jpg")
+    with pytest.raises(DataError, match="ant/3.jpg"):
+        list(data.train.map(lambda image: image.size, chosen))
