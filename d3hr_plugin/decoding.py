@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmark.errors import UsageError
 from d3hr_plugin.inversion import check_guidance, ddim_move
-from d3hr_plugin.schedule import alphas, levels, sampling_pairs
+from d3hr_plugin.schedule import alphas, check_start, levels, sampling_pairs
 
 if TYPE_CHECKING:
     from benchmark.backbones import Backbone
@@ -31,12 +30,7 @@ def denoise(
     Deterministic: each image depends on its own latent only. ``ending`` as in
     :func:`d3hr_plugin.schedule.sampling_pairs`; ``classes`` holds backbone classes ``[n]``.
     """
-    if not 0 <= start_step < steps:
-        raise UsageError(
-            f"start_step = {start_step} is beyond the schedule of {steps} steps",
-            where=f"--set start_step={start_step}",
-            allowed=f"0 to {steps - 1}",
-        )
+    check_start(start_step, steps)
     check_guidance(backbone, guidance, "decode_guidance")
     power = alphas(backbone.scheduler)
     pairs = sampling_pairs(levels(backbone.scheduler, steps), start_step, ending, len(power))

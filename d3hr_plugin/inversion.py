@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from benchmark.errors import JobError, UsageError
-from d3hr_plugin.schedule import alphas, check_depth, levels
+from d3hr_plugin.schedule import alphas, check_depth, check_stride, levels
 
 if TYPE_CHECKING:
     from benchmark.backbones import Backbone
@@ -53,12 +53,7 @@ def invert(
     ascending, power = levels(backbone.scheduler, steps), alphas(backbone.scheduler)
     for depth in depths:
         check_depth(depth, steps)
-        if depth % stride:
-            raise UsageError(
-                f"depth {depth} is not a multiple of invert_stride = {stride}",
-                where=f"--set invert_stride={stride}",
-                allowed="a stride that divides depth and keep_depths",
-            )
+        check_stride(depth, stride)
     x = latents.to(backbone.device, torch.float32)
     classes = classes.to(backbone.device)
     if not torch.isfinite(x).all():

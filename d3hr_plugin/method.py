@@ -19,9 +19,9 @@ from benchmark.progress import Progress
 from benchmark.store import Stage
 from d3hr_plugin import scores
 from d3hr_plugin.decoding import denoise
-from d3hr_plugin.groups import SAMPLERS, Draw
+from d3hr_plugin.groups import SAMPLERS, Draw, Group
 from d3hr_plugin.inversion import SOLVERS, add_noise, invert
-from d3hr_plugin.schedule import alphas, check_depth, levels, matched_start
+from d3hr_plugin.schedule import alphas, check_depth, check_start, check_stride, levels, matched_start
 from d3hr_plugin.statistics import Moments, load_moments, save_moments
 
 STATISTICS_VERSION = 1
@@ -93,6 +93,14 @@ class Params:
     decode_guidance: float = param(4.0, "classifier-free guidance while sampling; 1 is none", "authors' code", low=0)
     decode_batch: int = param(32, "images decoded together", "own", low=1)
 
+    def __post_init__(self) -> None:
+        check_depth(self.depth, self.steps)
+        for depth in self.keep_depths:
+            check_depth(depth, self.steps, "keep_depths")
+        for depth in (self.depth, *self.keep_depths):
+            check_stride(depth, self.invert_stride)
+        check_start(self.first_step, self.steps)
+
     @property
     def first_step(self) -> int:
         """The sampling step to start from."""
@@ -147,9 +155,6 @@ class D3HR(Method):
 
         The pass also publishes the statistics of ``keep_depths`` that are not there yet.
         """
-        check_depth(self.params.depth, self.params.steps)
-        for depth in self.params.keep_depths:
-            check_depth(depth, self.params.steps, "keep_depths")
         stage = self.statistics_stage(task, class_index, self.params.depth)
         path = task.store.open(stage) or self._pass(task, class_index, stage)
         return load_moments(path / "statistics.safetensors")[0]
@@ -192,11 +197,9 @@ class D3HR(Method):
 
     def _invert_class(self, task: Task, class_index: int, depths: list[int], stage: Stage) -> dict[int, Moments]:
         """One pass over the class's latents in canonical chunks; each finished chunk's moments survive a kill."""
-        p, backbone = self.params, task.backbone
-        name, target = task.dataset.classes[class_index], int(task.backbone.class_map[class_index])
+        p, name = self.params, task.dataset.classes[class_index]
         total = len(task.train.by_class[class_index])
         suffix = ".d" + "-".join(map(str, depths)) + ".safetensors"  # a resumed pass may keep other depths
-        power, ascending = alphas(backbone.scheduler), levels(backbone.scheduler, p.steps)
         parts: dict[int, list[Moments]] = {d: [] for d in depths}
         with Progress(total, f"d3hr inversion, class {name}", "image") as bar:
             batches = backbones.class_latents(task, class_index, p.sample_posterior, p.invert_batch)
@@ -204,24 +207,7 @@ class D3HR(Method):
 
                 def make(index: int, file: Path, latents: torch.Tensor = latents) -> None:
                     task.store.log_work(stage, "images", len(latents))
-                    if p.domain == "ddim":
-                        kept = invert(
-                            backbone,
-                            latents,
-                            torch.full((len(latents),), target),
-                            steps=p.steps,
-                            depths=depths,
-                            guidance=p.invert_guidance,
-                            solver=p.invert_solver,
-                            stride=p.invert_stride,
-                            label=f"class {name!r}",
-                        )
-                    else:
-                        first = index * p.invert_batch
-                        kept = {}
-                        for d in depths:
-                            noise = [generator("d3hr.ddpm", class_index, first + i) for i in range(len(latents))]
-                            kept[d] = add_noise(latents, noise, power[ascending[d]]) if d else latents
+                    kept = self._noised(task, class_index, latents, index * p.invert_batch, depths)
                     tensors = {}
                     for d in depths:
                         tensors |= Moments.of(kept[d].flatten(1)).tensors(f"{d}.")
@@ -236,7 +222,26 @@ class D3HR(Method):
             raise DataError(f"class {name!r} has no training images", where=task.dataset.name)
         return {d: Moments.merged(found) for d, found in parts.items()}
 
-    def group(self, task: Task, class_index: int, moments: Moments, n: int):
+    def _noised(self, task: Task, class_index: int, latents: torch.Tensor, first: int, depths: list[int]):
+        """Latents at each depth, ``{depth: [n, c, h, w]}``, of the class's images from position ``first`` on."""
+        p, backbone = self.params, task.backbone
+        if p.domain == "ddpm":
+            power, ascending = alphas(backbone.scheduler), levels(backbone.scheduler, p.steps)
+            noise = [[generator("d3hr.ddpm", class_index, first + i) for i in range(len(latents))] for _ in depths]
+            return {d: add_noise(latents, g, power[ascending[d]]) if d else latents for d, g in zip(depths, noise)}
+        return invert(
+            backbone,
+            latents,
+            torch.full((len(latents),), int(backbone.class_map[class_index])),
+            steps=p.steps,
+            depths=depths,
+            guidance=p.invert_guidance,
+            solver=p.invert_solver,
+            stride=p.invert_stride,
+            label=f"class {task.dataset.classes[class_index]!r}",
+        )
+
+    def group(self, task: Task, class_index: int, moments: Moments, n: int) -> Group:
         """The class's group of ``n`` whitened latents, for the task's seed."""
         p = self.params
         seed = (task.seed, task.method, task.dataset.digest, class_index)

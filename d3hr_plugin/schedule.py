@@ -41,6 +41,26 @@ def check_depth(depth: int, steps: int, name: str = "depth") -> None:
         )
 
 
+def check_start(start_step: int, steps: int) -> None:
+    """Refuse a sampling step that the schedule does not have."""
+    if not 0 <= start_step < steps:
+        raise UsageError(
+            f"start_step = {start_step} is beyond the schedule of {steps} steps",
+            where=f"--set start_step={start_step}",
+            allowed=f"0 to {steps - 1}",
+        )
+
+
+def check_stride(depth: int, stride: int) -> None:
+    """Refuse a stride of the inversion that steps over a depth."""
+    if depth % stride:
+        raise UsageError(
+            f"depth {depth} is not a multiple of invert_stride = {stride}",
+            where=f"--set invert_stride={stride}",
+            allowed="a stride that divides depth and keep_depths",
+        )
+
+
 def matched_start(depth: int, steps: int) -> int:
     """The ``start_step`` whose noise level is that of ``depth``."""
     return steps - 1 - depth

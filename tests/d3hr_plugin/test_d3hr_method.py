@@ -135,6 +135,7 @@ def test_ddpm_noise_has_the_level_of_the_depth(make_task):
         ({"keep_depths": [30]}, "keep_depths = 30 is beyond"),
         ({"start_step": 12}, "start_step = 12 is beyond"),
         ({"steps": 1}, "steps = 1 is out of range"),
+        ({"invert_stride": 4}, "depth 6 is not a multiple of invert_stride = 4"),
         ({"sampler": "serch"}, "did you mean 'search'"),
         ({"m": 0}, "m = 0 is out of range"),
         ({"lambda_scew": 1}, "did you mean 'lambda_skew'"),
@@ -142,7 +143,7 @@ def test_ddpm_noise_has_the_level_of_the_depth(make_task):
 )
 def test_bad_parameters(make_task, params, words):
     with pytest.raises(UsageError, match=words):
-        images(*make_task(**params))
+        make_task(**params)
 
 
 def test_guidance_needs_a_conditional_backbone(make_task):
