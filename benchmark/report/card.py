@@ -129,8 +129,8 @@ def card(manifest: dict[str, Any], *, name: str = "", licence: str = "", rows: S
         "## How well it does",
         _scores(manifest, rows),
         "## Reading it",
-        '```python\nfrom datasets import load_dataset\ndata = load_dataset("imagefolder", data_files="*/*.png", '
-        'split="train")  # from inside this folder\n```\n\n'
+        '```python\nfrom datasets import load_dataset\ndata = load_dataset("path/to/this/folder", '
+        'split="train")\n```\n\n'
         "`ddbench evaluate .` trains students on it; `sha256sum -c checksums.sha256` checks every file.",
         "Folder names sort in label order:",
         "| label | folder | class |\n|---:|:---|:---|\n" + labels,
