@@ -12,7 +12,7 @@ EXAMPLE = Path(__file__).parents[1] / "example_plugin"
 
 
 def install(target: Path, name: str, entry_points: str) -> None:
-    info = target / f"{name}-0.1.dist-info"
+    info = target / f"{name.replace('-', '_')}-0.1.dist-info"  # as pip names it
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1\n")
     (info / "entry_points.txt").write_text(entry_points)
