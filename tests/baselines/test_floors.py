@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from method_bench import CLASSES, EACH, Bench
 
 from baselines.features import class_features
 from baselines.herding import herd
@@ -10,7 +11,6 @@ from baselines.kmeans import nearest_distinct
 from baselines.random_real import draw
 from benchmark.errors import UsageError
 from benchmark.plugins import registry
-from tests.method_bench import CLASSES, EACH, Bench
 
 torch.set_num_threads(1)
 

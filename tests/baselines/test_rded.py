@@ -7,11 +7,11 @@ scores agree within 2.4e-7, stitched images within 1.2e-7 (factors 1, 2 and 3, a
 import numpy as np
 import pytest
 import torch
+from method_bench import Bench
 from torch import nn
 
 from baselines.rded import RDED, crop_losses, select, stitch
 from benchmark.teachers import Teacher
-from tests.method_bench import Bench
 
 torch.set_num_threads(1)
 

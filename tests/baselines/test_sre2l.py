@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from method_bench import Bench
 from torch import nn
 
 from baselines.crops import random_resized_crops, seeded
@@ -16,7 +17,6 @@ from baselines.sre2l import recover as module
 from baselines.sre2l.method import CDA, SRe2L
 from baselines.sre2l.recover import Settings, batchnorm_distances, constant_crop, curriculum_crop, loss, recover
 from benchmark.errors import UsageError
-from tests.method_bench import Bench
 
 torch.set_num_threads(1)
 PLAIN = Settings(iterations=3, lr=0.25, r_bn=0.01, first_bn=10.0, jitter=0, flip=True, smallest_crop=None)

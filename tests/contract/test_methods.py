@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from method_bench import CLASSES, Bench
 
 from benchmark.plugins import registry
 from benchmark.store import Store
-from tests.method_bench import CLASSES, Bench
 
 torch.set_num_threads(1)
 METHODS = registry().names("method")
