@@ -14,7 +14,7 @@ from torch import nn
 
 
 class ConvNet(nn.Module):
-    """See the module; pooling stops where a side has reached 1 px, so that 8 px images work at any depth."""
+    """See the module; no pooling to a single pixel before the last block, so that 8 px images work at any depth."""
 
     def __init__(self, num_classes: int, channels: int, image_size: int, *, depth: int, norm: str, width: int = 128):
         super().__init__()
@@ -25,7 +25,7 @@ class ConvNet(nn.Module):
             layers.append(nn.Conv2d(width if block else channels, width, 3, padding=3 if wide and not block else 1))
             layers.append(nn.BatchNorm2d(width) if norm == "batch" else nn.GroupNorm(width, width))
             layers.append(nn.ReLU(inplace=True))
-            if side > 1:
+            if side > 2 or (side == 2 and block == depth - 1):  # instance norm of a single pixel is a constant
                 layers.append(nn.AvgPool2d(2))
                 side //= 2
         self.features = nn.Sequential(*layers)

@@ -21,7 +21,10 @@ STUDENTS = [
     StudentInfo("resnet50", "ResNet-50; small-image stem up to 64 px", f"{LIBRARY}:resnet50", "resnet"),
     StudentInfo("resnet101", "ResNet-101; small-image stem up to 64 px", f"{LIBRARY}:resnet101", "resnet"),
     StudentInfo(
-        "resnetap10", "ResNet-10 with average pooling, instance norm (IDC, Minimax)", f"{LIBRARY}:resnetap10", "resnet"
+        "resnetap10",
+        "ResNet-10 with average pooling, instance norm (IDC, Minimax)",
+        "benchmark.students.resnet_ap:resnetap10",
+        "resnet",
     ),
     StudentInfo("mobilenetv2", "MobileNetV2", f"{LIBRARY}:mobilenetv2", "mobilenet"),
     StudentInfo("efficientnet_b0", "EfficientNet-B0", f"{LIBRARY}:efficientnet_b0", "efficientnet"),

@@ -34,7 +34,7 @@ def teacher_stage(dataset: Dataset, name: str, recipe: Recipe | None = None) -> 
 
 def is_external(name: str) -> bool:
     """Whether the teacher comes with weights: a file, or ``torchvision:``/``timm:`` pretrained."""
-    return name.startswith(("torchvision:", "timm:")) or "/" in name or name.endswith((".safetensors", ".pt", ".pth"))
+    return name.startswith(("torchvision:", "timm:")) or "@" in name or name.endswith((".safetensors", ".pt", ".pth"))
 
 
 def teacher_key(dataset: Dataset, name: str) -> str:
@@ -56,7 +56,8 @@ def get_teacher(
 
     Args:
         name: a student's name (trained here by the dataset's recipe), ``torchvision:NAME`` or ``timm:NAME``
-            (pretrained), a safetensors or ``weights_only`` file, or several joined by ``+``.
+            (pretrained), ``ARCHITECTURE@FILE`` or a safetensors file that names its own architecture, or several of
+            these joined by ``+``.
 
     Raises:
         UsageError: unknown name. MissingError: weights that are not there. DataError: a file that is not weights.

@@ -34,8 +34,8 @@ class Teacher:
     ) -> None:
         self.model = model.to(device).eval().requires_grad_(False)
         self.name, self.key, self.accuracy, self.size, self.device = name, key, accuracy, size, device
-        self.mean = torch.tensor(mean, device=device).view(1, -1, 1, 1)
-        self.std = torch.tensor(std, device=device).view(1, -1, 1, 1)
+        self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
+        self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
     def normalise(self, images: Tensor) -> Tensor:
         """uint8 to what the model takes, resized where the size differs."""

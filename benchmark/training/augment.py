@@ -95,7 +95,8 @@ def resized_crop(
         boxes: int64 ``[n, 4]`` top, left, height, width.
         rounding: ``float`` is torchvision on tensors with ``antialias=True``; ``uint8`` is torchvision on PIL images,
             which works in fixed point (22 bits) and rounds to whole levels after the horizontal and after the
-            vertical pass.
+            vertical pass (Pillow from 13 on takes the other order for tall crops that shrink: one level of
+            difference in some pixels; the published scripts ran with the older order).
     """
     boxes = boxes.to(images.device)
     flip = None if flip is None else flip.to(images.device)
@@ -188,7 +189,7 @@ class Augmenter:
         from benchmark.training import geometry
 
         self.size = size
-        self.mean, self.std = torch.tensor(mean).view(1, -1, 1, 1), torch.tensor(std).view(1, -1, 1, 1)
+        self.mean, self.std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (mean, std))
         steps = [dict(entry) for entry in recipe]
         ops = [s["op"] for s in steps]
         # resampling works on pixel values; what follows it on the normalised image

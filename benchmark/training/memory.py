@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -38,42 +38,63 @@ def recompute(model: nn.Module) -> nn.Module:
     """Make ``model`` keep no activations inside its blocks but compute them again when gradients need them.
 
     For networks with BatchNorm, where smaller micro-batches would be another computation: results stay equal, because
-    running statistics are left alone the second time. Blocks are the children, and the children of containers.
+    running statistics are left alone the second time. Blocks are the children (of containers too), and runs of four
+    layers in a flat container.
     """
-    for block in _blocks(model):
-        block.forward = _Recomputed(block)
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # what comes after a block must not change the input that it is repeated from
+    children = list(model.children())
+    if len(children) == 1 and not isinstance(model, nn.Sequential):
+        recompute(children[0])
+    else:
+        for child in [model] if isinstance(model, nn.Sequential) else children:
+            _wrap(child)
     return model
 
 
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    blocks = []
-    for child in model.children():
-        if isinstance(child, (nn.Sequential, nn.ModuleList)) and len(child) > 1:
-            blocks += list(child)
-        elif any(True for _ in child.children()) and len(list(model.children())) == 1:
-            blocks += _blocks(child)
-        else:
-            blocks.append(child)
-    return blocks
+def _wrap(module: nn.Module, run: int = 4) -> None:
+    children = list(module.children())
+    if not children:
+        return
+    if not isinstance(module, nn.Sequential):
+        module.forward = _Recomputed([module], module.forward)
+    elif any(True for child in children for _ in child.children()):
+        for child in children:
+            _wrap(child)
+    else:
+        runs = [children[i : i + run] for i in range(0, len(children), run)]
+        parts = [_Recomputed(part, _chain(part)) for part in runs]
+        module.forward = _chain(parts)
+
+
+def _chain(parts: Sequence[Callable[[Tensor], Tensor]]) -> Callable[[Tensor], Tensor]:
+    def forward(x: Tensor) -> Tensor:
+        for part in parts:
+            x = part(x)
+        return x
+
+    return forward
 
 
 class _Recomputed:
-    def __init__(self, block: nn.Module) -> None:
-        self.block, self.plain = block, block.forward
+    def __init__(self, modules: list[nn.Module], plain: Callable[[Tensor], Tensor]) -> None:
+        self.modules, self.plain = modules, plain
 
     def __call__(self, x: Tensor) -> Tensor:
-        if not (torch.is_grad_enabled() and self.block.training):
+        if not torch.is_grad_enabled():
             return self.plain(x)
-        if not x.requires_grad and not any(p.requires_grad for p in self.block.parameters()):
-            return self.plain(x)
-        contexts = lambda: (contextlib.nullcontext(), _statistics_kept(self.block))  # noqa: E731
+
+        def contexts():
+            return contextlib.nullcontext(), _statistics_kept(self.modules)
+
         return checkpoint(self.plain, x, use_reentrant=False, context_fn=contexts, preserve_rng_state=True)
 
 
 @contextlib.contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    norms = [m for m in block.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
-    kept = [(m, m.track_running_stats, m.running_mean, m.running_var, m.num_batches_tracked) for m in norms]
+def _statistics_kept(modules: list[nn.Module]) -> Iterator[None]:
+    norms = [m for part in modules for m in part.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+    kept = [(m, m.running_mean, m.running_var, m.num_batches_tracked) for m in norms]
     for m in norms:  # same shapes and the same kernel, thrown-away statistics
         if m.running_mean is not None:
             m.running_mean, m.running_var = m.running_mean.clone(), m.running_var.clone()
@@ -81,5 +102,5 @@ def _statistics_kept(block: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        for m, _, mean, var, count in kept:
+        for m, mean, var, count in kept:
             m.running_mean, m.running_var, m.num_batches_tracked = mean, var, count

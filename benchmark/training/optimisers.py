@@ -68,12 +68,16 @@ def loss_of(
     if protocol.loss == "ce":
         return hard()
     assert soft is not None
-    t = protocol.temperature
+    t, soft, logits = protocol.temperature, _full(soft).to(_full(logits).dtype), _full(logits)
     if protocol.loss == "kl":
-        target = F.softmax(soft.float() / t, dim=1)
-        loss = F.kl_div(F.log_softmax(logits.float() / t, dim=1), target, reduction="batchmean")
+        loss = F.kl_div(F.log_softmax(logits / t, dim=1), F.softmax(soft / t, dim=1), reduction="batchmean")
         return loss * t * t if protocol.temperature_squared else loss
-    return F.mse_loss(logits.float(), soft.float()) + protocol.ce_weight * hard()
+    return F.mse_loss(logits, soft) + protocol.ce_weight * hard()
+
+
+def _full(x: Tensor) -> Tensor:
+    """Half precision (autocast, stored labels) to float32; others as they are."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def set_bn_updates(model: nn.Module, times: int) -> None:

@@ -235,6 +235,8 @@ class _Run:
             self.order = torch.randperm(len(self.images), generator=generator(self.batch_seed, "order", epoch))
             self.order_of = epoch
         index = self.order[place * self.batch : (place + 1) * self.batch]
+        if len(index) == 1 < len(self.order):  # BatchNorm cannot normalise one image of 1 px; the epoch's first joins
+            index = torch.cat([index, self.order[:1]])
         random = generator(self.batch_seed, "batch", epoch * self.each + place)
         images = self.images[index.to(self.images.device)].to(self.device, non_blocking=True)
         x = self.augment(images, random)
@@ -299,7 +301,7 @@ class _Run:
                 torch._foreach_lerp_(self.average, list(self.model.parameters()), 1 - decay)
         if step % 100 == 99 and not bool(torch.isfinite(loss)):
             raise JobError(
-                f"the loss is {float(loss)} at step {step + 1}",
+                f"the loss is {float(loss.detach())} at step {step + 1}",
                 where=f"student {self.student}, seed {self.seed}, protocol {protocol.name}",
                 hint="a smaller learning rate (protocol field lr), or --precision fp32",
             )

@@ -1,0 +1,195 @@
+"""Teachers that come with weights: torchvision's and timm's pretrained ones, and files.
+
+Nothing is unpickled but tensors: safetensors, or ``torch.load(weights_only=True)``.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from benchmark.errors import DataError, GateError, MissingError, UsageError, unknown_name
+from benchmark.store import digest_file, digest_of
+from benchmark.students import build_student
+from benchmark.teachers.teacher import Teacher
+from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD
+
+if TYPE_CHECKING:
+    from benchmark.datasets import Dataset
+
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+
+
+def split_name(name: str) -> tuple[str, Path]:
+    """``resnet18@weights.pt`` to architecture and file; without ``@`` the architecture is the file's metadata's."""
+    architecture, at, file = name.rpartition("@")
+    return (architecture if at else "", Path(file).expanduser())
+
+
+def external_key(name: str) -> str:
+    """What identifies the weights: a file's content, or a library's name of a set of weights."""
+    if name.startswith(("torchvision:", "timm:")):
+        return digest_of(["pretrained", _weights_name(name)])
+    architecture, file = split_name(name)
+    _require(file)
+    return digest_of(["file", architecture, _digest(str(file), file.stat().st_mtime_ns, file.stat().st_size)])
+
+
+@lru_cache(maxsize=64)
+def _digest(path: str, modified: int, size: int) -> str:
+    return digest_file(Path(path))
+
+
+def external_teacher(dataset: Dataset, name: str, device: str) -> Teacher:
+    """A teacher with given weights; on a subset of ImageNet-1K only the subset's rows of the head are kept.
+
+    Raises:
+        MissingError: no such file, or weights that cannot be downloaded.
+        DataError: not a file of weights, or one that would run code; weights of another architecture.
+        GateError: a head for another number of classes.
+    """
+    if name.startswith(("torchvision:", "timm:")):
+        model, accuracy, mean, std, size = _pretrained(dataset, name)
+    else:
+        model, accuracy, mean, std, size = _from_file(dataset, name)
+    head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
+    if dataset.backbone_classes is not None and head.out_features == 1000 and len(dataset.classes) != 1000:
+        rows = torch.tensor(dataset.backbone_classes)
+        head.weight = nn.Parameter(head.weight.detach()[rows])
+        if head.bias is not None:
+            head.bias = nn.Parameter(head.bias.detach()[rows])
+        head.out_features, accuracy = len(rows), None
+    if head.out_features != len(dataset.classes):
+        raise GateError(
+            f"teacher {name} has a head for {head.out_features} classes, {dataset.name} has {len(dataset.classes)}",
+            allowed=f"a teacher trained on the classes of {dataset.name}",
+            hint="ddbench list students: a student's name as teacher is trained here",
+        )
+    key = external_key(name)
+    return Teacher(model, name=name, key=key, accuracy=accuracy, mean=mean, std=std, size=size, device=device)
+
+
+def _weights_name(name: str) -> str:
+    library, _, model = name.partition(":")
+    if library == "timm":
+        import timm
+
+        if not timm.is_model(model):
+            raise unknown_name("teacher", model, timm.list_models(), where=f"--teacher {name}")
+        return name
+    import torchvision
+
+    if model not in torchvision.models.list_models(module=torchvision.models):
+        raise unknown_name("teacher", model, torchvision.models.list_models(module=torchvision.models))
+    # V1 weights are what the literature's teachers are (ResNet-18: 69.758)
+    return f"{name} {torchvision.models.get_model_weights(model)['IMAGENET1K_V1']}"
+
+
+def _pretrained(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, Any, Any, int]:
+    library, _, argument = name.partition(":")
+    label = _weights_name(name)
+    if dataset.channels != 3:
+        raise UsageError(f"teacher {name} takes colour images, {dataset.name} has one channel", where="--teacher")
+    whole = len(dataset.classes) == 1000
+    try:
+        if library == "timm":
+            import timm
+
+            model = timm.create_model(argument, pretrained=True)
+            config = model.pretrained_cfg
+            return model, None, config["mean"], config["std"], config["input_size"][-1]
+        import torchvision
+
+        weights = torchvision.models.get_model_weights(argument)["IMAGENET1K_V1"]
+        model = torchvision.models.get_model(argument, weights=weights)
+        recorded = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] if whole else None
+        return model, recorded, IMAGENET_MEAN, IMAGENET_STD, weights.transforms().crop_size[0]
+    except (OSError, RuntimeError) as error:
+        raise MissingError(
+            f"cannot get the weights of {label}: {error}",
+            hint="download them where there is a network and give the file: --teacher ARCHITECTURE@FILE",
+        ) from error
+
+
+def _require(file: Path) -> None:
+    if not file.is_file():
+        raise MissingError(f"no file of weights {file}", where="--teacher", allowed=", ".join(SUFFIXES))
+    if file.suffix not in SUFFIXES:
+        raise UsageError(f"cannot read weights from {file.name}", where="--teacher", allowed=", ".join(SUFFIXES))
+
+
+def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """``(state dict, metadata)`` of a file from a stranger: tensors only, no code.
+
+    The wrappers ``model`` and ``state_dict`` and the prefix ``module.`` of the field's checkpoints are taken off.
+
+    Raises:
+        MissingError: no such file. DataError: damaged, or a pickle that holds more than tensors.
+    """
+    _require(file)
+    metadata: dict[str, str] = {}
+    try:
+        if file.suffix == ".safetensors":
+            with safe_open(file, framework="pt") as opened:
+                metadata = opened.metadata() or {}
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, AttributeError, ModuleNotFoundError) as error:
+        raise DataError(
+            f"{file} holds more than tensors and is refused: unpickling it could run code",
+            where=str(file),
+            allowed="safetensors, or a state dict that torch.load(weights_only=True) reads",
+            hint="save it again where you trust it, with safetensors.torch.save_file(model.state_dict(), FILE)",
+        ) from error
+    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+        raise DataError(f"{file} cannot be read as weights: {error}", where=str(file)) from error
+    for key in ("model", "state_dict"):
+        if isinstance(state, dict) and isinstance(state.get(key), dict):
+            state = state[key]
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise DataError(f"{file} is not a state dict of tensors", where=str(file))
+    return {k.removeprefix("module."): v for k, v in state.items()}, metadata
+
+
+def _from_file(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, Any, Any, int]:
+    architecture, file = split_name(name)
+    state, metadata = read_weights(file)
+    beside = file.with_suffix(".json")
+    if beside.is_file():
+        metadata = {**metadata, **json.loads(beside.read_text())}
+    architecture = architecture or str(metadata.get("student", ""))
+    if not architecture:
+        raise UsageError(
+            f"{file} does not say its architecture",
+            where=f"--teacher {name}",
+            allowed="ARCHITECTURE@FILE, or metadata 'student' in the file or in a JSON beside it",
+            hint=f"--teacher resnet18@{file}; ddbench list students",
+        )
+    rows = [v.shape[0] for k, v in state.items() if v.ndim == 2]
+    classes = rows[-1] if rows else len(dataset.classes)
+    size = int(metadata.get("size", dataset.image_size))
+    model = build_student(architecture, classes, dataset.channels, size, 0)
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        lines = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
+        raise DataError(
+            f"{file} does not hold weights of {architecture}: {lines}", where=f"--teacher {name}"
+        ) from error
+
+    def numbers(key: str, default: tuple[float, ...]) -> tuple[float, ...]:
+        value = metadata.get(key, default)
+        return tuple(json.loads(value) if isinstance(value, str) else value)
+
+    accuracy = metadata.get("accuracy")
+    recorded = None if accuracy is None else float(accuracy)
+    return model, recorded, numbers("mean", dataset.mean), numbers("std", dataset.std), size

@@ -1,0 +1,101 @@
+"""Each gate refuses with its own message, and passes what is right."""
+
+import pytest
+import torch
+
+from benchmark.errors import DataError, GateError
+from benchmark.students import build_student
+from benchmark.teachers import Teacher
+from benchmark.training import gates
+from benchmark.training.testing import accuracy, calibration_error, test_set
+
+
+def other(teacher, easy, model=None, accuracy=None):
+    return Teacher(
+        model or teacher.model, name="t", key="k", accuracy=accuracy, mean=easy.mean, std=easy.std, size=easy.image_size
+    )
+
+
+def test_a_good_teacher_and_a_real_set_pass(teacher, easy, few):
+    report = gates.check_teacher(teacher, easy)
+    assert report["status"] == "ok" and report["accuracy"] > 90 and report["expected"] == report["accuracy"]
+    report = gates.check_set(*few, teacher, easy)
+    assert report["recognised"] > 80 and report["chance"] == 25 and report["status"] == "ok"
+
+
+def test_below_the_recorded_accuracy(teacher, easy):
+    top1 = teacher.accuracy
+    with pytest.raises(GateError, match="is recorded"):
+        gates.check_teacher(other(teacher, easy, accuracy=top1 + 1.5), easy)
+    gates.check_teacher(other(teacher, easy, accuracy=top1 + 0.5), easy)
+
+
+def test_a_wrong_head(teacher, easy):
+    with pytest.raises(GateError, match="head for 7 classes, easy has 4"):
+        gates.check_teacher(other(teacher, easy, build_student("convnet3_bn", 7, 1, 8, 0)), easy)
+
+
+def test_another_class_order_of_the_teacher(teacher, easy):
+    class Rolled(torch.nn.Module):
+        def __init__(self, model):
+            super().__init__()
+            self.model = model
+
+        def forward(self, x):
+            return self.model(x).roll(1, dims=1)
+
+    with pytest.raises(GateError, match="class order"):
+        gates.check_teacher(other(teacher, easy, Rolled(teacher.model)), easy)
+
+
+def test_a_shuffled_class_map(teacher, easy, few):
+    images, labels = few
+    with pytest.raises(GateError, match=r"class map is shuffled.*'rows' looks like 'columns'"):
+        gates.check_set(images, (labels + 3) % 4, teacher, easy)
+
+
+def test_a_set_at_chance(teacher, easy, few):
+    noise = torch.randint(0, 256, few[0].shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    with pytest.raises(GateError, match="chance is 25.0 %"):
+        gates.check_set(noise, few[1], teacher, easy)
+    report = gates.check_set(noise, few[1], teacher, easy, waived=True)
+    assert report["status"] == "waived"
+
+
+def test_one_image_a_class_can_be_told_from_chance(teacher, easy, few):
+    report = gates.check_set(few[0][::5], few[1][::5], teacher, easy)
+    assert report["status"] == "ok"
+    with pytest.raises(GateError):
+        gates.check_set(few[0][::5], few[1][::5].roll(1), teacher, easy)
+
+
+def test_counts_and_labels(teacher, easy, few):
+    images, labels = few
+    with pytest.raises(DataError, match="'rows' has 4 images, class 'columns' 5"):
+        gates.check_set(images[1:], labels[1:], teacher, easy)
+    with pytest.raises(DataError, match="'centre' has 0"):
+        gates.check_set(images[:15], labels[:15], teacher, easy)
+    with pytest.raises(DataError, match="label 4 is out of range"):
+        gates.check_set(images, labels + 1, teacher, easy)
+    with pytest.raises(DataError, match="0 images"):
+        gates.check_set(images[:0], labels[:0], teacher, easy)
+
+
+def test_accuracy_and_calibration_by_hand():
+    logits = torch.tensor([[3.0, 0, 0], [0, 3, 0], [0, 0, 3], [3, 0, 0]])
+    labels = torch.tensor([0, 1, 0, 0])
+    assert accuracy(logits, labels) == (75.0, 100.0)
+    confidence = float(logits[0].softmax(0).max())
+    assert calibration_error(logits, labels) == pytest.approx(100 * abs(confidence - 0.75), abs=1e-4)
+    ranks = torch.arange(8.0, 0, -1).expand(2, 8)
+    assert accuracy(ranks, torch.tensor([4, 5])) == (0.0, 50.0)
+
+
+def test_the_test_split_is_resized_as_published(easy):
+    images, labels = test_set(easy, 8)
+    assert images.shape == (100, 1, 8, 8) and labels.tolist() == easy.test.labels.tolist()
+    import torchvision.transforms as T
+
+    larger, _ = test_set(easy, 14, 8 / 7)  # Resize(16), CenterCrop(14)
+    pipeline = T.Compose([T.Resize(16), T.CenterCrop(14), T.PILToTensor()])
+    assert torch.equal(larger[3], pipeline(easy.test.pil(3)))
