@@ -67,6 +67,10 @@ class Method:
         """Why this method cannot make ``ipc`` images a class of ``dataset``; an empty string if it can."""
         return ""
 
+    def inputs(self, dataset: Dataset) -> dict[str, str]:
+        """External inputs that the parameters name (a folder of weights …): name to content digest, part of the key."""
+        return {}
+
     def units(self, task: Task) -> list[Unit]:
         """How the work splits; a class a unit unless overridden."""
         return [Unit(f"class {c}", tuple((c, i) for i in range(task.ipc))) for c in range(len(task.dataset.classes))]

@@ -58,7 +58,19 @@ class D4M(Method):
             self.requires = frozenset()  # brings its own backbone
 
     def supports(self, dataset: Dataset, ipc: int) -> str:
-        return too_few(dataset, ipc) or (generators.missing_pipeline(self.params.model) if self.params.model else "")
+        return too_few(dataset, ipc)
+
+    def inputs(self, dataset: Dataset) -> dict[str, str]:
+        """The digest of the Stable Diffusion folder; a plan asks for it, so a missing one is said before any work.
+
+        Raises:
+            MissingError: it, or the package transformers, is not on this machine; says how to get it.
+        """
+        if not self.params.model:
+            return {}
+        from benchmark.backbones.folder import digest
+
+        return {"model": digest(generators.pipeline_folder(self.params.model))}
 
     def generator(self, task: Task) -> generators.Generator:
         """The backbone, loaded on first use."""
@@ -69,14 +81,9 @@ class D4M(Method):
 
     def stage(self, task: Task, class_index: int) -> Stage:
         """The stage of a class's prototypes."""
-        extra = {}
-        if self.params.model:
-            from benchmark.backbones.folder import digest
-
-            extra["model"] = digest(generators.pipeline_folder(self.params.model))
-        return task.stage(
-            "d4m.prototypes", 1, seeded=True, cls=class_index, ipc=task.ipc, expand=self.params.expand, **extra
-        )
+        model = self.inputs(task.dataset)
+        expand = self.params.expand
+        return task.stage("d4m.prototypes", 1, seeded=True, cls=class_index, ipc=task.ipc, expand=expand, **model)
 
     def stages(self, task: Task) -> list[Stage]:
         return [self.stage(task, c) for c in range(len(task.dataset.classes))]

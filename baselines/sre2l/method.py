@@ -35,6 +35,7 @@ from benchmark.methods import Method, Task, Unit, param
 from benchmark.students.library import Enlarged
 
 if TYPE_CHECKING:
+    from benchmark.datasets import Dataset
     from benchmark.teachers import Teacher
 
 
@@ -70,6 +71,13 @@ class SRe2L(Method):
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:
         return {"flip": False} if dataset == "digits" else {}  # a mirrored digit is not that digit
+
+    def inputs(self, dataset: Dataset) -> dict[str, str]:
+        if not self.params.squeeze:
+            return {}
+        from benchmark.teachers import teacher_key
+
+        return {"squeeze": teacher_key(dataset, self.params.squeeze)}
 
     def units(self, task: Task) -> list[Unit]:
         labels = range(len(task.dataset.classes))

@@ -195,6 +195,7 @@ class _Builder:
                 needs += trained
                 inputs["teacher"] = teacher["key"]
                 spec["teacher"] = teacher["name"]
+            inputs |= method.inputs(self.dataset)
         except DDBenchError as error:
             if name == self.request.methods[0]:
                 raise

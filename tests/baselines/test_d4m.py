@@ -152,6 +152,15 @@ def test_stable_diffusion_from_a_folder_makes_the_set(bench, pipeline):
     assert all(torch.equal(made[c], again[c]) for c in made)
 
 
+def test_the_weights_are_part_of_the_key(bench, pipeline, tmp_path):
+    import shutil
+
+    other = shutil.copytree(pipeline, tmp_path / "other")
+    (other / "unet" / "config.json").write_text((other / "unet" / "config.json").read_text() + "\n")
+    keys = [D4M(D4M.Params(model=str(m))).inputs(bench.dataset)["model"] for m in (pipeline, other)]
+    assert keys[0] != keys[1] and not D4M(D4M.Params()).inputs(bench.dataset)
+
+
 def test_class_names_and_the_papers_negative_prompt_are_the_prompts(bench, pipeline, monkeypatch):
     from diffusers import StableDiffusionImg2ImgPipeline
 
@@ -175,9 +184,8 @@ def test_what_is_missing_is_said_before_any_work(bench, pipeline, tmp_path, monk
         ("/no/such/folder", "neither a folder nor a hub id"),
     ):
         method = D4M(make_params(D4M, "d4m", "toy", {"model": model}))
-        assert said in method.supports(bench.dataset, 1)
-        with pytest.raises(MissingError):
-            generators.pipeline_folder(model)
+        with pytest.raises(MissingError, match=said):
+            method.inputs(bench.dataset)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "ddbench[sd]" in missing_pipeline(str(pipeline))
 
