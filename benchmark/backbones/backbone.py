@@ -26,7 +26,8 @@ class Backbone:
     """Latents in and out of images, and the guided noise prediction between.
 
     Attributes:
-        image_size: side in px at which images are encoded and decoded.
+        image_size: side in px at which the VAE encodes and decodes.
+        padding: px on each side of that which repeat the image's edge; ``content_size`` is the rest.
         latent_shape: (c, h, w).
         num_classes: classes the DiT knows.
         null_class: index of the unconditional row (== num_classes), or None where the DiT was trained without.
@@ -49,6 +50,7 @@ class Backbone:
     class_map: torch.Tensor
     key: str
     vae_key: str
+    padding: int = 0
     name: str = ""
     report: dict = field(default_factory=dict)
 
@@ -56,6 +58,11 @@ class Backbone:
     def channels(self) -> int:
         """Channels of the images that the VAE takes."""
         return int(self.vae.config.in_channels)
+
+    @property
+    def content_size(self) -> int:
+        """Side in px at which to hand images over: they are padded, not resized, to ``image_size``."""
+        return self.image_size - 2 * self.padding
 
     @property
     def scale(self) -> float:
@@ -98,17 +105,18 @@ class Backbone:
                 pixels = (pixels * luma).sum(dim=1, keepdim=True).round()
             else:
                 pixels = pixels.expand(-1, self.channels, -1, -1)
-        if pixels.shape[-1] != self.image_size:
-            size = (self.image_size, self.image_size)
+        if pixels.shape[-1] != self.content_size:
+            size = (self.content_size, self.content_size)
             pixels = F.interpolate(pixels, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
+        pixels = pad(pixels, self.padding)
         return (pixels / 127.5 - 1).to(self.vae.dtype)
 
     @torch.no_grad()
     def decode(self, latents: torch.Tensor, size: int, channels: int, resample: str = "lanczos") -> torch.Tensor:
         """Images uint8 ``[n, channels, size, size]`` on the CPU of scaled latents ``[n, c, h, w]``.
 
-        Decoded at the backbone's size, rounded to 8 bits, then resized with PIL's filter ``resample`` (as the D3HR
-        authors save their images).
+        Decoded at the backbone's size, rounded to 8 bits, padding cut off, then resized with PIL's filter ``resample``
+        (as the D3HR authors save their images).
 
         Raises:
             JobError: the latents hold NaN or infinity.
@@ -129,6 +137,8 @@ class Backbone:
                     hint="repeat with --precision fp32: the decoder of Stable Diffusion's VAE overflows in fp16",
                 )
             pixels = ((decoded.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8).cpu()
+            inner = slice(self.padding, self.image_size - self.padding)
+            pixels = pixels[:, :, inner, inner]
             done.append(_resize(pixels, size, channels, resample))
         return torch.cat(done)
 
@@ -188,6 +198,13 @@ class Backbone:
             where=f"layer {where}, backbone classes {rows[:8]}",
             hint="try --precision fp32 (half precision overflows in some layers)",
         )
+
+
+def pad(images: torch.Tensor, padding: int) -> torch.Tensor:
+    """Repeat the edge of ``[n, C, s, s]`` by ``padding`` px on each side."""
+    if not padding:
+        return images
+    return F.pad(images.float(), (padding,) * 4, mode="replicate").to(images.dtype)
 
 
 def unguided(name: str, guidance: float) -> UsageError:
@@ -258,6 +275,7 @@ def load_backbone(folder: str | Path, dataset: Dataset, device: str, precision: 
         class_map=class_map(dataset, num_classes, about, str(folder)),
         key=key,
         vae_key=about.get("vae_key") or folders.digest(path / "vae"),
+        padding=int(about.get("padding", 0)),
         name=str(folder),
         report=folders.report(path),
     )

@@ -115,7 +115,7 @@ def _make(
     relabel(dit, origin.get("classes"), dataset.classes, chosen.seed)
     select(dit, chosen.parameters)
     vae, dit = vae.to(device).eval().requires_grad_(False), dit.to(device)
-    coder = around(vae, dit, scheduler, dataset, device, chosen.policy(), origin.get("vae_key"), path)
+    coder = around(vae, dit, scheduler, dataset, device, chosen.policy(), origin, path)
     training, held_out = split_moments(store, dataset, coder)
     task = Denoising(
         *training,
@@ -156,6 +156,7 @@ def _make(
         "dataset": dataset.name,
         "classes": list(dataset.classes),
         "label_dropout": chosen.label_dropout,
+        "padding": coder.padding,
         "vae_key": coder.vae_key,
         "settings": {**origin.get("settings", {}), "finetune": dataclasses.asdict(chosen)},
         "from": {"name": str(source), "key": stage.inputs["backbone"], "dataset": origin.get("dataset")},
@@ -199,7 +200,9 @@ def select(dit: DiTTransformer2DModel, parameters: str) -> None:
         parameter.requires_grad_(parameters == "full" or light)
 
 
-def around(vae, dit, scheduler, dataset: Dataset, device: str, precision: Precision, vae_key, path: Path) -> Backbone:
+def around(
+    vae, dit, scheduler, dataset: Dataset, device: str, precision: Precision, about: dict, path: Path
+) -> Backbone:
     """A `Backbone` of loaded parts, to encode with."""
     side, factor = int(dit.config.sample_size), 2 ** (len(vae.config.block_out_channels) - 1)
     count = len(dataset.classes)
@@ -216,5 +219,6 @@ def around(vae, dit, scheduler, dataset: Dataset, device: str, precision: Precis
         learned_sigma=int(dit.config.out_channels or dit.config.in_channels) == 2 * int(dit.config.in_channels),
         class_map=torch.arange(count),
         key="",
-        vae_key=vae_key or folders.digest(path / "vae"),
+        padding=int(about.get("padding", 0)),
+        vae_key=about.get("vae_key") or folders.digest(path / "vae"),
     )

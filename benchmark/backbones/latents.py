@@ -28,14 +28,16 @@ def class_moments(
 
     Float16 where the VAE runs in half precision, else float32. Made where missing; a kill costs one chunk.
     """
-    stage = latents_stage(dataset, class_index, backbone.vae_key, backbone.image_size, backbone.precision.document())
+    stage = latents_stage(
+        dataset, class_index, backbone.vae_key, backbone.image_size, backbone.padding, backbone.precision.document()
+    )
     positions = dataset.train.by_class[class_index]
     count = -(-len(positions) // LATENTS_CHUNK)
     half = backbone.vae.dtype in (torch.float16, torch.bfloat16) or backbone.precision.autocast is not None
 
     def encode(index: int, file: Path) -> None:
         chosen = positions[index * LATENTS_CHUNK : (index + 1) * LATENTS_CHUNK]
-        mean, std = backbone.moments(dataset.train.images(chosen, backbone.image_size, backbone.channels))
+        mean, std = backbone.moments(dataset.train.images(chosen, backbone.content_size, backbone.channels))
         kind = torch.float16 if half else torch.float32
         save_file({"mean": mean.to("cpu", kind).contiguous(), "std": std.to("cpu", kind).contiguous()}, file)
 

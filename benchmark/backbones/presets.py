@@ -20,7 +20,7 @@ SMALL = {
     "vae_width": 16,
     "vae_steps": 2000,
     "vae_batch": 64,
-    "dit_steps": 4000,
+    "dit_steps": 3000,
     "dit_batch": 128,
     "dit_lr": 1e-3,
     "precision": "bf16",

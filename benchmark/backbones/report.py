@@ -92,7 +92,7 @@ def reconstruction(backbone: Backbone, dataset: Dataset, classify: Classifier) -
     error, right_real, right_coded = 0.0, 0, 0
     for part in np.array_split(np.arange(count), -(-count // 256)):
         real = dataset.test.images(chosen[part])
-        inputs = dataset.test.images(chosen[part], backbone.image_size, backbone.channels)
+        inputs = dataset.test.images(chosen[part], backbone.content_size, backbone.channels)
         coded = backbone.decode(backbone.encode(inputs, sample=False), dataset.image_size, dataset.channels)
         error += float((coded.float() - real.float()).square().mean()) * len(part)
         right_real += int((classify(real).argmax(1).cpu() == labels[part]).sum())
@@ -141,7 +141,7 @@ def picture(backbone: Backbone, dataset: Dataset, most: int = CLASSES) -> Image.
     for index in range(min(most, len(dataset.classes))):
         chosen = dataset.train.by_class[index][:2]
         real = dataset.train.images(chosen)
-        inputs = dataset.train.images(chosen, backbone.image_size, backbone.channels)
+        inputs = dataset.train.images(chosen, backbone.content_size, backbone.channels)
         coded = backbone.decode(backbone.encode(inputs, sample=False), size, channels)
         draws = [generator("picture", index, i) for i in range(PICTURE_COLUMNS)]
         wanted = backbone.class_map[index].repeat(PICTURE_COLUMNS)

@@ -25,6 +25,7 @@ class Settings:
     # geometry
     image_size: int = 0
     levels: int = 0
+    padding: int = -1  # px repeated on each side to reach image_size instead of resizing; -1: see `default_padding`
     latent_channels: int = 4
     patch: int = 2
     # VAE
@@ -55,7 +56,7 @@ class Settings:
 
     def vae_document(self) -> dict[str, Any]:
         """The settings that the VAE depends on."""
-        names = ("image_size", "levels", "latent_channels", "ema_width")
+        names = ("image_size", "levels", "padding", "latent_channels", "ema_width")
         return {k: v for k, v in self.document().items() if k in names or k.startswith(("vae_", "kl_"))}
 
     @property
@@ -77,6 +78,15 @@ def geometry(image_size: int) -> tuple[int, int]:
         if image_size <= size:
             return size, levels
     return 256, 4
+
+
+def default_padding(image_size: int, working_size: int) -> int:
+    """Px on each side for images only a little smaller than the working size (28 of 32 px), else 0: they are resized.
+
+    Up to 32 px and back costs Fashion-MNIST 8.5 grey levels RMSE before any VAE sees it; padding costs nothing.
+    """
+    gap = working_size - image_size
+    return gap // 2 if gap > 0 and gap % 2 == 0 and 8 * gap <= working_size else 0
 
 
 @lru_cache(maxsize=1)
@@ -126,12 +136,16 @@ def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
     made = Settings(**values)
     size, levels = geometry(made.image_size or dataset.image_size)
     made = dataclasses.replace(made, image_size=made.image_size or size, levels=made.levels or levels)
+    if made.padding < 0:
+        made = dataclasses.replace(made, padding=default_padding(dataset.image_size, made.image_size))
     factor = 2 ** (made.levels - 1)
     if made.image_size % (factor * made.patch):
         raise UsageError(
             f"image_size {made.image_size} does not divide by {factor * made.patch} ({made.levels} VAE levels, "
             f"patch {made.patch})"
         )
+    if 4 * made.padding >= made.image_size:
+        raise UsageError(f"padding {made.padding} leaves too little of image_size {made.image_size}")
     if made.width % made.heads:
         raise UsageError(f"width {made.width} does not divide by heads {made.heads}")
     for key in ("vae_steps", "dit_steps", "vae_batch", "dit_batch"):

@@ -36,9 +36,9 @@ def vae_stage(dataset: Dataset, chosen: Settings) -> Stage:
 
 
 def latents_stage(
-    dataset: Dataset, class_index: int, vae_key: str, image_size: int, precision: dict[str, Any]
+    dataset: Dataset, class_index: int, vae_key: str, image_size: int, padding: int, precision: dict[str, Any]
 ) -> Stage:
     """The stage of the VAE latents' moments of one class of the training split."""
-    params = {"class": class_index, "image_size": image_size}
+    params = {"class": class_index, "image_size": image_size, "padding": padding}
     inputs = {"dataset": dataset.digest, "vae": vae_key}
     return Stage("backbone.latents", LATENTS_VERSION, params, inputs, None, precision, LATENTS_CHUNK)

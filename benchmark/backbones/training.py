@@ -12,7 +12,7 @@ from diffusers import AutoencoderKL, DiTPipeline
 
 from benchmark import compute
 from benchmark.backbones import folder as folders
-from benchmark.backbones.backbone import Backbone, load_backbone
+from benchmark.backbones.backbone import Backbone, load_backbone, pad
 from benchmark.backbones.dit import build_dit, make_scheduler, train_dit
 from benchmark.backbones.latents import all_moments
 from benchmark.backbones.report import write_report
@@ -63,8 +63,9 @@ def _make_vae(store: Store, dataset: Dataset, chosen: Settings, device: str, fol
     most = VAE_BYTES // (dataset.channels * chosen.image_size**2)
     if len(kept) > most:
         kept = kept[np.linspace(0, len(kept) - 1, most).astype(np.int64)]
-    images = dataset.train.images(kept, chosen.image_size)
-    check = dataset.train.images(held, chosen.image_size)
+    size = chosen.image_size - 2 * chosen.padding
+    images = pad(dataset.train.images(kept, size), chosen.padding)
+    check = pad(dataset.train.images(held, size), chosen.padding)
     vae, curve = train_vae(store, vae_stage(dataset, chosen), chosen, images, check, device)
     vae.cpu().save_pretrained(folder / "vae")
     (folder / "curve.json").write_text(json.dumps(curve))
@@ -93,6 +94,7 @@ def _make(
         "dataset": dataset.name,
         "classes": list(dataset.classes),
         "label_dropout": chosen.label_dropout,
+        "padding": chosen.padding,
         "vae_key": vae_key,
         "settings": chosen.document(),
     }
@@ -118,6 +120,7 @@ def untrained(dataset: Dataset, chosen: Settings, vae: AutoencoderKL, device: st
         class_map=torch.arange(len(dataset.classes)),
         key="",
         vae_key=vae_key,
+        padding=chosen.padding,
     )
 
 

@@ -232,3 +232,16 @@ def test_subset_of_imagenet_maps_classes(tmp_path):
 
     dataset = dataclasses.replace(make_dataset(("x", "y")), backbone_classes=(4, 1))
     assert load(write_folder(tmp_path / "b", classes=5), dataset).class_map.tolist() == [4, 1]
+
+
+def test_padding_instead_of_resizing(folder, toy):
+    (folder / "ddbench.json").write_text(json.dumps({"padding": 1}))
+    backbone = load(folder, toy)
+    assert (backbone.image_size, backbone.content_size) == (8, 6)
+    images = torch.randint(0, 256, (2, 1, 6, 6), dtype=torch.uint8)
+    framed = torch.nn.functional.pad(images.float(), (1, 1, 1, 1), mode="replicate")
+    with torch.no_grad():
+        expected = 0.5 * backbone.vae.encode(framed / 127.5 - 1).latent_dist.mean
+        decoded = (backbone.vae.decode(expected / 0.5).sample * 127.5 + 127.5).round().clamp(0, 255)
+    torch.testing.assert_close(backbone.encode(images, sample=False), expected)
+    assert torch.equal(backbone.decode(expected, 6, 1).float(), decoded[:, :, 1:7, 1:7])

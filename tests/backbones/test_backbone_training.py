@@ -13,7 +13,7 @@ from benchmark.backbones import loop as loop_module
 from benchmark.backbones.dit import Denoising, build_dit, drop_labels, label_tables, loss_weights, make_scheduler
 from benchmark.backbones.dit import noise_levels as draw_levels
 from benchmark.backbones.loop import Averaged, batches, rate_at, train
-from benchmark.backbones.settings import Settings, settings
+from benchmark.backbones.settings import Settings, default_padding, settings
 from benchmark.backbones.vae import build_vae, normalise
 from benchmark.compute import Precision, generator
 from benchmark.errors import UsageError
@@ -205,6 +205,13 @@ def test_settings_errors(toy):
         settings(toy, "tiny", image_size=10, levels=2)
     with pytest.raises(UsageError, match="at least 1"):
         settings(toy, "tiny", dit_steps=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "working", "padding"), [(28, 32, 2), (32, 32, 0), (20, 32, 0), (27, 32, 0), (8, 16, 0)]
+)
+def test_padding_for_images_a_little_too_small(size, working, padding):
+    assert default_padding(size, working) == padding
 
 
 def test_stage_follows_settings_and_data(toy):
