@@ -30,6 +30,11 @@ class GridCell:
         return ", ".join(f"{name}={value}" for name, value in self.axes.items()) or "base"
 
 
+def shown(value: Any) -> Any:
+    """A value as tables name it: null stands for the default."""
+    return "default" if value is None else value
+
+
 def count_cells(grid: Grid) -> int:
     """How many cells the grid has at most, without making them."""
     if grid.mode == "product":
@@ -62,14 +67,14 @@ def expand(grid: Grid, *, yes: bool = False) -> list[GridCell]:
         if any(_matches(settings, rule) for rule in grid.exclude):
             continue
         names = [*grid.axes, *(n for extra in grid.include for n in extra if n not in grid.axes)]
-        axes = {name: settings.get(name) for name in dict.fromkeys(names)}
+        axes = {name: shown(settings[name]) for name in dict.fromkeys(names) if name in settings}
         cells.setdefault(canonical_json(settings), GridCell(settings, axes, group))
     if not cells:
         raise UsageError("the grid has no cells", where="exclude", hint="exclude fewer")
     for cell in list(cells.values()):
         for method in grid.beside:
             settings = _without_methods(cell.settings) | {"method": method}
-            axes = {name: settings.get(name) for name in cell.axes}
+            axes = {name: shown(settings[name]) for name in cell.axes if name in settings}
             cells.setdefault(canonical_json(settings), GridCell(settings, axes, "", True))
     return list(cells.values())
 

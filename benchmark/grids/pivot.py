@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.grids.expand import shown
 from benchmark.grids.spec import Grid
 from benchmark.leaderboard.terminal import MISSING, interval
 
@@ -55,7 +56,7 @@ def pivots(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[Pivot]:
 def _pivot(title: str, grid: Grid, rows: str, columns: str, members: list[dict]) -> Pivot:
     def values(name: str) -> list:
         found = {_key(r.get(f"axis.{name}")): r.get(f"axis.{name}") for r in members}
-        order = [v for v in grid.axes.get(name, ()) if _key(v) in found]
+        order = [v for v in map(shown, grid.axes.get(name, ())) if _key(v) in found]
         order += [v for k, v in found.items() if k not in map(_key, order)]
         return sorted(order) if all(isinstance(v, (int, float)) for v in order) else order
 
@@ -86,10 +87,11 @@ def markdown(found: Sequence[Pivot]) -> str:
     blocks = []
     for p in found:
         corner = f"{p.rows} \\ {p.columns}" if p.columns else p.rows
-        heads = [str(v) for v in p.column_values] if p.columns else ["top-1 %"]
+        heads = [MISSING if v is None else str(v) for v in p.column_values] if p.columns else ["top-1 %"]
         lines = [f"**{p.title}**", "", f"| {corner} | " + " | ".join(heads) + " |", "|:---|" + "---:|" * len(heads)]
         for value in p.row_values:
-            lines.append(f"| {value} | " + " | ".join(_text(_at(p, value, c)) for c in p.column_values) + " |")
+            name = MISSING if value is None else value
+            lines.append(f"| {name} | " + " | ".join(_text(_at(p, value, c)) for c in p.column_values) + " |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

@@ -15,8 +15,11 @@ from benchmark.grids.spec import Grid
 from benchmark.leaderboard.cells import collect, key_of, rows_of
 from benchmark.leaderboard.columns import NAMES
 from benchmark.leaderboard.table import cell_text
+from benchmark.methods import make_params
 from benchmark.pipeline.jobs import Context, is_done
 from benchmark.pipeline.plan import KINDS, Job, Plan, make_plan
+from benchmark.pipeline.request import Request, split_sets
+from benchmark.plugins import registry
 from benchmark.records import find_record
 from benchmark.store import Store
 
@@ -24,12 +27,13 @@ from benchmark.store import Store
 @dataclass
 class GridPlan:
     """All cells with one plan: ``wanted`` counts jobs before sharing, ``identities`` are of each cell's students,
-    ``faults`` says why a cell cannot be planned."""
+    ``faults`` says why a cell cannot be planned, ``unsupported`` which of these the method itself declines."""
 
     cells: list[GridCell]
     plan: Plan
     identities: list[list[dict]]
     faults: list[str]
+    unsupported: set[int] = field(default_factory=set)
     wanted: Counter = field(default_factory=Counter)
 
 
@@ -40,12 +44,19 @@ def plan_grid(
     merged = Plan(str(store.root), str(results), device)
     out = GridPlan(list(cells), merged, [], [])
     seen: dict[str, Job] = {}
-    for cell in cells:
+    for number, cell in enumerate(cells):
+        request = request_of(cell, grid, **options)
         try:
-            part = make_plan([request_of(cell, grid, **options)], store, results, device=device)
+            reason = declined(request)
+            if reason:
+                out.unsupported.add(number)
+            else:
+                part = make_plan([request], store, results, device=device)
         except DDBenchError as error:
+            reason = " ".join(str(error).split())
+        if reason:
             out.identities.append([])
-            out.faults.append(" ".join(str(error).split()))
+            out.faults.append(reason)
             continue
         merged.requests += part.requests
         merged.skipped += part.skipped
@@ -59,6 +70,17 @@ def plan_grid(
         out.faults.append("")
     merged.jobs.sort(key=lambda job: KINDS.index(job.kind))  # stable: needs come before those that need them
     return out
+
+
+def declined(request: Request) -> str:
+    """Why the request's method cannot make its IPC of its dataset, or an empty string."""
+    from benchmark.datasets import load_dataset
+
+    dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
+    (name,), (ipc,) = request.methods, request.ipc
+    cls = registry().get("method", name).load()
+    given = split_sets(request.sets, request.methods)[0][name]
+    return cls(make_params(cls, name, dataset.name, given)).supports(dataset, ipc)
 
 
 def describe(planned: GridPlan, context: Context) -> str:
@@ -109,7 +131,8 @@ def inner_stages(plan: Plan, context: Context) -> dict[str, str]:
 def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """One row a cell: its axes under their names, ``group``, then the columns of the leaderboard.
 
-    A cell without a record (it could not be planned, or its job was not run) has ``failed`` seeds and a reason.
+    A cell without a record has a reason: its method declined it (``skipped`` seeds), it could not be planned, or its
+    jobs were not run (``failed`` seeds).
     """
     found, keys = [], []
     for identities in planned.identities:
@@ -120,11 +143,13 @@ def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[
     cells = collect(unique.values())
     by_key = {cell.key._replace(set=""): row for cell, row in zip(cells, rows_of(cells))}
     rows = []
-    for cell, key, fault in zip(planned.cells, keys, planned.faults):
+    for number, (cell, key, fault) in enumerate(zip(planned.cells, keys, planned.faults)):
         row = by_key.get(key) if key is not None else None
         if row is None:
             known = key._asdict() if key is not None else _settings(cell)
-            row = {**known, "seeds": 0, "failed": len(seeds), "skipped": 0, "gain_seeds": 0, "flags": "failures"}
+            lost, left = (0, len(seeds)) if number in planned.unsupported else (len(seeds), 0)
+            row = {**known, "seeds": 0, "failed": lost, "skipped": left, "gain_seeds": 0}
+            row["flags"] = "failures" if lost else ""
             row["reason"] = fault or "no record: its jobs did not run"
         axes = {f"axis.{name}": value for name, value in cell.axes.items()}
         rows.append({**axes, "axis.group": cell.group, "beside": int(cell.beside), **row})

@@ -1,15 +1,21 @@
 import csv
 import io
+import shutil
+from dataclasses import dataclass
 
 import pytest
 import yaml
+from click.testing import CliRunner
 from synthetic import make_record
 
+from benchmark.cli.grid import grid as command
 from benchmark.grids.expand import expand
 from benchmark.grids.pivot import draw, markdown, pivots
 from benchmark.grids.run import describe, gather, grid_csv, plan_grid
 from benchmark.grids.spec import parse
+from benchmark.methods import Method, param
 from benchmark.pipeline.jobs import Context
+from benchmark.plugins import MethodInfo, registry
 from benchmark.records import write_record
 
 
@@ -50,14 +56,19 @@ def test_adding_a_value_adds_only_its_cells(planned):
 
 
 def test_every_cell_is_a_row_whatever_happened(planned, tmp_path):
-    found, made = planned("{base: {method: random, seeds: 2}, axes: {ipc: [1, 10, 5000], student: [resnet18, vgg11]}}")
-    assert [bool(f) for f in made.faults] == [False] * 4 + [True] * 2
+    found, made = planned("""
+    base: {method: random, seeds: 2}
+    axes: {ipc: [1, 10, 5000], student: [resnet18, vgg11]}
+    include: [{ipc: 1, student: vgg11, teacher: /no/such.safetensors}]
+    """)
+    assert [bool(f) for f in made.faults] == [False] * 4 + [True] * 3
     finish(made, tmp_path, lambda cell: 50 + cell.settings["ipc"], skip=("ipc=10, student=vgg11",))
     rows = gather(made, tmp_path, found.seeds)
     table = list(csv.DictReader(io.StringIO(grid_csv(rows))))
-    assert len(table) == 6 and [r["seeds"] for r in table] == ["2", "2", "2", "0", "0", "0"]
+    assert len(table) == 7 and [r["seeds"] for r in table] == ["2", "2", "2", "0", "0", "0", "0"]
     assert table[3]["reason"] == "broke on purpose" and table[3]["failed"] == "2"
-    assert "5000" in table[4]["reason"] and table[4]["axis.ipc"] == "5000"
+    assert "5000" in table[4]["reason"] and (table[4]["axis.ipc"], table[4]["skipped"]) == ("5000", "2")
+    assert "safetensors" in table[6]["reason"] and (table[6]["failed"], table[6]["skipped"]) == ("2", "0")
     assert table[0]["top1_last"] == "51.5000" and table[0]["axis.student"] == "resnet18"
 
 
@@ -68,7 +79,9 @@ def test_unfinished_cells_are_told_apart(planned, tmp_path):
 
 
 def test_pivot_tables_and_plots(planned, tmp_path):
-    found, made = planned("{base: {method: noise, seeds: 2}, axes: {ipc: [1, 2], student: [resnet18, vgg11]}, beside: [random]}")
+    found, made = planned(
+        "{base: {method: noise, seeds: 2}, axes: {ipc: [1, 2], student: [resnet18, vgg11]}, beside: [random]}"
+    )
     finish(made, tmp_path, lambda c: 50 + c.settings["ipc"] + 10 * c.beside, skip=("ipc=2, student=vgg11",))
     rows = gather(made, tmp_path, found.seeds)
     (pivot,) = pivots(found, rows)
@@ -91,3 +104,49 @@ def test_one_at_a_time_gives_a_table_an_axis_with_the_centre_in_each(planned, tm
     tables = pivots(found, gather(made, tmp_path, found.seeds))
     assert [(t.rows, t.row_values) for t in tables] == [("ipc", [1, 2]), ("student", ["resnet18", "vgg11"])]
     assert "| vgg11 | 51.5" in markdown(tables)
+
+
+@dataclass(frozen=True)
+class Params:
+    mood: str = param("good", "whether it works")
+
+
+class Moody(Method):
+    """Grey images, or an exception."""
+
+    Params = Params
+
+    def distill(self, task, unit):
+        if self.params.mood == "bad":
+            raise ValueError("broken on purpose")
+        images = task.train.images([task.train.by_class[c][i] for c, i in unit.cells])
+        return images if self.params.mood == "good" else 255 - (255 - images)
+
+
+@pytest.mark.slow
+def test_one_broken_cell_fails_alone_and_a_new_value_costs_only_its_cells(monkeypatch, tmp_path, digits_teacher_store):
+    cache, results = tmp_path / "cache", tmp_path / "results"
+    shutil.copytree(digits_teacher_store.root, cache)
+    monkeypatch.setenv("DDBENCH_CACHE", str(cache))
+    monkeypatch.setitem(registry().items["method"], "moody", MethodInfo("moody", "", f"{__name__}:Moody"))
+    file = tmp_path / "moods.yaml"
+
+    def run(moods):
+        base = {"method": "moody", "ipc": 1, "seeds": 2, "protocol": "smoke", "protocol.steps": 2}
+        file.write_text(yaml.safe_dump({"base": base, "axes": {"moody.mood": moods}}))
+        arguments = [str(file), "--results", str(results), "--jobs", "1", "--device", "cpu"]
+        return CliRunner().invoke(command, arguments, standalone_mode=False, catch_exceptions=False)
+
+    first = run(["good", "bad"])
+    assert first.return_value == 1 and "distill   0 reused, 4 to do" in first.stdout
+    table = list(csv.DictReader((results / "grids" / "moods" / "grid.csv").open()))
+    assert [(r["axis.moody.mood"], r["seeds"], r["failed"]) for r in table] == [("good", "2", "0"), ("bad", "0", "2")]
+    assert "broken on purpose" in table[1]["reason"]
+    second = run(["good", "fine"])
+    assert second.return_value == 0 and "distill   2 reused, 2 to do" in second.stdout
+    board = list(csv.DictReader((results / "leaderboard.csv").open()))
+    assert sorted((r["params"], r["seeds"]) for r in board) == [
+        ('{"mood":"bad"}', "0"), ('{"mood":"fine"}', "2"), ('{"mood":"good"}', "2"),
+    ]  # fmt: skip
+    again = run(["good", "fine"])
+    assert "evaluate  4 reused, 0 to do" in again.stdout
