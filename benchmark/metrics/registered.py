@@ -1,3 +1,12 @@
-"""What ddbench registers of its own; light, imports no torch."""
+"""The extra metrics that ddbench registers; light, imports no torch."""
 
-METRICS = []
+from benchmark.plugins.infos import MetricInfo
+
+METRICS = [
+    MetricInfo(
+        "corruptions",
+        "top-1 under noise, blur, contrast and JPEG, mean of five strengths",
+        "benchmark.metrics.robustness:corruptions",
+    ),
+    MetricInfo("attacks", "top-1 under FGSM and PGD at radius 2/255", "benchmark.metrics.robustness:attacks"),
+]

@@ -49,7 +49,7 @@ class Result:
         label_bytes: size of stored soft labels (0 for hard and online ones).
         resolved: what the names meant: batch, epochs, learning rate and its group, input size, parts of a batch.
         flags: what happened that a reader should know (smaller micro-batches after out-of-memory).
-        predict: uint8 images to logits, for extra metrics.
+        predict: uint8 images to logits; augment: normalisation and size of the run; both for extra metrics.
     """
 
     scores: dict[str, float]
@@ -62,6 +62,7 @@ class Result:
     resolved: dict[str, Any] = field(default_factory=dict)
     flags: list[str] = field(default_factory=list)
     predict: Callable[[Tensor], Tensor] | None = field(default=None, repr=False)
+    augment: Augmenter | None = field(default=None, repr=False)
 
 
 def normalisation(protocol: Protocol, dataset: Dataset) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -380,6 +381,7 @@ class _Run:
             self.stored.bytes if self.stored else 0,
             resolved,
             predict=lambda images: predict(self.model, images.to(self.device), self.augment.normalise),
+            augment=self.augment,
         )
 
 

@@ -1,4 +1,4 @@
-"""Training is a pure function of (set, protocol, student, seed), however often it is killed, and does what protocols say."""
+"""Training depends on (set, protocol, student, seed) alone, however often it is killed, and follows its protocol."""
 
 import math
 

@@ -1,0 +1,61 @@
+"""Intervals and differences against scipy and by hand."""
+
+import math
+
+import pytest
+from scipy import stats
+
+from benchmark.metrics.robust_scores import augmentation_robust_score, label_robust_score, squashed
+from benchmark.metrics.statistics import mean_interval, mean_std, paired_difference, t_quantile, unpaired_difference
+
+VALUES = [71.2, 73.4, 69.9, 75.0, 72.2]
+
+
+def test_mean_and_deviation():
+    assert mean_std([1, 2, 3, 4]) == (2.5, pytest.approx(math.sqrt(5 / 3)))
+    assert mean_std([5])[0] == 5 and math.isnan(mean_std([5])[1])
+    with pytest.raises(ValueError):
+        mean_std([])
+
+
+@pytest.mark.parametrize("level", [0.9, 0.95, 0.99])
+def test_interval_is_scipys(level):
+    mean, half = mean_interval(VALUES, level)
+    low, high = stats.t.interval(level, len(VALUES) - 1, loc=mean, scale=stats.sem(VALUES))
+    assert (mean - half, mean + half) == (pytest.approx(low), pytest.approx(high))
+
+
+def test_quantile_of_the_tables():
+    assert t_quantile(0.95, 2) == pytest.approx(4.303, abs=1e-3) and t_quantile(0.95, 4) == pytest.approx(
+        2.776, abs=1e-3
+    )
+    with pytest.raises(ValueError):
+        t_quantile(1.0, 3)
+
+
+def test_one_value_has_no_interval():
+    mean, half = mean_interval([80.0])
+    assert mean == 80 and math.isnan(half)
+
+
+def test_paired_difference_uses_shared_seeds_only():
+    a, b = {0: 80, 1: 82, 2: 84, 9: 0}, {0: 70, 1: 73, 2: 71, 5: 0}
+    mean, half, n = paired_difference(a, b)
+    paired = stats.ttest_rel([80, 82, 84], [70, 73, 71]).confidence_interval(0.95)
+    assert n == 3 and mean - half == pytest.approx(paired.low) and mean + half == pytest.approx(paired.high)
+    assert paired_difference({0: 1}, {1: 1})[2] == 0
+
+
+def test_unpaired_difference_is_welchs():
+    other = [60.1, 64.4, 59.7]
+    mean, half = unpaired_difference(VALUES, other)
+    welch = stats.ttest_ind(VALUES, other, equal_var=False).confidence_interval(0.95)
+    assert (mean - half, mean + half) == (pytest.approx(welch.low), pytest.approx(welch.high))
+
+
+def test_robust_scores_are_fractions():
+    assert squashed(-1) == 0 and squashed(1) == 1
+    # level with random and 30 points below full data: alpha = -0.15
+    assert label_robust_score(60, 90, 70, 70) == pytest.approx(squashed(-0.15))
+    assert label_robust_score(60, 90, 75, 70) > label_robust_score(60, 90, 70, 70) > label_robust_score(50, 90, 70, 70)
+    assert augmentation_robust_score(72, 70, 64, 60) == pytest.approx(squashed(0.03))

@@ -1,0 +1,195 @@
+"""Teachers: trained once, resumed after a kill, given as files that cannot run code, joined to ensembles."""
+
+import json
+import os
+import pickle
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from benchmark.errors import DataError, GateError, MissingError, UsageError
+from benchmark.students import build_student
+from benchmark.teachers import RECIPES, get, get_teacher, recipe_for, teacher_key, teacher_stage
+from benchmark.teachers.external import read_weights
+from benchmark.training import checkpoint, gates
+
+
+def test_a_trained_teacher_is_cached_and_records_its_accuracy(store, easy):
+    first = get_teacher(store, easy, "convnet3_bn")
+    stage = teacher_stage(easy, "convnet3_bn")
+    assert first.key == stage.key == teacher_key(easy, "convnet3_bn") and store.has(stage)
+    report = json.loads((store.path(stage) / "report.json").read_text())
+    assert report["accuracy"] == first.accuracy > 90
+    again = get_teacher(store, easy, "convnet3_bn")
+    images = easy.test.images(range(10))
+    assert torch.equal(first.logits(images), again.logits(images))
+    assert first.features(images).shape == (10, 128) and first.logits(images).shape == (10, 4)
+    assert gates.check_teacher(first, easy)["status"] == "ok"
+
+
+def test_a_killed_teacher_costs_one_interval_and_ends_the_same(tmp_path, easy, monkeypatch):
+    from dataclasses import replace
+
+    from benchmark.store import Store
+
+    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], steps=30, interval=7))
+    whole = get_teacher(Store(tmp_path / "a"), easy, "convnet3_bn")
+    killed = Store(tmp_path / "b")
+    saved = []
+
+    def kill(state, path):
+        checkpoint_save(state, path)
+        saved.append(state["step"])
+        if len(saved) in (1, 3):
+            raise KeyboardInterrupt
+
+    checkpoint_save = checkpoint.save
+    monkeypatch.setattr(checkpoint, "save", kill)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            get_teacher(killed, easy, "convnet3_bn")
+    resumed = get_teacher(killed, easy, "convnet3_bn")
+    for a, b in zip(whole.model.state_dict().values(), resumed.model.state_dict().values()):
+        assert torch.equal(a, b)
+    work = [json.loads(line)["steps"] for line in (killed.root / "work.jsonl").read_text().splitlines()]
+    assert saved == [7, 14, 21, 28] and sum(work) == 30
+    assert not (killed.root / "work" / "teacher").exists() or not list((killed.root / "work" / "teacher").iterdir())
+
+
+def test_threads_are_put_back(store, easy, monkeypatch):
+    monkeypatch.setenv("DDBENCH_THREADS", "2")
+    before = torch.get_num_threads()
+    get_teacher(store, easy, "convnet3_in")
+    assert torch.get_num_threads() == before
+
+
+def test_recipes_follow_the_dataset(easy):
+    from easy import easy_dataset
+
+    assert recipe_for(easy) == RECIPES["tiny"]
+    assert recipe_for(easy_dataset(train=100, name="digits")) == RECIPES["digits"]
+    assert recipe_for(easy_dataset(train=100)) == RECIPES["gray"]
+    assert recipe_for(easy_dataset(3, train=100)) == RECIPES["small"]
+    assert not any(e["op"] == "flip" for e in RECIPES["digits"].augment)
+    assert teacher_stage(easy, "convnet3_bn").key != teacher_stage(easy, "resnet18").key
+
+
+def test_an_ensemble_averages_logits(easy, teacher, store):
+    other = get_teacher(store, easy, "convnet3_in")
+    team = get._ensemble([teacher, other], easy, "convnet3_bn+convnet3_in")
+    images = easy.test.images(range(8))
+    assert torch.allclose(team.logits(images), (teacher.logits(images) + other.logits(images)) / 2)
+    assert team.features(images).shape == (8, 256) and team.accuracy > 80
+    assert team.key == teacher_key(easy, "convnet3_bn+convnet3_in")
+    x = teacher.normalise(images)
+    assert torch.allclose(team.logits_of(x, teacher.mean, teacher.std), team.logits(images), atol=1e-5)
+    assert gates.check_teacher(team, easy)["status"] == "ok"
+
+
+def test_another_normalisation_is_converted(teacher, easy):
+    images = easy.test.images(range(4))
+    mean, std = torch.full((1, 1, 1, 1), 0.4), torch.full((1, 1, 1, 1), 0.2)
+    x = (images.float() / 255 - mean) / std
+    assert torch.allclose(teacher.logits_of(x, mean, std), teacher.logits(images), atol=1e-4)
+
+
+# -- given weights ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def saved(teacher, easy, tmp_path):
+    file = tmp_path / "given.safetensors"
+    document = {"student": "convnet3_bn", "accuracy": str(teacher.accuracy)}
+    save_file(teacher.model.state_dict(), file, metadata=document)
+    return file
+
+
+def test_a_safetensors_file_names_its_architecture(saved, teacher, easy, store):
+    given = get_teacher(store, easy, str(saved))
+    images = easy.test.images(range(10))
+    assert torch.equal(given.logits(images), teacher.logits(images)) and given.accuracy == teacher.accuracy
+    assert given.key == teacher_key(easy, str(saved)) and gates.check_teacher(given, easy)["status"] == "ok"
+
+
+def test_a_checkpoint_of_the_field_with_wrappers_and_prefixes(teacher, easy, store, tmp_path):
+    file = tmp_path / "easy_conv3.pth"
+    torch.save({"model": {f"module.{k}": v for k, v in teacher.model.state_dict().items()}, "epoch": 3}, file)
+    given = get_teacher(store, easy, f"convnet3_bn@{file}")
+    images = easy.test.images(range(10))
+    assert torch.equal(given.logits(images), teacher.logits(images)) and given.accuracy is None
+    with pytest.raises(UsageError, match="does not say its architecture"):
+        get_teacher(store, easy, str(file))
+    with pytest.raises(DataError, match="does not hold weights of convnet3_in"):
+        get_teacher(store, easy, f"convnet3_in@{file}")
+
+
+class Malicious:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("writer", [torch.save, lambda x, f: f.write_bytes(pickle.dumps(x))])
+def test_a_malicious_pickle_is_refused_and_does_nothing(store, easy, tmp_path, writer):
+    proof = tmp_path / "it ran"
+    file = tmp_path / "weights.pth"
+    writer({"model": Malicious(str(proof))}, file)
+    with pytest.raises(DataError, match="could run code"):
+        get_teacher(store, easy, f"convnet3_bn@{file}")
+    assert not proof.exists()
+    torch.load(file, weights_only=False) if writer is torch.save else pickle.loads(file.read_bytes())
+    assert proof.exists(), "the trap itself must work, or the test proves nothing"
+
+
+def test_our_own_checkpoints_are_not_unpickled_either(tmp_path):
+    file, proof = tmp_path / "student.pt", tmp_path / "it ran"
+    torch.save({"step": Malicious(str(proof))}, file)
+    assert checkpoint.load(file) is None and not proof.exists()
+
+
+def test_bad_files_say_what_is_wrong(store, easy, tmp_path):
+    with pytest.raises(MissingError, match="no file of weights"):
+        get_teacher(store, easy, "resnet18@nowhere.pt")
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(b"xx")
+    with pytest.raises(DataError, match="cannot be read as weights"):
+        read_weights(broken)
+    short = tmp_path / "short.pt"
+    short.write_bytes(b"")
+    with pytest.raises(DataError):
+        read_weights(short)
+    listed = tmp_path / "list.pt"
+    torch.save([1, 2], listed)
+    with pytest.raises(DataError, match="not a state dict"):
+        read_weights(listed)
+
+
+def test_a_head_for_other_classes_is_refused(store, easy, tmp_path):
+    file = tmp_path / "seven.safetensors"
+    save_file(build_student("convnet3_bn", 7, 1, 8, 0).state_dict(), file, metadata={"student": "convnet3_bn"})
+    with pytest.raises(GateError, match="head for 7 classes, easy has 4"):
+        get_teacher(store, easy, str(file))
+
+
+def test_subsets_of_imagenet_keep_their_rows(store, tmp_path):
+    from dataclasses import replace
+
+    from easy import easy_dataset
+
+    colour = replace(easy_dataset(3), backbone_classes=(5, 999, 0, 7))
+    model = build_student("convnet3_bn", 1000, 3, 8, 0)
+    file = tmp_path / "thousand.safetensors"
+    save_file(model.state_dict(), file, metadata={"student": "convnet3_bn"})
+    given = get_teacher(store, colour, str(file))
+    images = colour.test.images(range(5))
+    assert torch.allclose(given.logits(images), model.eval()(given.normalise(images))[:, [5, 999, 0, 7]], atol=1e-5)
+
+
+def test_pretrained_names_are_checked_before_any_download(store, easy):
+    with pytest.raises(UsageError, match="unknown teacher"):
+        get_teacher(store, easy, "torchvision:resnet1")
+    with pytest.raises(UsageError, match="takes colour images"):
+        get_teacher(store, easy, "torchvision:resnet18")
