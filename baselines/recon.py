@@ -32,7 +32,7 @@ class Recon(Method):
 
         rows, backbone, images = drawn(task, unit), task.backbone, []
         for start in range(0, len(rows), CHUNK):
-            pixels = task.train.images(rows[start : start + CHUNK], backbone.image_size, backbone.channels)
+            pixels = task.train.images(rows[start : start + CHUNK], backbone.content_size, backbone.channels)
             latents = backbone.encode(pixels, sample=False)
             images.append(backbone.decode(latents, task.dataset.image_size, task.dataset.channels).cpu())
         return torch.cat(images)
