@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
@@ -21,6 +22,7 @@ def mean_std(values: Sequence[float]) -> tuple[float, float]:
     return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
 
+@lru_cache(maxsize=4096)
 def t_quantile(level: float, freedom: float) -> float:
     """Two-sided quantile of Student's t: the half width in standard errors of an interval of ``level`` (0..1)."""
     from scipy.stats import t
