@@ -177,6 +177,22 @@ SOURCES = {
 }
 
 
+def facts(name: str) -> list[tuple[str, str]]:
+    """(label, text) rows that say where a built-in dataset comes from, for ``ddbench show dataset``."""
+    source = SOURCES[name]
+    rows = [("page", source.page)]
+    for archive in source.archives:
+        size = f"{archive.bytes:,} bytes" if archive.bytes else "size not published"
+        rows.append(("file", f"{archive.url}  {size}, md5 {archive.md5 or 'not published'}"))
+    counts = [f"{n:,} {part}" for n, part in ((source.train, "training"), (source.test, "test")) if n]
+    if counts:
+        rows.append(("images", " and ".join(counts)))
+    rows += [("layout", layout) for layout in source.layouts]
+    if source.get:
+        rows.append(("get", source.get + ("   (or --download)" if source.download else "")))
+    return rows
+
+
 def missing_data(name: str, root: Path | None) -> MissingError:
     """The error for a dataset that is not there: where it was looked for, and how to get it."""
     source = SOURCES[name]

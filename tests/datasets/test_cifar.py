@@ -140,7 +140,7 @@ def test_svhn(tmp_path, monkeypatch):
 
 
 def test_published_checksums_are_torchvisions():
-    from benchmark.datasets.sources import SOURCES
+    from benchmark.datasets.sources import SOURCES, facts
 
     md5 = {a.url.rsplit("/")[-1]: a.md5 for source in SOURCES.values() for a in source.archives}
     assert md5["cifar-10-python.tar.gz"] == tv.CIFAR10.tgz_md5
@@ -149,6 +149,7 @@ def test_published_checksums_are_torchvisions():
     assert all(md5[name] == digest for name, digest in tv.FashionMNIST.resources)
     assert all(md5[url.rsplit("/")[-1]] == digest for url, digest in tv.Imagenette._ARCHIVES.values())
     assert all(md5[name] == digest for name, digest in tv.imagenet.ARCHIVE_META.values())
+    assert ("images", "50,000 training and 10,000 test") in facts("cifar10") and len(facts("digits")) == 2
     assert set(SOURCES) == {info.name for info in DATASETS} - {"imagefolder:"}
 
 
