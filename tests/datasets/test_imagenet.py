@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from imagenet_tree import CMYK, GREY, build, flat_val, picture, write_devkit, write_kaggle
+from imagenet_tree import CMYK, GREY, TRUNCATED, build, flat_val, picture, write_devkit, write_kaggle
 
 from benchmark.datasets import load_dataset, loading
 from benchmark.datasets.imagenet import IMAGENETTE, IMAGEWOOF, cmc_list, subset_wnids
@@ -124,6 +124,18 @@ def test_modes(tmp_path):
     assert (cmyk.mean((1, 2)) - plain.mean((1, 2))).abs().max() < 40  # not inverted
     grey = data.train.images([3 * GREY[0] + GREY[1]])[0]
     assert (grey[0] == grey[1]).all() and (grey[0] == grey[2]).all()
+
+
+def test_truncated_file_is_named_or_skipped(tmp_path):
+    wnids = imagenet_wnids()[:10]
+    base = build(tmp_path / "pets", train=4, wnids=wnids, truncated=True)
+    bad = base / "train" / wnids[TRUNCATED[0]] / f"{wnids[TRUNCATED[0]]}_{TRUNCATED[1] + 1}.JPEG"
+    with pytest.raises(DataError) as error:
+        load_dataset(f"imagefolder:{base}", image_size=80).train.images(range(40))
+    assert error.value.where == str(bad)
+    data = load_dataset(f"imagefolder:{base}", image_size=80, on_corrupt="skip")
+    assert len(data.train) == 39 and data.notes["skipped"] == "1 corrupt in train"
+    assert data.train.images(range(39)).float().std((1, 2, 3)).min() > 5
 
 
 @pytest.mark.parametrize("labels", ["kaggle", "devkit", "devkit archive"])
