@@ -51,7 +51,7 @@ def test_memory_does_not_hold_the_records(tmp_path):
     for seed in range(120):
         record["identity"]["seed"] = seed
         size += records.write_record(tmp_path, record).stat().st_size
-    if size < 20_000_000:
+    if size < 12_000_000:
         pytest.fail(f"the test's records are too small ({size})")
     code = (
         "import resource, sys\n"
@@ -62,4 +62,4 @@ def test_memory_does_not_hold_the_records(tmp_path):
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     out = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True)
-    assert int(out.stdout) * 1024 < 15_000_000
+    assert int(out.stdout) * 1024 < 8_000_000
