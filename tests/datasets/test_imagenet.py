@@ -135,7 +135,7 @@ def test_truncated_file_is_named_or_skipped(tmp_path):
     assert error.value.where == str(bad)
     data = load_dataset(f"imagefolder:{base}", image_size=80, on_corrupt="skip")
     assert len(data.train) == 39 and data.notes["skipped"] == "1 corrupt in train"
-    assert data.train.images(range(39)).float().std((1, 2, 3)).min() > 5
+    assert data.train.images(range(39)).float().mean((1, 2, 3)).min() > 20  # none is black
 
 
 @pytest.mark.parametrize("labels", ["kaggle", "devkit", "devkit archive"])
