@@ -70,7 +70,7 @@ class SRe2L(Method):
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:
-        return {"flip": False} if dataset == "digits" else {}  # a mirrored digit is not that digit
+        return {"flip": False} if dataset.partition("@")[0] == "digits" else {}  # a mirrored digit is none
 
     def inputs(self, dataset: Dataset) -> dict[str, str]:
         if not self.params.squeeze:

@@ -164,3 +164,17 @@ def test_a_classifier_without_batchnorm_is_refused(tmp_path):
     bench.teacher.model = nn.Sequential(nn.Flatten(), nn.Linear(64, 4))
     with pytest.raises(UsageError, match="no BatchNorm2d"):
         bench.images("sre2l", 1)
+
+
+def test_a_squeezed_classifier_of_its_own_is_part_of_the_key(tmp_path):
+    from benchmark.teachers import teacher_key
+
+    dataset = Bench(tmp_path).dataset
+    method = SRe2L(SRe2L.Params(squeeze="resnet18"))
+    assert not method.requires and method.inputs(dataset) == {"squeeze": teacher_key(dataset, "resnet18")}
+    assert SRe2L(SRe2L.Params()).requires == {"teacher"} and not SRe2L(SRe2L.Params()).inputs(dataset)
+
+
+def test_digits_are_not_mirrored():
+    assert SRe2L.defaults("digits") == SRe2L.defaults("digits@val") == {"flip": False}
+    assert not SRe2L.defaults("cifar10")

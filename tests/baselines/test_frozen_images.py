@@ -1,0 +1,41 @@
+"""Frozen figures of every baseline's images: a change of output needs a new version number in ``baselines/plugin.py``.
+
+The figures are (version, mean of all images, mean of the second one, standard deviation), in grey levels, of IPC 2 on
+the tiny bench. When a method changes on purpose: raise its version there, then freeze the new figures here.
+"""
+
+import pytest
+import torch
+from method_bench import Bench
+
+from benchmark.plugins import registry
+
+torch.set_num_threads(1)
+FIGURES = {
+    "cda": (1, 88.03, 113.66, 93.51),
+    "d4m": (1, 110.25, 111.23, 44.83),
+    "dit": (1, 110.19, 112.09, 34.53),
+    "herding": (1, 75.31, 83.91, 95.68),
+    "kmeans": (1, 77.19, 92.67, 96.82),
+    "minimax": (1, 109.39, 104.45, 34.11),
+    "noise": (1, 125.59, 129.19, 72.90),
+    "random": (1, 74.94, 77.50, 95.83),
+    "rded": (1, 107.78, 142.73, 93.54),
+    "recon": (1, 111.18, 111.58, 41.18),
+    "sre2l": (1, 90.64, 94.17, 100.83),
+}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory):
+    return Bench(tmp_path_factory.mktemp("frozen"))
+
+
+@pytest.mark.parametrize("name", sorted(FIGURES))
+def test_images_are_those_of_this_version(bench, name):
+    made = bench.images(name, 2, store=name)
+    images = torch.stack([made[cell] for cell in sorted(made)]).double()
+    version, *figures = FIGURES[name]
+    assert registry().get("method", name).version == version, "freeze the figures of the new version"
+    found = [float(v) for v in (images.mean(), images[1].mean(), images.std())]
+    assert found == pytest.approx(figures, abs=0.3), "the output changed: raise the method's version"
