@@ -75,6 +75,8 @@ def show(kind: str, names: tuple[str, ...], every: bool) -> None:
         click.echo(f"  {'from':10} {registry().owner[kind, info.name]}")
         if kind == "method":
             _show_method(info)
+        if kind == "dataset":
+            _show_source(info.name)
 
 
 def _show_method(info) -> None:
@@ -97,6 +99,13 @@ def _show_method(info) -> None:
     special = {d: cls.defaults(d) for d in registry().names("dataset") if cls.defaults(d)}
     for dataset, values in special.items():
         click.echo(f"\n  defaults on {dataset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
+
+
+def _show_source(name: str) -> None:
+    from benchmark.datasets.sources import SOURCES, facts
+
+    for what, value in facts(name) if name in SOURCES else ():
+        click.echo(f"  {what:10} {value}")
 
 
 def _show_protocols(names: tuple[str, ...], every: bool) -> None:
