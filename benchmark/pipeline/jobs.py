@@ -306,7 +306,7 @@ def _evaluate(job: Job, context: Context) -> None:
     outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
     artifacts = {"set": spec["set"], "contact_sheet": _keep_sheet(Path(folder), identity, context)}
     skipped = dataset.notes.get("skipped")
-    flags = [f"{skipped} corrupt files skipped"] if skipped else []
+    flags = [f"skipped {skipped}"] if skipped else []
     artifacts |= {"data": {k: v for k, v in dataset.notes.items() if k in ("format", "layout", "skipped files")}}
     _write(job, context, {"status": "ok", "reason": "", "flags": flags}, artifacts=artifacts, **outcome)
 
