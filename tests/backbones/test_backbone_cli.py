@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 from click.testing import CliRunner
-from toy_backbones import write_folder
+from toy_backbones import TINY, write_folder
 
 from benchmark.cli.backbone import backbone
 
@@ -52,3 +52,22 @@ def test_out_that_is_not_empty(tmp_path):
     (tmp_path / "x").write_text("")
     found = CliRunner().invoke(backbone, ["train", "--dataset", "digits", "--out", str(tmp_path)])
     assert "not empty" in str(found.exception)
+
+
+def test_train_show_and_finetune(tmp_path, toy, judge, monkeypatch):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
+    monkeypatch.setattr("benchmark.datasets.load_dataset", lambda name, root=None: toy)
+    sets = [part for key, value in {**TINY, "dit_steps": 4}.items() for part in ("--set", f"{key}={value}")]
+    trained = tmp_path / "trained"
+    found = CliRunner().invoke(
+        backbone, ["train", "--dataset", "digits", "--preset", "tiny", "--out", str(trained), *sets]
+    )
+    assert found.exit_code == 0, found.output
+    assert "validation loss" in found.output and (trained / "report.png").is_file()
+    other = tmp_path / "tuned"
+    command = ["finetune", "--from", str(trained), "--dataset", "digits", "--steps", "2", "--batch", "4"]
+    found = CliRunner().invoke(backbone, [*command, "--parameters", "light", "--out", str(other)])
+    assert found.exit_code == 0, found.output
+    assert "before fine-tuning validation loss" in found.output
+    about = json.loads((other / "ddbench.json").read_text())
+    assert about["from"]["name"] == str(trained) and about["settings"]["finetune"]["parameters"] == "light"
