@@ -63,7 +63,7 @@ class Minimax(Method):
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:
-        """8 to 9 passes over digits' 1,347 images as ``run.sh``'s ``--epochs 8``, elsewhere what a CPU does in minutes."""
+        """About 8 passes over digits' 1,347 images (``run.sh --epochs 8``), elsewhere what a CPU does in minutes."""
         steps = {"digits": 1500, "fashionmnist": 3000, "cifar10": 3000}.get(dataset.partition("@")[0])
         return {"steps": steps, "ema": 0.999} if steps else {}
 

@@ -52,6 +52,24 @@ def test_seeds_differ(bench, name):
     assert not equal(first, second)
 
 
+def test_these_checks_can_fail(bench, monkeypatch):
+    """A method that draws from torch's global state depends on the order of units; one that looks at the test split
+    is stopped."""
+    from baselines.noise import Noise
+
+    def careless(self, task, unit):
+        return torch.randint(0, 256, (len(unit.cells), 1, 8, 8), dtype=torch.uint8)
+
+    monkeypatch.setattr(Noise, "distill", careless)
+    torch.manual_seed(0)
+    first = bench.images("noise", 2)
+    torch.manual_seed(0)
+    assert not equal(first, bench.images("noise", 2, turn=-1))
+    for look in (lambda test: test.labels, lambda test: test.images([0]), lambda test: test.pil(0), len):
+        with pytest.raises(AssertionError, match="test split"):
+            look(bench.dataset.test)
+
+
 class Killed(BaseException):
     """Stands for a kill: nothing catches it."""
 
