@@ -61,8 +61,8 @@ def check_set(
 ) -> dict[str, Any]:
     """The set has equally many images of every class, and the teacher recognises them clearly above chance.
 
-    "Clearly": at least half of what 1.645 standard deviations above chance would be reached with probability 5 % by
-    a set whose labels mean nothing; and not better explained by another class order.
+    "Clearly": at least 1.5 times chance and 1.645 standard deviations above it, which a set whose labels mean nothing
+    reaches with probability 5 %; and not far better explained by another class order.
 
     Args:
         waived: the method means to fail (noise); the record says so.

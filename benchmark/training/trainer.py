@@ -220,13 +220,14 @@ class _Run:
                 step += 1
                 bar.update()
                 if (step % self.each == 0 or step == self.steps) and epoch in wanted:
-                    curve.append([epoch + 1, *self._test()[0]])
+                    tested = self._test()
+                    curve.append([epoch + 1, *tested[0]])
                 if step < self.steps and step % interval == 0:
                     if file:
                         checkpoint.save(self._state(step, curve, spent + time.perf_counter() - began), file)
                     if on_interval:
                         on_interval(min(interval, self.steps - step))
-            return self._result(curve, spent, began)
+            return self._result(curve, tested, spent, began)  # the last epoch is always tested
 
     # -- one batch --------------------------------------------------------------------------------------------------
 
@@ -344,11 +345,11 @@ class _Run:
         if self.average is not None:
             self.average = [a.to(self.device) for a in state["average"]]
 
-    def _result(self, curve: list[list[float]], spent: float, began: float) -> Result:
+    def _result(self, curve: list[list[float]], tested: tuple, spent: float, began: float) -> Result:
         if self.average is not None:
             self._put(self.average)
             self.average = None
-        (top1, top5), logits, labels = self._test()
+        (top1, top5), logits, labels = tested
         if not bool(torch.isfinite(logits).all()):
             raise JobError("the student's logits are not finite", where=f"student {self.student}, seed {self.seed}")
         best = max(curve, key=lambda row: row[1])

@@ -29,12 +29,12 @@ def test_every_student_trains_two_epochs_on_digits(name, digits):
         digits.train.images(index),
         torch.arange(10),
         dataset=digits,
-        protocol=load_protocol("hard", {"steps": "null", "epochs": 2, "batch": 5}),
+        protocol=load_protocol("hard", {"steps": "null", "epochs": 2, "batch": 10}),
         student=name,
         ipc=1,
         seed=0,
     )
-    assert result.steps == 4 and 0 <= result.scores["top1_last"] <= 100
+    assert result.steps == 2 and 0 <= result.scores["top1_last"] <= 100
     fresh = build_student(name, 10, 1, 8, 0).state_dict()
     moved = [k for k, v in result.model.state_dict().items() if v.is_floating_point() and not torch.equal(v, fresh[k])]
     assert len(moved) > len(fresh) / 3, "training changed nothing"
@@ -72,7 +72,7 @@ def test_resnets_have_the_small_stem_up_to_64_px():
 
 
 def test_input_sizes_and_groups_are_resolved():
-    assert input_size(build_student("vgg11", 10, 1, 8, 0), 8) == 32
+    assert input_size(build_student("mobilenetv2", 10, 1, 8, 0), 8) == 32
     assert input_size(build_student("convnet3_bn", 10, 1, 8, 0), 8) == 8
     groups = {n: lr_group(n) for n in ("mobilenetv2", "timm:efficientnet_b0", "torchvision:alexnet", "timm:resnet26")}
     assert list(groups.values()) == ["mobilenet", "efficientnet", "alexnet", "resnet"]
