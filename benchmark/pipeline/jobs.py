@@ -121,6 +121,21 @@ def _loaded_backbone(root: str, name: str, device: str, precision: str, spec_tex
     return load_backbone(folder, dataset, device, compute.Precision.named(precision), ref.key)
 
 
+@lru_cache(maxsize=2)
+def _checked_teacher(root: str, name: str, device: str, spec_text: str):
+    """(teacher, its gate's report): loaded and tested once a process, whatever number of students it labels for."""
+    from benchmark.teachers import get_teacher
+    from benchmark.training import gates
+
+    dataset = _dataset(json.loads(spec_text))
+    teacher = get_teacher(Store(root), dataset, name, device)
+    return teacher, gates.check_teacher(teacher, dataset)
+
+
+def _dataset_text(spec: dict[str, Any]) -> str:
+    return json.dumps({k: spec[k] for k in ("dataset", "data_root", "dataset_options")}, sort_keys=True)
+
+
 def _task_and_units(job: Job, context: Context):
     from benchmark.methods import Task
 
@@ -141,9 +156,8 @@ def _task_and_units(job: Job, context: Context):
         teacher_key=spec["inputs"].get("teacher", ""),
     )
     if "backbone" in method.requires:
-        text = json.dumps({k: spec[k] for k in ("dataset", "data_root", "dataset_options")}, sort_keys=True)
         task.load_backbone = lambda: _loaded_backbone(
-            str(context.store.root), spec["backbone"], context.device, spec["precision"], text
+            str(context.store.root), spec["backbone"], context.device, spec["precision"], _dataset_text(spec)
         )
     if "teacher" in method.requires:
         from benchmark.teachers import get_teacher
@@ -256,7 +270,6 @@ def _distill(job: Job, context: Context) -> None:
 def _evaluate(job: Job, context: Context) -> None:
     from benchmark.distilled import open_set, read_set
     from benchmark.protocols import load_protocol
-    from benchmark.teachers import get_teacher
     from benchmark.training import gates, train_student
 
     spec, stage = job.spec, stage_of(job)
@@ -270,9 +283,11 @@ def _evaluate(job: Job, context: Context) -> None:
         found = read_set(folder, dataset)
 
     def make(target: Path) -> None:
-        teacher = get_teacher(context.store, dataset, spec["teacher"], context.device)
+        teacher, teacher_check = _checked_teacher(
+            str(context.store.root), spec["teacher"], context.device, _dataset_text(spec)
+        )
         checks = {
-            "teacher": gates.check_teacher(teacher, dataset),
+            "teacher": teacher_check,
             "set": gates.check_set(found.images, found.labels, teacher, dataset, spec["gate"] == "waived"),
         }
         result = train_student(
