@@ -63,6 +63,7 @@ class Sample(NamedTuple):
     teacher_accuracy: float | None
     recognised: float | None
     set_gate: str
+    created: str
 
 
 class Cell(NamedTuple):
@@ -79,22 +80,20 @@ class Cell(NamedTuple):
 def collect(records: Iterable[dict]) -> list[Cell]:
     """Group records (read one at a time) into cells, ordered by key.
 
-    Records of one cell and seed but of different sets (folders made elsewhere) are split by set.
+    Where two records differ in nothing but their set (a folder made elsewhere was evaluated under the same name), the
+    set that was evaluated later gets a cell of its own, with all its seeds.
     """
     groups: dict[Key, list[Sample]] = defaultdict(list)
     for record in records:
         groups[key_of(record["identity"])].append(sample_of(record))
     cells = []
     for key in sorted(groups):
-        samples = groups[key]
-        if len({s.seed for s in samples}) < len(samples):
-            parts: dict[str, list[Sample]] = defaultdict(list)
-            for sample in samples:
-                parts[sample.set].append(sample)
-            split = [(key._replace(set=name[:SHORT]), part) for name, part in sorted(parts.items())]
-        else:
-            split = [(key, samples)]
-        cells += [Cell(k, sorted(part, key=lambda s: (s.seed, s.status))) for k, part in split]
+        samples = sorted(groups[key], key=lambda s: (s.seed, s.created, s.set))
+        apart = {second.set for first, second in zip(samples, samples[1:]) if first.seed == second.seed}
+        parts: dict[str, list[Sample]] = defaultdict(list)
+        for sample in samples:
+            parts[sample.set[:SHORT] if sample.set in apart else ""].append(sample)
+        cells += [Cell(key._replace(set=name), part) for name, part in sorted(parts.items())]
     return cells
 
 
@@ -147,6 +146,7 @@ def sample_of(record: dict) -> Sample:
         teacher.get("accuracy"),
         gate.get("recognised"),
         gate.get("status", ""),
+        str(record["provenance"].get("created", "")),
     )
 
 

@@ -79,12 +79,17 @@ def test_flags_of_one_set_waived_gate_and_precision():
     assert set(" ".join(flags.values()).split()) <= set(FLAGS)
 
 
-def test_two_folders_with_one_seed_are_two_rows():
-    first, second = make_record("theirs", 0, top1=50), make_record("theirs", 0, top1=60)
-    second["identity"]["set"] = "b" * 64
-    rows = board(first, second)
-    assert [r["top1_last"] for r in rows] == [50, 60] or [r["top1_last"] for r in rows] == [60, 50]
-    assert all(r["set"] for r in rows)
+def test_a_folder_evaluated_under_the_same_name_is_a_row_of_its_own():
+    """Its seeds share one set and were made later; the cell of the method's own sets stays whole."""
+    later = []
+    for seed in range(4):
+        record = make_record("d3hr", seed, top1=10)
+        record["identity"]["set"] = "b" * 64
+        record["provenance"]["created"] = "2027-01-01T00:00:00Z"
+        later.append(record)
+    rows = board(*later, *runs("d3hr", [80, 82, 84]), *runs("random", [70, 70, 71]))
+    found = sorted((r["top1_last"], r["seeds"], r["set"]) for r in rows if r["method"] == "d3hr")
+    assert found == [(10, 4, "b" * 12), (82, 3, "")]
 
 
 def test_csv_bytes_do_not_depend_on_the_order_of_records(tmp_path):
