@@ -128,7 +128,7 @@ def labels(rows: Sequence[dict]) -> list[str]:
     several = {
         (method, name): len({row[name] for row in members}) > 1
         for method, members in by_method.items()
-        for name in ("method_version", "backbone", "backbone_key", "precision", "set")
+        for name in ("method_version", "backbone", "backbone_key", "precision")
     }
     out = []
     for row in rows:
@@ -143,8 +143,8 @@ def labels(rows: Sequence[dict]) -> list[str]:
             parts.append(f"backbone {row['backbone_key'][:6] or 'none'}")
         if several[method, "precision"]:
             parts.append(row["precision"])
-        if several[method, "set"]:
-            parts.append(f"set {row['set'][:6] or 'by seed'}")
+        if row["set"]:
+            parts.append(f"set {row['set'][:6]}")
         out.append(f"{method} ({', '.join(parts)})" if parts else method)
     return out
 

@@ -173,11 +173,12 @@ def rows_of(cells: list[Cell]) -> list[dict[str, Any]]:
 def baseline_of(cell: Cell, peers: Iterable[Cell]) -> Cell | None:
     """The cell of random real images that a cell is compared with: same column, same precision where there is one.
 
-    Where `random` itself was run in several variants, the one with most seeds (then the first by key).
+    Where `random` itself was run in several variants, its own sets before a folder evaluated under its name, then
+    the one with most seeds (then the first by key).
     """
     candidates = [p for p in peers if p.key.method == BASELINE]
     same = [p for p in candidates if p.key.precision == cell.key.precision]
-    return max(same or candidates, key=lambda p: len(p.by_seed()), default=None)
+    return max(same or candidates, key=lambda p: (not p.key.set, len(p.by_seed())), default=None)
 
 
 def _row(cell: Cell, peers: list[Cell]) -> dict[str, Any]:

@@ -95,7 +95,10 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
     columns: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in found:
         columns[cell.key.column].append(cell)
-    for members in columns.values():
+    for column, members in columns.items():
+        own = [c for c in members if not c.key.set]  # before folders evaluated under the method's name
+        if own and "set" not in wanted:
+            columns[column] = members = own
         if len(members) > 1:
             raise UsageError(
                 f"{text} means {len(members)} variants on {members[0].key.dataset}; choose one",

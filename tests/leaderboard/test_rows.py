@@ -90,6 +90,8 @@ def test_a_folder_evaluated_under_the_same_name_is_a_row_of_its_own():
     rows = board(*later, *runs("d3hr", [80, 82, 84]), *runs("random", [70, 70, 71]))
     found = sorted((r["top1_last"], r["seeds"], r["set"]) for r in rows if r["method"] == "d3hr")
     assert found == [(10, 4, "b" * 12), (82, 3, "")]
+    text = leaderboard.table([records.sealed(r) for r in (*later, *runs("d3hr", [80, 82, 84]))])
+    assert "d3hr (set bbbbbb)" in text and "d3hr  " in text
 
 
 def test_csv_bytes_do_not_depend_on_the_order_of_records(tmp_path):
