@@ -78,7 +78,8 @@ def check_set(
     if len(images) != len(labels) or len(images) == 0:
         raise DataError(f"{len(images)} images but {len(labels)} labels")
     if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise DataError(f"label {int(labels.max())} is out of range", allowed=f"0 to {classes - 1} ({dataset.name})")
+        wrong = int(labels.min()) if int(labels.min()) < 0 else int(labels.max())
+        raise DataError(f"label {wrong} is out of range", allowed=f"0 to {classes - 1} ({dataset.name})")
     counts = torch.bincount(labels.cpu(), minlength=classes)
     if int(counts.min()) != int(counts.max()):
         low, high = int(counts.argmin()), int(counts.argmax())
