@@ -120,7 +120,7 @@ def test_thousand_cells_stay_small_and_interactive(tmp_path):
             select.value = 'resnet18';
             select.dispatchEvent(new Event('change'));
             return performance.now() - start;""")
-        assert slow < 3000
+        assert slow < 10_000  # about 300 on an idle machine
         assert browser.run("return document.querySelectorAll('#rows tr').length") == 500
 
 
