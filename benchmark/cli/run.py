@@ -49,6 +49,7 @@ def _running(function):
 def _evaluating(function):
     options = [
         click.option("--student", "students", multiple=True, help="Architectures, wildcards allowed; repeatable."),
+        click.option("--metric", "metrics", multiple=True, help="Extra scores, e.g. corruptions, attacks; repeatable."),
         click.option("--protocol", "protocols", multiple=True, help="Protocols; repeatable.  [default: hard]"),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), function)
@@ -98,6 +99,7 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
         data_root=options["data_root"],
         dataset_options=dataset_options,
         set_dir=options.get("set_dir", ""),
+        metrics=tuple(reg.select("metric", options.get("metrics", ()), where="--metric")),
     )
 
 

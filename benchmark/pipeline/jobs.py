@@ -57,7 +57,7 @@ def _stage_cached(kind: str, text: str) -> Stage | None:
         arguments = spec["params"], spec["ipc"], spec["inputs"], spec["seed"], precision
         return set_stage(spec["method"], info.version, *arguments)
     if kind == "evaluate":
-        return student_stage(spec["identity"])
+        return student_stage(spec["identity"], spec["metrics"])
     dataset = _dataset(spec)
     if kind == "teacher":
         from benchmark.teachers import teacher_stage
@@ -269,6 +269,7 @@ def _distill(job: Job, context: Context) -> None:
 
 def _evaluate(job: Job, context: Context) -> None:
     from benchmark.distilled import open_set, read_set
+    from benchmark.metrics.robustness import Context as Measured
     from benchmark.protocols import load_protocol
     from benchmark.training import gates, train_student
 
@@ -279,7 +280,9 @@ def _evaluate(job: Job, context: Context) -> None:
     if folder:
         found = open_set(Path(folder), dataset, identity["ipc"])
     else:
-        folder = context.store.root / "artifacts" / "set" / spec["set"]
+        folder = context.store.open_key("set", spec["set"])
+        if folder is None:
+            raise JobError("the distilled set is not whole any more", hint="repeat the command: it is made again")
         found = read_set(folder, dataset)
 
     def make(target: Path) -> None:
@@ -304,14 +307,20 @@ def _evaluate(job: Job, context: Context) -> None:
             workdir=context.store.workdir(stage),
             label=job.label,
             on_interval=lambda steps: context.store.log_work(stage, "steps", steps),
+            store=context.store,
+            set_key=spec["set"],
         )
+        scores = {**result.scores, "curve": result.curve}
+        for name in spec["metrics"]:
+            measure = registry().get("metric", name).load()
+            scores |= measure(Measured(result, dataset, context.device))
         cost = {"train_seconds": round(result.seconds, 3), "peak_memory_bytes": result.peak_memory}
         cost |= {
-            "label_bytes": getattr(result, "label_bytes", 0),
+            "label_bytes": result.label_bytes,
             "device": device_name(context),
             "steps": result.steps,
         }
-        outcome = {"scores": {**result.scores, "curve": result.curve}, "cost": cost, "gates": checks}
+        outcome = {"scores": scores, "cost": cost, "gates": checks, "flags": result.flags, "resolved": result.resolved}
         (target / "outcome.json").write_text(json.dumps(outcome, sort_keys=True))
 
     outcome = json.loads((context.store.build(stage, make) / "outcome.json").read_text())
@@ -321,7 +330,8 @@ def _evaluate(job: Job, context: Context) -> None:
     outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
     artifacts = {"set": spec["set"], "contact_sheet": _keep_sheet(Path(folder), identity, context)}
     skipped = dataset.notes.get("skipped")
-    flags = [f"skipped {skipped}"] if skipped else []
+    flags = outcome.pop("flags") + ([f"skipped {skipped}"] if skipped else [])
+    artifacts["resolved"] = outcome.pop("resolved")
     artifacts |= {"data": {k: v for k, v in dataset.notes.items() if k in ("format", "layout", "skipped files")}}
     _write(job, context, {"status": "ok", "reason": "", "flags": flags}, artifacts=artifacts, **outcome)
 

@@ -254,7 +254,7 @@ class _Builder:
         trained, teacher = self.teacher(teacher_name)
         if protocol.labels != "hard":  # with hard labels the teacher only guards the gates
             identity["teacher"] = teacher
-        stage = student_stage(identity)
+        stage = student_stage(identity, self.request.metrics)
         label = f"{student} on {method} ipc {ipc} seed {seed}, {protocol.name}, {self.dataset.name}"
         spec = {
             **made["spec"],
@@ -263,6 +263,7 @@ class _Builder:
             "protocol_sets": self.protocol_sets,
             "teacher": teacher_name,
             "gate": made["gate"],
+            "metrics": list(self.request.metrics),
         }
         self._add("evaluate", stage.key, label, spec, [*made["needs"], *trained])
 
@@ -275,13 +276,18 @@ def set_stage(
     return Stage("set", SET_VERSION, settings, inputs, seed, precision.document())
 
 
-def student_stage(identity: dict[str, Any]) -> Stage:
-    """The stage of one trained and tested student; its parameters are what determines the scores, no more."""
+def student_stage(identity: dict[str, Any], metrics: Iterable[str] = ()) -> Stage:
+    """The stage of one trained and tested student; its parameters are what determines the scores, no more.
+
+    ``metrics`` names the extra scores asked for; they add to a record and are no part of its identity.
+    """
     inputs = {"dataset": identity["dataset"]["digest"], "set": identity["set"]}
     inputs |= {"protocol": identity["protocol"]["digest"]}
     if identity["teacher"]:
         inputs["teacher"] = identity["teacher"]["key"]
-    params = {"student": identity["student"], "ipc": identity["ipc"]}
+    params: dict[str, Any] = {"student": identity["student"], "ipc": identity["ipc"]}
+    if metrics:
+        params["metrics"] = sorted(metrics)
     return Stage("student", STUDENT_VERSION, params, inputs, identity["seed"], identity["precision"])
 
 

@@ -32,6 +32,7 @@ class Request:
     data_root: str | None = None
     dataset_options: dict[str, Any] = field(default_factory=dict)
     set_dir: str = ""
+    metrics: tuple[str, ...] = ()  # extra scores
 
     def document(self) -> dict[str, Any]:
         """JSON-able form."""
@@ -41,7 +42,7 @@ class Request:
     def read(document: dict[str, Any]) -> Request:
         """The inverse of :meth:`document`."""
         values = dict(document)
-        for name in ("methods", "ipc", "students", "protocols", "seeds"):
+        for name in ("methods", "ipc", "students", "protocols", "seeds", "metrics"):
             values[name] = tuple(values[name])
         return Request(**values)
 

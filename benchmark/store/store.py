@@ -73,8 +73,12 @@ class Store:
 
     def open(self, stage: Stage) -> Path | None:
         """The artifact's folder with its digests verified, or None; a damaged one is set aside and reported."""
-        path = self.path(stage)
-        if stage.key in self._verified and path.is_dir():
+        return self.open_key(stage.name, stage.key)
+
+    def open_key(self, name: str, key: str) -> Path | None:
+        """:meth:`open` where only the stage's name and key are known."""
+        path = self.root / "artifacts" / name / key
+        if key in self._verified and path.is_dir():
             return path
         if not (path / MANIFEST).is_file():
             return None
@@ -85,7 +89,7 @@ class Store:
                 os.rename(path, aside)
             print(f"store: {fault}; set aside as {aside} and made again", file=sys.stderr, flush=True)
             return None
-        self._verified.add(stage.key)
+        self._verified.add(key)
         return path
 
     @staticmethod
