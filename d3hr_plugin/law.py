@@ -26,7 +26,7 @@ import torch
 from scipy import interpolate, stats
 
 WINDOW = 0.02  # how near to the winner's sums the group is drawn, in standard deviations of the sum
-BLOCK = 1 << 17  # candidates at a time
+BLOCK = 1 << 16  # candidates at a time
 POOL = 1 << 20  # draws in the pool for the skewness of n normals
 TRIES = 4000  # draws before the nearest one is taken
 _SADDLES = np.concatenate([-np.geomspace(400, 0.02, 64), np.geomspace(0.02, 30, 36)])  # in units of 1 / sd
@@ -149,7 +149,7 @@ def skewness_square(n: int) -> float:
 def skewness_law(n: int, d: int) -> SumLaw:
     """Of ``sum_j g_j^2`` over ``d`` coordinates: the squared skewness term; does not depend on the class."""
     pool = _skewness_pool(n)
-    histogram, edges = np.histogram(pool, bins=20000)
+    histogram, edges = np.histogram(pool, bins=4000)
     mass, y = histogram / len(pool), (edges[1:] + edges[:-1]) / 2
     y = y * (skewness_square(n) / (mass @ y))  # the sampling error of the pool's mean would be the one that shows
 

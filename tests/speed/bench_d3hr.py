@@ -73,6 +73,16 @@ def reference_search(authors, m: int, n: int, std: torch.Tensor, seed: int) -> t
 
 
 def ours(n: int, m: int, std: torch.Tensor, seed: object, by_draws: bool = False, score=PAPER) -> groups.Group:
+    """Our search, on one thread as a distillation job runs it (its blocks are too small to be shared out)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        return _ours(n, m, std, seed, by_draws, score)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _ours(n, m, std, seed, by_draws, score) -> groups.Group:
     sampler = groups.SAMPLERS["search-by-draws" if by_draws else "search"]
     return sampler(groups.Draw(n, std, ("bench", seed), m, score))
 
@@ -83,15 +93,15 @@ def timed(call, *arguments) -> tuple[float, object]:
     return time.perf_counter() - began, result
 
 
-def grown(kind: str, n: int, reference: str | None) -> float:
+def grown(kind: str, n: int, reference: str | None, m: int = AT_A_TIME) -> float:
     """MiB by which a process grows at its peak while it searches once (`kind` is reference, law or draws)."""
-    command = [sys.executable, __file__, "--child", kind, "--ipc", str(n)]
+    command = [sys.executable, __file__, "--child", kind, "--ipc", str(n), "--m", str(m)]
     command += ["--reference", reference] if reference else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def child(kind: str, n: int, authors) -> None:
+def child(kind: str, n: int, m: int, authors) -> None:
     def status(field: str) -> int:
         return int(re.search(rf"{field}:\s+(\d+)", Path("/proc/self/status").read_text())[1])
 
@@ -102,7 +112,7 @@ def child(kind: str, n: int, authors) -> None:
     if kind == "reference":
         reference_search(authors, AT_A_TIME, n, std, 0)
     else:
-        ours(n, 10 * AT_A_TIME if kind == "law" else AT_A_TIME, std, 0, kind == "draws")
+        ours(n, m, std, 0, kind == "draws")
     print(json.dumps((status("VmHWM") - before) / 1024))
 
 
@@ -117,7 +127,7 @@ def search(authors, reference: str | None, sizes: list[int], repeats: int, m: in
             law._skewness_pool.cache_clear(), law.skewness_law.cache_clear()
             run = [timed(ours, n, count, std, r, kind == "draws") for r in range(3)]
             first, best = run[0][0], min(t for t, _ in run)
-            peak = grown("law" if kind == "law" else "draws", n, reference)
+            peak = grown(kind, n, reference, count)
             rows.append(
                 [n, f"{kind}, m = {count:,}", 1e6 * theirs, 1e6 * best / count, theirs * count / best]
                 + [theirs * count / first, theirs_peak, peak, theirs_peak / max(peak, 0.1)]
@@ -231,7 +241,7 @@ def main() -> None:
         authors = d3hr_authors.load(given.reference)
         authors.folder = given.reference
     if given.child:
-        child(given.child, given.ipc[0], authors)
+        child(given.child, given.ipc[0], given.m, authors)
         return
     if given.only in (None, "search"):
         search(authors, given.reference, given.ipc, given.repeats, given.m)
