@@ -5,6 +5,8 @@ Lloyd's algorithm with k-means++ starts from scikit-learn. Clusters are ordered 
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
 from baselines.features import Selection
@@ -26,6 +28,12 @@ def nearest_distinct(features: torch.Tensor, centres: torch.Tensor) -> list[int]
 
 class KMeans(Selection):
     """Real images nearest the centres of k-means."""
+
+    @classmethod
+    def defaults(cls, dataset: str) -> dict[str, Any]:
+        # On digits the image nearest the mean in pixels is the stronger floor: 84.5 against 77.3 % in the teacher's
+        # features (IPC 1, hard, ConvNet-3, validation part of the training split, 5 seeds).
+        return {"features": "pixels"} if dataset.partition("@")[0] == "digits" else {}
 
     def choose(self, task: Task, features: torch.Tensor, class_index: int) -> list[int]:
         if task.ipc == 1:
