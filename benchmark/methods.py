@@ -28,9 +28,21 @@ if TYPE_CHECKING:
     from benchmark.teachers import Teacher
 
 
-def param(default: Any, help: str, source: str = "", *, choices: Sequence | None = None, low=None, high=None) -> Any:
-    """A documented parameter of a method: a dataclass field with help, the source of its default, and its range."""
-    metadata = {"help": help, "source": source, "choices": choices, "low": low, "high": high}
+def param(
+    default: Any,
+    help: str,
+    source: str = "",
+    *,
+    choices: Sequence | None = None,
+    low=None,
+    high=None,
+    keyed: bool = True,
+) -> Any:
+    """A documented parameter of a method: a dataclass field with help, the source of its default, and its range.
+
+    ``keyed=False`` says that it cannot change the images (a hint on what else to keep): it enters no key.
+    """
+    metadata = {"help": help, "source": source, "choices": choices, "low": low, "high": high, "keyed": keyed}
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -42,7 +42,10 @@ class Params:
         30, "how far to invert, in steps; 0 keeps the VAE's latents", "authors' code (i_step=6); paper 31", low=0
     )
     keep_depths: tuple = param(
-        (), "further depths whose statistics are kept from the same pass; never changes a result", "authors keep 24-38"
+        (),
+        "further depths whose statistics are kept from the same pass; never changes a result",
+        "authors keep 24-38",
+        keyed=False,
     )
     invert_guidance: float = param(4.0, "classifier-free guidance while inverting; 1 is none", "authors' code", low=0)
     invert_solver: str = param(

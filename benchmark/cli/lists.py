@@ -53,9 +53,7 @@ def list_(kinds: tuple[str, ...], as_json: bool) -> None:
         click.echo(f"\n{len(reg.broken)} plug-in problem(s): ddbench plugins", err=True)
 
 
-@click.command(
-    epilog="\b\nExamples:\n  ddbench show method d3hr\n  ddbench show protocol soft hard"
-)
+@click.command(epilog="\b\nExamples:\n  ddbench show method d3hr\n  ddbench show protocol soft hard")
 @click.argument("kind")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--all", "every", is_flag=True, help="With several protocols: every field, not only the differing ones.")

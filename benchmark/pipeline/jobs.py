@@ -141,7 +141,7 @@ def _task_and_units(job: Job, context: Context):
 
     spec = job.spec
     cls = registry().get("method", spec["method"]).load()
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in spec["params"].items()}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (spec["params"] | spec["hints"]).items()}
     method = cls(cls.Params(**values))
     dataset = _dataset(spec)
     task = Task(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -170,7 +170,7 @@ class _Builder:
         cls = info.load()
         params = make_params(cls, name, self.dataset.name, self.method_sets[name])
         method = cls(params)
-        document = _params_document(params)
+        document, hints = _params_documents(params)
         made: dict[str, Any] = {
             "method": {"name": name, "version": info.version, "params": document},
             "gate": info.gate,
@@ -183,7 +183,7 @@ class _Builder:
                 raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")
             return {**made, "reason": reason}
         inputs, needs = {"dataset": self.dataset.digest}, []
-        spec: dict[str, Any] = {"method": name, "params": document, "ipc": ipc, "seed": seed}
+        spec: dict[str, Any] = {"method": name, "params": document, "hints": hints, "ipc": ipc, "seed": seed}
         try:
             if "backbone" in method.requires:
                 needs_key, made["backbone"] = self.backbone()
@@ -296,5 +296,8 @@ def default_students(dataset) -> tuple[str, ...]:
     return ("convnet3_bn",) if dataset.image_size <= 64 else ("resnet18",)
 
 
-def _params_document(params: Any) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(params)))
+def _params_documents(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters as JSON: those that enter keys and records, and those that cannot change the images."""
+    document = json.loads(json.dumps(asdict(params)))
+    hints = {f.name for f in fields(params) if not f.metadata.get("keyed", True)}
+    return {k: v for k, v in document.items() if k not in hints}, {k: document[k] for k in hints}
