@@ -52,6 +52,12 @@ class Params:
         "ddim", "how a step of the inversion is taken; ab2 is of second order", "authors' code", choices=SOLVERS
     )
     invert_stride: int = param(1, "levels a step of the inversion; 3 with ab2 takes a third of the time", "own", low=1)
+    invert_images: int = param(
+        0,
+        "images a class that the statistics are taken from, the first ones of the training split; 0: all",
+        "own",
+        low=0,
+    )
     sample_posterior: bool = param(
         True, "draw each image's latent from the VAE's posterior; false takes its mean", "authors' code"
     )
@@ -151,6 +157,7 @@ class D3HR(Method):
             steps=p.steps,
             inversion=[p.invert_guidance, p.invert_solver, p.invert_stride] if p.domain == "ddim" else [],
             sample_posterior=p.sample_posterior,
+            images=p.invert_images,
         )
 
     def statistics(self, task: Task, class_index: int) -> Moments:
@@ -202,11 +209,15 @@ class D3HR(Method):
         """One pass over the class's latents in canonical chunks; each finished chunk's moments survive a kill."""
         p, name = self.params, task.dataset.classes[class_index]
         total = len(task.train.by_class[class_index])
+        total = min(total, p.invert_images or total)
         suffix = ".d" + "-".join(map(str, depths)) + ".safetensors"  # a resumed pass may keep other depths
         parts: dict[int, list[Moments]] = {d: [] for d in depths}
         with Progress(total, f"d3hr inversion, class {name}", "image") as bar:
             batches = backbones.class_latents(task, class_index, p.sample_posterior, p.invert_batch)
             for index, latents in enumerate(batches):
+                latents = latents[: total - index * p.invert_batch]
+                if not len(latents):
+                    break
 
                 def make(index: int, file: Path, latents: torch.Tensor = latents) -> None:
                     task.store.log_work(stage, "images", len(latents))
