@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 import traceback
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,8 +46,8 @@ class Run:
 
     @staticmethod
     def create(plan: Plan, store: Store) -> Run:
-        """A new folder ``<store>/runs/<time>-<pid>``."""
-        folder = store.root / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+        """A new folder ``<store>/runs/<time>-<random>``."""
+        folder = store.root / "runs" / f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid.uuid4().hex[:8]}"
         with disk_errors(store.root):
             (folder / "failed").mkdir(parents=True)
             (folder / "logs").mkdir()

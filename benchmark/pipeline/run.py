@@ -166,7 +166,10 @@ def copy_set(store: Store, job, target: Path) -> None:
 def check_writable(folder: Path) -> None:
     """Fail before any work where results could not be written."""
     with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # below a pseudo file system
+            raise UsageError(f"cannot make {folder}", where="--results", allowed="a folder that can be made") from error
         probe = folder / f".ddbench-{uuid.uuid4().hex[:8]}"
         probe.touch()
         probe.unlink()

@@ -34,7 +34,7 @@ def default_cache() -> Path:
 
 @contextlib.contextmanager
 def disk_errors(where: Path) -> Iterator[None]:
-    """Turn a full disk or one that cannot be written into an error that says what to do."""
+    """Turn a full disk or one that cannot be written into an error that says what to do; other errors pass."""
     try:
         yield
     except OSError as error:

@@ -15,7 +15,8 @@ def ddbench(tmp_path, digits_teacher_store):
 
     def run(*arguments, check=True, **environment):
         store = Path(environment.get("DDBENCH_CACHE", tmp_path / "store")) / "artifacts" / "teacher"
-        if not store.parent.parent.exists():
+        root = store.parents[1]
+        if root.parent.is_dir() and not root.exists():
             shutil.copytree(digits_teacher_store.root / "artifacts" / "teacher", store)
         env = {
             **os.environ,
