@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,6 +15,7 @@ from benchmark.leaderboard.cells import collect, key_of, rows_of
 from benchmark.leaderboard.columns import NAMES
 from benchmark.leaderboard.table import cell_text
 from benchmark.methods import make_params
+from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.jobs import Context, is_done
 from benchmark.pipeline.plan import KINDS, Job, Plan, make_plan
 from benchmark.pipeline.request import Request, split_sets
@@ -102,30 +102,6 @@ def describe(planned: GridPlan, context: Context) -> str:
         if fault:
             lines.append(f"  cannot run: {cell.label}: {fault}")
     return "\n".join(lines)
-
-
-def inner_stages(plan: Plan, context: Context) -> dict[str, str]:
-    """Stages that methods share between sets (statistics, fine-tuning): runs wanted, distinct and cached, by name."""
-    from benchmark.pipeline.jobs import _task_and_units
-
-    wanted: Counter = Counter()
-    distinct: dict[str, dict] = {}
-    for job in plan.of_kind("distill"):
-        try:
-            method, task, _ = _task_and_units(job, context)
-            stages = method.stages(task)
-        except Exception as error:  # noqa: BLE001 - a plug-in's plan is only for show; its job will say what is wrong
-            print(f"{job.label}: stages unknown ({type(error).__name__}: {error})", file=sys.stderr)
-            continue
-        for stage in stages:
-            wanted[stage.name] += 1
-            distinct.setdefault(stage.name, {})[stage.key] = stage
-    out = {}
-    for name, stages in distinct.items():
-        cached = sum(context.store.has(stage) for stage in stages.values())
-        shared = wanted[name] - len(stages)
-        out[name] = f"{wanted[name]} wanted, {len(stages)} distinct ({shared} shared), {cached} cached"
-    return out
 
 
 def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import shlex
+import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.pipeline.engine import Run
-from benchmark.pipeline.jobs import Context, is_done
+from benchmark.pipeline.jobs import Context, is_done, task_and_units
 from benchmark.pipeline.plan import KINDS, Plan, make_plan
 from benchmark.pipeline.request import Request
 from benchmark.store import Store
@@ -47,6 +49,8 @@ def print_plan(
             print(f"  {'cached' if cached else 'to do '}  {job.label}  {job.key[:12]}")
         if len(jobs) > SHOWN and not every:
             print(f"  … {len(jobs) - SHOWN} more: --all")
+    for name, text in inner_stages(plan, context).items():
+        print(f"{name}: {text}")
     for cell in plan.skipped:
         identity = cell["identity"]
         print(f"skipped  {identity['method']['name']} ipc {identity['ipc']} seed {identity['seed']}: {cell['reason']}")
@@ -56,6 +60,28 @@ def print_plan(
     if not total_missing:
         print("everything is there: `ddbench run` would answer from the store")
     return 0
+
+
+def inner_stages(plan: Plan, context: Context) -> dict[str, str]:
+    """Stages that methods share between sets (statistics, fine-tuning): runs wanted, distinct and cached, by name."""
+    wanted: Counter = Counter()
+    distinct: dict[str, dict] = {}
+    for job in plan.of_kind("distill"):
+        try:
+            method, task, _ = task_and_units(job, context)
+            stages = method.stages(task)
+        except Exception as error:  # noqa: BLE001 - a plug-in's plan is only for show; its job will say what is wrong
+            print(f"{job.label}: stages unknown ({type(error).__name__}: {error})", file=sys.stderr)
+            continue
+        for stage in stages:
+            wanted[stage.name] += 1
+            distinct.setdefault(stage.name, {})[stage.key] = stage
+    out = {}
+    for name, stages in distinct.items():
+        cached = sum(context.store.has(stage) for stage in stages.values())
+        shared = wanted[name] - len(stages)
+        out[name] = f"{wanted[name]} wanted, {len(stages)} distinct ({shared} shared), {cached} cached"
+    return out
 
 
 def shared_stage_runs(plan: Plan) -> int:

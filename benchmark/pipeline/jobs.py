@@ -72,7 +72,7 @@ def stage_of(job: Job) -> Stage | None:
 
 
 def _part_missing(job: Job, context: Context, stage: Stage) -> list[int]:
-    units = _task_and_units(job, context)[2]
+    units = task_and_units(job, context)[2]
     mine = set(range(*_part_range(job, len(units))))
     return [i for i in context.store.missing_chunks(stage, len(units)) if i in mine]
 
@@ -136,7 +136,8 @@ def _dataset_text(spec: dict[str, Any]) -> str:
     return json.dumps({k: spec[k] for k in ("dataset", "data_root", "dataset_options")}, sort_keys=True)
 
 
-def _task_and_units(job: Job, context: Context):
+def task_and_units(job: Job, context: Context):
+    """(method, task, units) of a distillation job: what its units are made with."""
     from benchmark.methods import Task
 
     spec = job.spec
@@ -175,7 +176,7 @@ def _make_units(job: Job, context: Context, stage: Stage) -> list[Path]:
     import torch
     from safetensors.torch import save_file
 
-    method, task, units = _task_and_units(job, context)
+    method, task, units = task_and_units(job, context)
     low, high = _part_range(job, len(units))
 
     def make(index: int, file: Path) -> None:
@@ -228,7 +229,7 @@ def _distill(job: Job, context: Context) -> None:
         from safetensors import safe_open
 
         files = _make_units(whole, context, stage)
-        _, task, units = _task_and_units(whole, context)
+        _, task, units = task_and_units(whole, context)
         where = {cell: (u, row) for u, unit in enumerate(units) for row, cell in enumerate(unit.cells)}
         seconds = peak = 0.0
         for file in files:

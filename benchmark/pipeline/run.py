@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.errors import JobError, UsageError
+from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import Run
 from benchmark.pipeline.jobs import Context, is_done, stage_of, write_outcome
 from benchmark.pipeline.plan import Plan, make_plan
@@ -74,6 +75,9 @@ def run_plan(plan: Plan, engine, workers: int, *, address: str = "", time_limit:
         print(f"{kind:9} {len(jobs) - new} reused, {new} to do{named}", flush=True)
     if not missing:
         return {}
+    if any(j.kind == "distill" for j in missing):
+        for name, text in inner_stages(plan, context).items():
+            print(f"{name}: {text}", flush=True)
     run = Run.create(plan, store)
     small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2
     try:
