@@ -235,6 +235,8 @@ class _Builder:
         return self.request.teacher or load_protocol("soft").teacher_for(self.dataset.image_size)
 
     def _evaluate(self, made: dict, method: str, ipc: int, seed: int, name: str, protocol, student: str) -> None:
+        from benchmark.teachers import teacher_key
+
         identity: dict[str, Any] = {
             "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
             "ipc": ipc,
@@ -247,13 +249,13 @@ class _Builder:
             "precision": self.precision.document(),
             "set": made["key"],
         }
+        teacher_name = self.request.teacher or protocol.teacher_for(self.dataset.image_size)
+        if protocol.labels != "hard":  # with hard labels the teacher only guards the gates
+            identity["teacher"] = {"name": teacher_name, "key": teacher_key(self.dataset, teacher_name)}
         if made.get("reason"):
             self.plan.skipped.append({"identity": identity, "reason": made["reason"]})
             return
-        teacher_name = self.request.teacher or protocol.teacher_for(self.dataset.image_size)
-        trained, teacher = self.teacher(teacher_name)
-        if protocol.labels != "hard":  # with hard labels the teacher only guards the gates
-            identity["teacher"] = teacher
+        trained, _ = self.teacher(teacher_name)
         stage = student_stage(identity, self.request.metrics)
         label = f"{student} on {method} ipc {ipc} seed {seed}, {protocol.name}, {self.dataset.name}"
         spec = {

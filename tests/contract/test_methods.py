@@ -107,3 +107,11 @@ def test_declared_stages_are_those_that_are_built(bench, name):
     for unit in units:
         method.distill(task, unit)
     assert all(Store(bench.root / f"{name}-stages").has(stage) for stage in declared)
+
+
+@pytest.mark.parametrize("changed", [{"invert_batch": 5}, {"decode_batch": 3}])
+def test_another_chunk_size_agrees_within_one_grey_level(bench, changed):
+    """Chunk sizes are in the key because sums round differently; the images may not differ to the eye."""
+    first = bench.images("d3hr", 10, store="d3hr-10")
+    other = bench.images("d3hr", 10, store=f"d3hr-{next(iter(changed))}", **changed)
+    assert max(int((first[cell].int() - other[cell].int()).abs().max()) for cell in first) <= 1
