@@ -143,7 +143,12 @@ def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledS
 
     root = Path(root)
     if (root / MANIFEST).is_file():
-        return read_set(root, dataset)
+        found = read_set(root, dataset)
+        if ipc and found.ipc != ipc:
+            raise DataError(
+                f"the set has {found.ipc} images a class, not {ipc}", where=str(root), hint=f"--ipc {found.ipc}"
+            )
+        return found
     from benchmark.distilled_import import read_released
 
     images, labels = read_released(root, dataset)

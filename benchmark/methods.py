@@ -10,6 +10,7 @@ A method never sees the test split, the protocol or a student. The smallest one:
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -191,8 +192,8 @@ def convert(value: Any, spec: dataclasses.Field, where: str) -> Any:
         except yaml.YAMLError:
             value = str(value)
     optional = value is None and (default is None or "None" in str(spec.type))
-    if not optional and default is not None:
-        kind = type(default)
+    if not optional:
+        kind = type(default) if default is not None else _TYPES[str(spec.type).split("|")[0].strip()]
         good = isinstance(value, kind) and not (kind is not bool and isinstance(value, bool))
         if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
             value, good = float(value), True
@@ -209,6 +210,8 @@ def convert(value: Any, spec: dataclasses.Field, where: str) -> Any:
                 good = False
         if kind is tuple and isinstance(value, list):
             value, good = tuple(value), True
+        if isinstance(value, float) and not math.isfinite(value):
+            good = False
         if not good:
             raise UsageError(f"{spec.name} must be {_type_name(kind)}, not {value!r}", where=where)
     choices, low, high = (spec.metadata.get(k) for k in ("choices", "low", "high"))
@@ -225,6 +228,9 @@ def convert(value: Any, spec: dataclasses.Field, where: str) -> Any:
         bounds = f"at least {low}" if high is None else f"at most {high}" if low is None else f"{low} to {high}"
         raise UsageError(f"{spec.name} = {value} is out of range", where=where, allowed=bounds)
     return value
+
+
+_TYPES = {"int": int, "float": float, "bool": bool, "str": str, "tuple": tuple}  # of fields whose default is None
 
 
 def _type_name(kind: type) -> str:

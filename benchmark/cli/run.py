@@ -233,10 +233,12 @@ def worker(folder: Path, device: str | None) -> int:
     """Work on the jobs of a run until none is left."""
     import signal
 
+    from benchmark.executors.local import end_with_parent
     from benchmark.pipeline.engine import Run, work
 
     # SIGTERM unwinds like Ctrl-C, so that temporary files go and nothing is half-written.
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_with_parent()
     return 1 if work(Run(folder), device, say=lambda text: print(text, flush=True)).failed else 0
 
 

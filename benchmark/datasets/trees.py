@@ -13,6 +13,7 @@ from benchmark.datasets.decode import GREY_MODES, header
 from benchmark.datasets.external import cached_json, content_digest, corrupt_files, decoded
 from benchmark.datasets.files import FileSplit, Index, class_folders, scan, some
 from benchmark.errors import DataError, MissingError
+from benchmark.store import digest_of
 
 TEST_NAMES = ("val", "validation", "test")  # the first that exists is the test split
 NATIVE_LIMIT = 64  # images all of one square size up to this keep it and are decoded once; others become DEFAULT_SIZE
@@ -51,6 +52,8 @@ def file_dataset(
     size, depth = shape(train, options.get("image_size") or image_size, channels)
     labels = tuple(classes or folders)
     digest = content_digest(labels, {"train": train, "test": test})
+    if options.get("image_size"):  # another size is another dataset: other latents, sets, students and scores
+        digest = digest_of({"content": digest, "image_size": size})
     splits: list[Split] = [FileSplit(train, depth, size), FileSplit(test, depth, size)]
     if size <= NATIVE_LIMIT:
         splits = [decoded(split, digest, part) for split, part in zip(splits, ("train", "test"))]

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from benchmark.errors import JobError
 from benchmark.pipeline.engine import TIMED_OUT, Run, work
 
 DEATHS = 3  # a job whose worker was killed that often (out of memory, most likely) has failed
+PARENT = "DDBENCH_PARENT"  # environment variable: process id of the driver that started a worker
 GRACE_SECONDS = 20.0  # how long a worker that was told to stop may take to do so
 
 
@@ -42,7 +44,8 @@ def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
         work(run)
         return
     device = run.plan.device
-    devices = [f"cuda:{index}" if device == "cuda" else device for index in range(jobs)]
+    gpus = default_jobs(device)
+    devices = [f"cuda:{index % gpus}" if device == "cuda" else device for index in range(jobs)]
     workers = [_start(run, d) for d in devices]
     try:
         _watch(run, workers, devices)
@@ -61,11 +64,27 @@ def worker_command() -> str:
 
 
 def _start(run: Run, device: str) -> subprocess.Popen:
-    return subprocess.Popen([worker_command(), "worker", str(run.folder), "--device", device])
+    environment = {**os.environ, PARENT: str(os.getpid())}
+    return subprocess.Popen([worker_command(), "worker", str(run.folder), "--device", device], env=environment)
+
+
+def end_with_parent() -> None:
+    """In a worker: stop when the process that started it is gone, however it went."""
+    parent = os.environ.get(PARENT)
+    if not parent:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _watch(run: Run, workers: list[subprocess.Popen], devices: list[str]) -> None:
     """Wait for every worker; replace those that died."""
+    deaths = 0
     while True:
         running = False
         for slot, worker in enumerate(workers):
@@ -73,6 +92,9 @@ def _watch(run: Run, workers: list[subprocess.Popen], devices: list[str]) -> Non
             if code is None:
                 running = True
             elif code < 0 or code == TIMED_OUT:
+                deaths += 1
+                if deaths > DEATHS * (len(run.plan.jobs) + len(workers)):
+                    raise JobError("workers die again and again", hint="ddbench doctor; then repeat the command")
                 if code < 0:
                     text = f"worker killed by {signal.Signals(-code).name}"
                     run.note_death(worker.pid, f"{text} {DEATHS} times (out of memory? fewer --jobs)", DEATHS)

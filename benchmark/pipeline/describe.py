@@ -26,7 +26,8 @@ def print_plan(
     device: str,
     executor: str,
     workers: int | None,
-    **unused: object,
+    address: str = "",
+    time_limit: float | None = None,
 ) -> int:
     """Print the plan; nothing is made."""
     from benchmark.executors.local import default_jobs
@@ -36,6 +37,7 @@ def print_plan(
     plan = make_plan(requests, store, results, device=device, parts=parts)
     context = Context(store, results, device)
     if emit:
+        plan.time_limit = time_limit
         return emit_commands(plan, store, emit, workers or default_jobs(device))
     total_missing = 0
     for kind in KINDS:

@@ -141,7 +141,7 @@ def work(run: Run, device: str | None = None, *, say=print) -> Report:
     pending = list(plan.jobs)
     finished: set[str] = set()
     while pending:
-        failed = run.failures()
+        failed = run.failures() | report.failed
         left: list[Job] = []
         progressed = False
         for job in pending:
@@ -177,7 +177,8 @@ def work(run: Run, device: str | None = None, *, say=print) -> Report:
                         reason = str(error) if isinstance(error, DDBenchError) else f"{type(error).__name__}: {error}"
                         if not isinstance(error, DDBenchError):
                             log = run.folder / "logs" / f"{job.key.replace('/', '_')}.txt"
-                            log.write_text(traceback.format_exc())
+                            with contextlib.suppress(OSError):
+                                log.write_text(traceback.format_exc())
                             reason += f"\n  traceback: {log}"
                         _fail(run, job, context, reason, report)
                         progressed = True
@@ -193,6 +194,6 @@ def work(run: Run, device: str | None = None, *, say=print) -> Report:
 def _fail(run: Run, job: Job, context: Context, reason: str, report: Report) -> None:
     report.failed[job.key] = reason
     print(f"FAILED {job.label}: {reason}", file=sys.stderr, flush=True)
-    with contextlib.suppress(OSError, DDBenchError):  # a full disk must not hide the first error
-        run.fail(job, reason)
-        write_failure(job, context, reason)
+    for note in (lambda: run.fail(job, reason), lambda: write_failure(job, context, reason)):
+        with contextlib.suppress(OSError, DDBenchError):  # a full disk must not hide the first error
+            note()

@@ -44,8 +44,20 @@ def is_done(job: Job, context: Context) -> bool:
     if stage is None:  # an external backbone or teacher: nothing to make
         return True
     if job.kind == "evaluate":
-        return context.store.has(stage) and find_record(context.results, job.spec["identity"]) is not None
+        return context.store.has(stage) and _is_recorded(job, context, stage)
     return context.store.has(stage)
+
+
+def _is_recorded(job: Job, context: Context, stage: Stage) -> bool:
+    """Whether a good record holds all that the trained student scored (a failed one, or one without a metric, not)."""
+    record = find_record(context.results, job.spec["identity"])
+    if record is None or record["outcome"]["status"] != "ok":
+        return False
+    try:
+        made = json.loads((context.store.path(stage) / "outcome.json").read_text())["scores"]
+    except (OSError, ValueError, KeyError):
+        return False  # damaged: opening it says so and makes it again
+    return all(record["scores"].get(name) == value for name, value in made.items())
 
 
 @lru_cache(maxsize=100_000)
@@ -168,7 +180,12 @@ def task_and_units(job: Job, context: Context):
 
 
 def _part(job: Job, context: Context) -> None:
-    _make_units(job, context, stage_of(job))
+    stage = stage_of(job)
+    try:
+        _make_units(job, context, stage)
+    except Exception:
+        if not context.store.has(stage):  # another command may have finished the whole set meanwhile
+            raise
 
 
 def _make_units(job: Job, context: Context, stage: Stage) -> list[Path]:
@@ -270,6 +287,7 @@ def _distill(job: Job, context: Context) -> None:
 
 def _evaluate(job: Job, context: Context) -> None:
     from benchmark.distilled import open_set, read_set
+    from benchmark.distilled_import import SUFFIXES
     from benchmark.metrics.robustness import Context as Measured
     from benchmark.protocols import load_protocol
     from benchmark.training import gates, train_student
@@ -280,6 +298,8 @@ def _evaluate(job: Job, context: Context) -> None:
     folder = spec.get("set_dir")
     if folder:
         found = open_set(Path(folder), dataset, identity["ipc"])
+        if found.digest != spec["set"]:
+            raise JobError("the set changed since the run was planned", where=str(folder), hint="repeat the command")
     else:
         folder = context.store.open_key("set", spec["set"])
         if folder is None:
@@ -326,7 +346,8 @@ def _evaluate(job: Job, context: Context) -> None:
 
     outcome = json.loads((context.store.build(stage, make) / "outcome.json").read_text())
     made = found.manifest.get("cost", {})
-    size = sum(f.stat().st_size for f in Path(folder).rglob("*.png") if f.name != "contact_sheet.png")
+    images = (f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES and f.name != "contact_sheet.png")
+    size = sum(f.stat().st_size for f in images)
     outcome["cost"] |= {"distill_seconds": made.get("seconds"), "image_bytes": size}
     outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
     artifacts = {"set": spec["set"], "contact_sheet": _keep_sheet(Path(folder), identity, context)}
@@ -352,6 +373,8 @@ def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any)
     record = {"identity": identity, "outcome": outcome, **blank, **parts, "provenance": provenance()}
     old = find_record(context.results, identity)
     if old is not None:
+        if old["outcome"]["status"] == outcome["status"] == "ok":
+            record["scores"] = old["scores"] | record["scores"]  # keeps metrics that were asked for earlier
         if all(old[k] == json.loads(json.dumps(record[k])) for k in ("outcome", "scores")):
             return
         if outcome["status"] != "ok" and old["outcome"]["status"] == "ok":

@@ -101,7 +101,7 @@ class _Builder:
 
         self.request, self.store, self.plan, self.seen = request, store, plan, seen
         self.parts, self.only_distill = parts, only_distill
-        self.given = None  # the set of `evaluate DIR`
+        self.given: dict[int, Any] = {}  # the set of `evaluate DIR`, checked for each IPC
         if min(request.ipc) < 1:
             raise UsageError(f"IPC {min(request.ipc)} is not possible", where="--ipc", allowed="1 or more")
         self.dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
@@ -215,9 +215,9 @@ class _Builder:
     def _given_set(self, name: str, ipc: int) -> dict[str, Any]:
         from benchmark.distilled import open_set
 
-        if self.given is None:
-            self.given = open_set(Path(self.request.set_dir), self.dataset, ipc)
-        given = self.given
+        if ipc not in self.given:
+            self.given[ipc] = open_set(Path(self.request.set_dir), self.dataset, ipc)
+        given = self.given[ipc]
         known = given.manifest.get("method") or {"name": name, "version": 1, "params": {}}
         return {
             "method": {**known, "name": name},

@@ -86,6 +86,10 @@ def run_plan(plan: Plan, engine, workers: int, *, address: str = "", time_limit:
         print(f"stopped; repeat the command to go on, or: ddbench worker {run.folder}", file=sys.stderr)
         raise
     failures = run.failures()
+    for job in missing:
+        if job.key not in failures and not is_done(job, context):
+            failures[job.key] = "not done: a worker ended early"
+            print(f"FAILED {job.label}: not done, a worker ended early (see above)", file=sys.stderr)
     if not failures:
         shutil.rmtree(run.folder, ignore_errors=True)
     return failures
@@ -108,7 +112,8 @@ def distill_to(
     check_writable(store.root)
     if len(request.ipc) > 1:
         raise UsageError("distill takes one IPC", where="--ipc")
-    if shard is None and out.exists() and any(out.iterdir()):
+    mine = [out / f"seed{seed}" for seed in request.seeds] if len(request.seeds) > 1 else [out / "manifest.json"]
+    if out.exists() and any(out.iterdir()) and not any(path.exists() for path in mine):
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
     jobs = worker_count(workers, device)
     count = shard[1] if shard else jobs
@@ -154,17 +159,26 @@ def copy_set(store: Store, job, target: Path) -> None:
         raise JobError(
             f"the set of {job.label} is gone from the store", where=str(store.root), hint="repeat the command"
         )
+    manifests = [folder / "manifest.json" for folder in (source, target)]
+    if manifests[1].is_file() and manifests[0].read_bytes() == manifests[1].read_bytes():
+        return  # copied by an earlier run of the same command, or by another shard
     with disk_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
         try:
             shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("artifact.json"))
             if target.is_dir():
-                os.rmdir(target)
+                _remove_empty(target)
             os.rename(temporary, target)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
+
+
+def _remove_empty(target: Path) -> None:
+    if any(target.iterdir()):
+        raise UsageError(f"{target} holds something else", where="--out", hint="name a new folder, or empty that one")
+    os.rmdir(target)
 
 
 def check_writable(folder: Path) -> None:

@@ -145,8 +145,13 @@ class Store:
     def _sweep(self) -> None:
         """Remove what killed processes of this machine left in ``tmp``."""
         for left in (self.root / "tmp").glob(f"{platform.node()}-*"):
-            pid = left.name.rsplit("-", 2)[1]
-            if pid.isdigit() and not Path(f"/proc/{pid}").exists() and Path("/proc/self").exists():
+            node, pid, _ = left.name.rsplit("-", 2)
+            if (
+                node == platform.node()
+                and pid.isdigit()
+                and not Path(f"/proc/{pid}").exists()
+                and Path("/proc/self").exists()
+            ):
                 shutil.rmtree(left, ignore_errors=True)
 
     def workdir(self, stage: Stage) -> Path:

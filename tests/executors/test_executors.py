@@ -128,3 +128,34 @@ def test_a_killed_driver_and_its_workers_resume(tmp_path, digits_teacher_store, 
     subprocess.run(command, env=environment, check=True, stdout=subprocess.DEVNULL)
     assert outcomes(tmp_path) == undisturbed
     assert max(work_done(tmp_path).values()) <= 3
+
+
+def test_an_engine_that_does_nothing_is_a_failure(tmp_path, digits_teacher_store):
+    from benchmark.pipeline.run import run_plan
+
+    plan = toy_plan(tmp_path, digits_teacher_store, seeds=1)
+    failures = run_plan(plan, lambda run, jobs, options: None, 1)
+    assert len(failures) == 2 and set(failures.values()) == {"not done: a worker ended early"}
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_driver(tmp_path, digits_teacher_store):
+    plan = toy_plan(tmp_path, digits_teacher_store, seeds=2, steps=10**7)
+    run = Run.create(plan, Store(tmp_path / "store"))
+    code = "import sys; from pathlib import Path; from benchmark.executors import local\n"
+    code += "from benchmark.pipeline.engine import Run; local.execute(Run(Path(sys.argv[1])), 2, {})"
+    driver = subprocess.Popen([sys.executable, "-c", code, str(run.folder)], stdout=subprocess.DEVNULL)
+    folder = run.folder / "running"
+    for _ in range(400):
+        time.sleep(0.1)
+        if folder.exists() and len(list(folder.iterdir())) == 2:
+            break
+    pids = [int(p.name) for p in folder.iterdir()]
+    assert len(pids) == 2
+    driver.kill()
+    driver.wait()
+    for _ in range(200):
+        time.sleep(0.1)
+        if not any(Path(f"/proc/{pid}").exists() for pid in pids):
+            return
+    raise AssertionError("workers outlived their driver")

@@ -52,6 +52,9 @@ def test_distill_then_evaluate_and_shards(ddbench, tmp_path):
     assert identity["method"]["name"] == "mine" and identity["ipc"] == 2 and outcome["status"] == "ok" and not rest
     assert 0 <= scores["top1_last"] <= 100
 
+    wrong = ddbench("evaluate", "whole", "--protocol", "smoke", "--ipc", "2,50", check=False)
+    assert wrong.returncode == 3 and "2 images a class, not 50" in wrong.stderr
+
     next((tmp_path / "whole").glob("*/*.png")).unlink()
     broken = ddbench("evaluate", "whole", "--protocol", "smoke", check=False)
     assert broken.returncode == 3 and "has 1 images, the manifest says 2" in broken.stderr
@@ -73,6 +76,9 @@ def test_distill_then_evaluate_and_shards(ddbench, tmp_path):
         (["--set", "protocol.epohcs=1"], 2, "epochs"),
         (["--set", "protocol.batch=much"], 2, "batch"),
         (["--set", "novalue"], 2, "KEY=VALUE"),
+        (["--method", "d3hr", "--set", "lambda_skew=abc"], 2, "lambda_skew must be a number"),
+        (["--method", "d3hr", "--set", "start_step=18.5"], 2, "start_step must be a whole number"),
+        (["--method", "d3hr", "--set", "spread=nan"], 2, "spread"),
         (["--device", "abacus"], 2, "--device"),
         (["--precision", "fp8"], 2, "--precision"),
         (["--executor", "rya"], 2, "executor"),
