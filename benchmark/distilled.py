@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from benchmark.errors import DataError, MissingError
+from benchmark.errors import DataError, MissingError, UsageError
 from benchmark.store import digest_file, digest_of
 
 if TYPE_CHECKING:
@@ -172,6 +172,10 @@ def describe_folder(root: Path) -> dict[str, Any]:
     if not Path(root).is_dir():
         raise MissingError(f"no folder {root}", hint="ddbench distill --method … --out DIR makes one")
     file = Path(root) / MANIFEST
+    seeds = sorted(p.parent.name for p in Path(root).glob(f"seed*/{MANIFEST}"))
+    if not file.is_file() and seeds:
+        hint = f"ddbench evaluate {Path(root) / seeds[0]}"
+        raise UsageError(f"{root} holds a set for each of {len(seeds)} seeds", allowed=", ".join(seeds), hint=hint)
     if not file.is_file():
         return {}
     try:

@@ -71,6 +71,8 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
         raise UsageError(f"IPC {options['ipc']} is not possible", where="--ipc", allowed="whole numbers from 1")
     if options["seeds"] < 1:
         raise UsageError(f"{options['seeds']} seeds are not possible", where="--seeds", allowed="1 or more")
+    if options.get("time_limit") is not None and not options["time_limit"] > 0:
+        raise UsageError(f"{options['time_limit']} s is no time limit", where="--time-limit", allowed="seconds above 0")
     reg.get("dataset", options["dataset"].removesuffix("@val"), where="--dataset")
     students = tuple(reg.select("student", options.get("students", ()), where="--student"))
     protocols = tuple(reg.select("protocol", options.get("protocols", ()), where="--protocol"))
@@ -83,7 +85,7 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
         dataset_options["download"] = True
     if options["on_corrupt"] != "error":
         dataset_options["on_corrupt"] = options["on_corrupt"]
-    if options["image_size"]:
+    if options["image_size"] is not None:
         dataset_options["image_size"] = options["image_size"]
     return Request(
         dataset=options["dataset"],
@@ -130,7 +132,7 @@ def _check_first(methods: tuple[str, ...], options: dict[str, Any]) -> None:
         teacher=options["teacher"],
         protocols=protocols if "protocols" in options else (),
         device=options["device"],
-        options={"download": options["download"]},
+        options={"download": options["download"], "image_size": options["image_size"]},
     )
 
 

@@ -89,7 +89,9 @@ def requirements(
     listed = [data_requirement(base, data_root(root), options or {})]
     if "backbone" in needs:
         listed += backbone_requirements(base, backbone, device)
-    listed += teacher_requirements(base, teacher, protocols, info.image_size, "teacher" in needs)
+    size = (options or {}).get("image_size") or info.image_size
+    if size or teacher:  # else the size is known only when the images are looked at, and with it the teacher
+        listed += teacher_requirements(base, teacher, protocols, size, "teacher" in needs)
     return [r for r in listed if r is not None]
 
 

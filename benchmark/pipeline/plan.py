@@ -117,11 +117,13 @@ class _Builder:
 
     def build(self) -> None:
         from benchmark.protocols import load_protocol
+        from benchmark.students.library import check_name
 
         request = self.request
         students = request.students or default_students(self.dataset)
         for student in students:
             registry().get("student", student, where="--student")
+            check_name(student)
         protocols = {p: load_protocol(p, dict(self.protocol_sets)) for p in request.protocols or DEFAULT_PROTOCOLS}
         for ipc in request.ipc:
             for method in request.methods:

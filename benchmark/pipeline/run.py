@@ -113,6 +113,8 @@ def distill_to(
     if len(request.ipc) > 1:
         raise UsageError("distill takes one IPC", where="--ipc")
     mine = [out / f"seed{seed}" for seed in request.seeds] if len(request.seeds) > 1 else [out / "manifest.json"]
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file", where="--out", hint="name a folder")
     if out.exists() and any(out.iterdir()) and not any(path.exists() for path in mine):
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
     jobs = worker_count(workers, device)
@@ -187,7 +189,8 @@ def check_writable(folder: Path) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except FileNotFoundError as error:  # below a pseudo file system
-            raise UsageError(f"cannot make {folder}", where="--results", allowed="a folder that can be made") from error
+            hint = "name another folder with --results or --out, or set DDBENCH_CACHE"
+            raise UsageError(f"cannot make the folder {folder}", hint=hint) from error
         probe = folder / f".ddbench-{uuid.uuid4().hex[:8]}"
         probe.touch()
         probe.unlink()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmark.errors import unknown_name
+from benchmark.errors import UsageError
 
 SMALL = 64  # up to this side ResNets get the small-image stem (RDED's `resnet18_modified`: CIFAR and Tiny-ImageNet)
 
@@ -50,9 +52,7 @@ def set_channels(model: nn.Module, channels: int) -> nn.Module:
 def _torchvision(name: str, num_classes: int, channels: int) -> nn.Module:
     import torchvision
 
-    known = torchvision.models.list_models(module=torchvision.models)
-    if name not in known:
-        raise unknown_name("student", name, known, where=f"torchvision:{name}")
+    check_name(f"torchvision:{name}")
     extra = {"aux_logits": False} if name in ("googlenet", "inception_v3") else {}
     if extra:
         extra["init_weights"] = True
@@ -120,12 +120,39 @@ def deit_tiny(argument: str, num_classes: int, channels: int, image_size: int) -
     return _vit("deit_tiny_patch16_224", num_classes, channels, image_size)
 
 
+def check_name(name: str) -> None:
+    """Refuse ``timm:NAME`` and ``torchvision:NAME`` that do not exist, before anything runs.
+
+    Raises:
+        UsageError: unknown; says the nearest names.
+    """
+    library, colon, argument = name.partition(":")
+    if not colon or library not in ("timm", "torchvision"):
+        return
+    if not argument:
+        raise UsageError(f"student {name!r} needs an argument after the colon", where="--student")
+    if library == "timm":
+        import timm
+
+        known = timm.list_models()
+    else:
+        from torchvision import models
+
+        known = models.list_models(module=models)
+    if argument not in known:
+        near = difflib.get_close_matches(argument, known, n=5, cutoff=0.4)
+        raise UsageError(
+            f"{library} has no model {argument!r}",
+            where="--student",
+            allowed=(", ".join(near) + ", … " if near else "") + f"({len(known)} in all)",
+        )
+
+
 def timm_model(argument: str, num_classes: int, channels: int, image_size: int) -> nn.Module:
     """A timm model without weights. One of fixed input size sees its images enlarged (or reduced) to that size."""
     import timm
 
-    if not timm.is_model(argument):
-        raise unknown_name("student", argument, timm.list_models(), where=f"timm:{argument}")
+    check_name(f"timm:{argument}")
     model = timm.create_model(argument, num_classes=num_classes, in_chans=channels)
     wanted = model.default_cfg
     if wanted.get("fixed_input_size"):

@@ -66,6 +66,8 @@ def test_distill_then_evaluate_and_shards(ddbench, tmp_path):
         (["--method", "d3rh"], 2, "did you mean 'd3hr'"),
         (["--dataset", "digit"], 2, "did you mean 'digits'"),
         (["--student", "resnet19"], 2, "did you mean 'resnet18'"),
+        (["--student", "timm:resnet27"], 2, "resnet26"),
+        (["--time-limit", "-1"], 2, "--time-limit"),
         (["--protocol", "sfot"], 2, "did you mean 'soft'"),
         (["--ipc", "0"], 2, "IPC 0"),
         (["--ipc", "-3"], 2, "IPC -3"),
