@@ -146,7 +146,7 @@ def test_workers_end_with_their_driver(tmp_path, digits_teacher_store):
     code += "from benchmark.pipeline.engine import Run; local.execute(Run(Path(sys.argv[1])), 2, {})"
     driver = subprocess.Popen([sys.executable, "-c", code, str(run.folder)], stdout=subprocess.DEVNULL)
     folder = run.folder / "running"
-    for _ in range(400):
+    for _ in range(1800):
         time.sleep(0.1)
         if folder.exists() and len(list(folder.iterdir())) == 2:
             break
@@ -154,7 +154,7 @@ def test_workers_end_with_their_driver(tmp_path, digits_teacher_store):
     assert len(pids) == 2
     driver.kill()
     driver.wait()
-    for _ in range(200):
+    for _ in range(900):
         time.sleep(0.1)
         if not any(Path(f"/proc/{pid}").exists() for pid in pids):
             return
