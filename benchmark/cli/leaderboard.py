@@ -104,6 +104,7 @@ def block(arguments: list[str], results: Path) -> str:
 
 
 def _update(file: Path, results: Path) -> int:
+    from benchmark.leaderboard import csv_text
     from benchmark.leaderboard.readme import blocks, refresh
     from benchmark.leaderboard.table import write_text
 
@@ -113,6 +114,8 @@ def _update(file: Path, results: Path) -> int:
             f"{file} holds no table to refresh",
             allowed="a line <!-- ddbench leaderboard OPTIONS -->, then later a line <!-- /ddbench -->",
         )
+    rows, _ = read_rows(results, {}, False)
+    write_text(csv_text(rows), results / "leaderboard.csv")
     write_text(refresh(text, lambda arguments: block(arguments, results)), file)
-    click.echo(f"{len(blocks(text))} table(s) refreshed in {file}")
+    click.echo(f"{len(blocks(text))} table(s) refreshed in {file}, leaderboard.csv rebuilt in {results}")
     return 0
