@@ -35,14 +35,16 @@ def write_report(
     backbone: Backbone,
     dataset: Dataset,
     held_out: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    judge: str = "",
 ) -> dict:
     """Measure ``backbone`` and write ``report.json`` and ``report.png`` into ``folder``.
 
     Args:
         held_out: (mean, std, backbone classes) of the training images that the backbone was not trained on.
+        judge: the teacher that says what is recognised; "" is that of the protocol ``soft``.
     """
     began = time.monotonic()
-    label, classify = classifier(store, dataset, backbone.device)
+    label, classify = classifier(store, dataset, backbone.device, judge)
     levels = validation_error(
         backbone.dit,
         *held_out,
@@ -74,12 +76,12 @@ def write_report(
     return found
 
 
-def classifier(store: Store, dataset: Dataset, device: str) -> tuple[dict, Classifier]:
-    """The dataset's default teacher (that of the protocol ``soft``): trained on the real training images."""
+def classifier(store: Store, dataset: Dataset, device: str, judge: str = "") -> tuple[dict, Classifier]:
+    """The teacher ``judge``, by default that of the protocol ``soft``: trained on the real training images."""
     from benchmark.protocols import load_protocol
     from benchmark.teachers import get_teacher
 
-    teacher = get_teacher(store, dataset, load_protocol("soft").teacher_for(dataset.image_size), device)
+    teacher = get_teacher(store, dataset, judge or load_protocol("soft").teacher_for(dataset.image_size), device)
     return {"name": teacher.name, "key": teacher.key, "accuracy": teacher.accuracy}, teacher.logits
 
 

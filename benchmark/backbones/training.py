@@ -25,11 +25,14 @@ from benchmark.store import Stage, Store
 VAE_BYTES = 1 << 31  # of images that the VAE's training holds in memory; of more an even selection
 
 
-def train_backbone(store: Store, dataset: Dataset, preset: str, device: str = "cpu", **overrides: Any) -> Path:
+def train_backbone(
+    store: Store, dataset: Dataset, preset: str, device: str = "cpu", *, judge: str = "", **overrides: Any
+) -> Path:
     """The folder of a backbone for ``dataset``: from the store, or trained now (resuming what a kill left).
 
     Args:
         preset: a registered preset (``tiny``, ``small``, ``base``).
+        judge: the teacher that the report card asks; "" is that of the protocol ``soft``.
         overrides: fields of `benchmark.backbones.settings.Settings`.
 
     Returns:
@@ -46,7 +49,9 @@ def train_backbone(store: Store, dataset: Dataset, preset: str, device: str = "c
         vae_folder = store.build(
             vae_stage(dataset, chosen), lambda folder: _make_vae(store, dataset, chosen, device, folder)
         )
-        return store.build(stage, lambda folder: _make(store, stage, dataset, chosen, device, vae_folder, folder))
+        return store.build(
+            stage, lambda folder: _make(store, stage, dataset, chosen, device, vae_folder, judge, folder)
+        )
     finally:
         torch.set_num_threads(threads)
 
@@ -72,7 +77,14 @@ def _make_vae(store: Store, dataset: Dataset, chosen: Settings, device: str, fol
 
 
 def _make(
-    store: Store, stage: Stage, dataset: Dataset, chosen: Settings, device: str, vae_folder: Path, folder: Path
+    store: Store,
+    stage: Stage,
+    dataset: Dataset,
+    chosen: Settings,
+    device: str,
+    vae_folder: Path,
+    judge: str,
+    folder: Path,
 ) -> None:
     vae_key = vae_stage(dataset, chosen).key
     vae = (
@@ -100,7 +112,7 @@ def _make(
     }
     save_folder(folder, vae, dit, scheduler, about, curves)
     backbone = load_backbone(folder, dataset, device, chosen.policy, stage.key)
-    write_report(store, folder, backbone, dataset, held_out)
+    write_report(store, folder, backbone, dataset, held_out, judge)
 
 
 def untrained(dataset: Dataset, chosen: Settings, vae: AutoencoderKL, device: str, vae_key: str) -> Backbone:
@@ -125,11 +137,12 @@ def untrained(dataset: Dataset, chosen: Settings, vae: AutoencoderKL, device: st
 
 
 def split_moments(store: Store, dataset: Dataset, backbone: Backbone):
-    """(mean, std, backbone classes) of the images to train on, and of those held out."""
+    """(mean, std, backbone classes) of the images to train on (`Rows`), and of those held out (tensors)."""
     mean, std, labels, positions = all_moments(store, dataset, backbone)
     held = torch.isin(positions, torch.from_numpy(hold_out(dataset)))
     classes = backbone.class_map[labels]
-    return tuple((mean[m], std[m], classes[m]) for m in (~held, held))
+    kept, held = (mask.nonzero().flatten() for mask in (~held, held))
+    return (mean.take(kept), std.take(kept), classes[kept]), (mean[held], std[held], classes[held])
 
 
 def save_folder(folder: Path, vae, dit, scheduler, about: dict, curves: dict) -> None:

@@ -33,6 +33,8 @@ def _data(function):
         [
             click.option("--dataset", required=True, help="e.g. digits, cifar10, imagefolder:PATH."),
             click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
+            click.option("--image-size", type=int, default=None, help="Side in pixels, as in `run`."),
+            click.option("--on-corrupt", default="error", show_default=True, help="error or skip, as in `run`."),
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
             click.option("--out", type=click.Path(path_type=Path), help="Also copy the folder here."),
         ]
@@ -48,20 +50,25 @@ def _data(function):
 @_data
 @click.option("--preset", default="", help="tiny, small or base. Default: the dataset's.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A training setting, e.g. dit_steps=5000.")
-def train(dataset: str, data_root: str | None, device: str, out: Path | None, preset: str, sets: tuple[str, ...]):
+@click.option(
+    "--teacher", default="", help="Who judges the samples, as in `run`. Default: that of the protocol `soft`."
+)
+def train(out: Path | None, preset: str, sets: tuple[str, ...], teacher: str, device: str, **data: Any):
     """Train a VAE and a DiT on a dataset and print the report card."""
     _check_out(out)
     values = dict(_pair(text) for text in sets)
     from benchmark.compute import resolve_device
-    from benchmark.datasets import load_dataset
     from benchmark.store import Store
 
-    data = load_dataset(dataset, data_root)
+    found = _dataset(data)
     from benchmark.backbones import backbone_stage, default_preset, train_backbone
+    from benchmark.teachers import teacher_key
 
-    preset = preset or default_preset(data.name)
-    stage = backbone_stage(data, preset, **values)  # refuses wrong settings before anything runs
-    folder = train_backbone(Store(), data, preset, resolve_device(device), **values)
+    preset = preset or default_preset(found.name)
+    stage = backbone_stage(found, preset, **values)  # refuses wrong settings before anything runs
+    if teacher:
+        teacher_key(found, teacher)  # and a teacher that is not there
+    folder = train_backbone(Store(), found, preset, resolve_device(device), judge=teacher, **values)
     _finish(folder, stage.key, out)
 
 
@@ -79,16 +86,24 @@ def train(dataset: str, data_root: str | None, device: str, out: Path | None, pr
 @click.option("--label-dropout", default=0.1, show_default=True, help="Share of unconditional images; 0: no guidance.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, tf32 or bf16 (autocast).")
 @click.option("--seed", default=0, show_default=True, help="Seed of the run.")
-def finetune(dataset: str, data_root: str | None, device: str, out: Path | None, source: str, **values: Any):
+def finetune(
+    dataset: str,
+    data_root: str | None,
+    image_size: int | None,
+    on_corrupt: str,
+    device: str,
+    out: Path | None,
+    source: str,
+    **values: Any,
+):
     """Fine-tune a backbone's DiT on another dataset, and print the report card before and after."""
     _check_out(out)
     from benchmark.backbones.folder import external_key
     from benchmark.compute import resolve_device
-    from benchmark.datasets import load_dataset
     from benchmark.store import Store
 
     key = external_key(source)
-    data = load_dataset(dataset, data_root)
+    data = _dataset({"dataset": dataset, "data_root": data_root, "image_size": image_size, "on_corrupt": on_corrupt})
     from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage
 
     chosen = FinetuneSettings(**values)
@@ -140,6 +155,16 @@ def _trained(dataset: str, preset: str, data_root: str | None) -> Path:
             hint=f"ddbench backbone train --dataset {dataset} --preset {preset}",
         )
     return found
+
+
+def _dataset(given: dict[str, Any]):
+    """The dataset that the options of `_data` name."""
+    from benchmark.datasets import load_dataset
+
+    options = {"image_size": given["image_size"]}
+    if given["on_corrupt"] != "error":
+        options["on_corrupt"] = given["on_corrupt"]
+    return load_dataset(given["dataset"], given["data_root"], **options)
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -56,13 +56,18 @@ def test_out_that_is_not_empty(tmp_path):
 
 def test_train_show_and_finetune(tmp_path, toy, judge, monkeypatch):
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
-    monkeypatch.setattr("benchmark.datasets.load_dataset", lambda name, root=None: toy)
+    options = []
+    monkeypatch.setattr("benchmark.datasets.load_dataset", lambda name, root=None, **o: options.append(o) or toy)
     sets = [part for key, value in {**TINY, "dit_steps": 4}.items() for part in ("--set", f"{key}={value}")]
     trained = tmp_path / "trained"
     found = CliRunner().invoke(
-        backbone, ["train", "--dataset", "digits", "--preset", "tiny", "--out", str(trained), *sets]
+        backbone,
+        ["train", "--dataset", "digits", "--preset", "tiny", "--image-size", "8", "--on-corrupt", "skip"]
+        + ["--teacher", "convnet3_bn", "--out", str(trained), *sets],
     )
     assert found.exit_code == 0, found.output
+    assert options == [{"image_size": 8, "on_corrupt": "skip"}]
+    assert json.loads((trained / "report.json").read_text())["classifier"]["name"] == "convnet3_bn"
     assert "validation loss" in found.output and (trained / "report.png").is_file()
     other = tmp_path / "tuned"
     command = ["finetune", "--from", str(trained), "--dataset", "digits", "--steps", "2", "--batch", "4"]

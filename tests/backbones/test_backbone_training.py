@@ -1,17 +1,19 @@
 """Training: one label for all blocks, exact resume, the folder's format, settings."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from diffusers import DiTPipeline
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from toy_backbones import TINY, Killed, make_dataset
 
 from benchmark.backbones import backbone_stage, load_backbone, train_backbone
 from benchmark.backbones import loop as loop_module
 from benchmark.backbones.dit import Denoising, build_dit, drop_labels, label_tables, loss_weights, make_scheduler
 from benchmark.backbones.dit import noise_levels as draw_levels
+from benchmark.backbones.latents import Rows, mapped
 from benchmark.backbones.loop import Averaged, batches, rate_at, train
 from benchmark.backbones.settings import Settings, default_padding, settings
 from benchmark.backbones.vae import build_vae, normalise
@@ -223,3 +225,34 @@ def test_stage_follows_settings_and_data(toy):
     }
     assert len(keys) == 4
     assert backbone_stage(toy, "tiny", dit_steps="3").key in keys
+
+
+def test_moments_stay_on_disk(tmp_path):
+    """Rows of mapped files equal the loaded tensors; reading all of them takes no memory of the process's own."""
+
+    def own_memory():
+        status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(status["RssAnon"].split()[0]) << 10
+
+    def write(index, count, kind):
+        tensors = {
+            "std": torch.randn(count, 4, 32, 32, generator=generator("s", index)).to(kind),
+            "mean": torch.randn(count, 4, 32, 32, generator=generator("m", index)).to(kind),
+        }
+        save_file(tensors, tmp_path / f"{index}.safetensors", metadata={"a": "b"})
+        return tensors["mean"]
+
+    for kind in (torch.float16, torch.float32):
+        whole = torch.cat([write(i, n, kind) for i, n in enumerate((256, 44, 1, 256))])
+        means = Rows([mapped(tmp_path / f"{i}.safetensors")["mean"] for i in range(4)])
+        chosen = torch.tensor([556, 0, 255, 256, 299, 300, 301, 0])
+        assert len(means) == 557 and torch.equal(means[chosen], whole[chosen])
+        kept = means.take(torch.arange(557) % 2 == 1)
+        assert len(kept) == 278 and torch.equal(kept[torch.tensor([0, 277, 3])], whole[torch.tensor([1, 555, 7])])
+    for index in range(8):
+        write(index, 512, torch.float32)
+    before = own_memory()
+    means = Rows([mapped(tmp_path / f"{i}.safetensors")["mean"] for i in range(8)])  # 64 MB
+    for step in range(64):
+        means[batches(len(means), 64, step, "rows")]
+    assert own_memory() - before < 16 << 20
