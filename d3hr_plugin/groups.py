@@ -98,14 +98,13 @@ def law_search(draw: Draw) -> Group:
 
 def latin(draw: Draw) -> Group:
     """A Latin hypercube: each coordinate takes one value from each of ``n`` equally likely strata."""
-    return Group.of(_latin(draw) * draw.spread, draw)
+    return Group.of(_latin(draw.n, draw.d, draw.generator("group")) * draw.spread, draw)
 
 
-def _latin(draw: Draw) -> torch.Tensor:
-    g = draw.generator("group")
-    strata = torch.rand(draw.n, draw.d, generator=g).argsort(0)
-    inside = torch.rand(draw.n, draw.d, generator=g, dtype=torch.float64)
-    return torch.special.ndtri(((strata + inside) / draw.n).clamp(1e-12, 1 - 1e-12))
+def _latin(n: int, d: int, g: torch.Generator) -> torch.Tensor:
+    strata = torch.from_numpy(torch.rand(d, n, generator=g).numpy().argsort(1).T)  # numpy sorts short rows faster
+    inside = torch.rand(n, d, generator=g, dtype=torch.float64)
+    return torch.special.ndtri(inside.add_(strata).div_(n).clamp_(1e-12, 1 - 1e-12))
 
 
 def sobol(draw: Draw) -> Group:
@@ -135,40 +134,60 @@ def matched(draw: Draw) -> Group:
     directions (a group with an exact deviation has no values far out, so its coordinates cannot be exactly normal).
     One latent is the class mean; of two or three the values are fixed up to their order.
     """
-    start = torch.randn(draw.n, draw.d, generator=draw.generator("start"), dtype=torch.float64)
-    from_latin = torch.rand(draw.d, generator=draw.generator("which")) < 0.5
-    z = _standardised(torch.where(from_latin, _latin(draw), start))
+    z = torch.randn(draw.n, draw.d, generator=draw.generator("start")).double()
+    from_latin = torch.rand(draw.d, generator=draw.generator("which")).less(0.5).nonzero()[:, 0]
+    z = _standardised(z.index_copy_(1, from_latin, _latin(draw.n, len(from_latin), draw.generator("group"))))
     if draw.n > 2:
+        z = _without_skewness(z)
         for attempt in range(50):
-            z, skew = _without_skewness(z)
-            stuck = ~(skew < SKEWNESS_TOLERANCE)
-            if not stuck.any():
+            stuck = _skewness(z).abs().ge(SKEWNESS_TOLERANCE).nonzero()[:, 0]
+            if not len(stuck):
                 break
-            fresh = torch.randn(draw.n, int(stuck.sum()), generator=draw.generator("again", attempt)).double()
-            z[:, stuck] = _standardised(fresh)
+            fresh = torch.randn(draw.n, len(stuck), generator=draw.generator("again", attempt)).double()
+            z[:, stuck] = _without_skewness(_standardised(fresh))
     return Group.of(z * draw.spread, draw)
 
 
 def _standardised(z: torch.Tensor) -> torch.Tensor:
     """Columns with mean 0 and unbiased deviation 1; zero for a single row."""
     z = z - z.mean(0)
-    return z / z.std(0) if len(z) > 1 else z
+    return z.div_((z.square().sum(0) / (len(z) - 1)).sqrt_()) if len(z) > 1 else z
 
 
-def _without_skewness(z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """``z`` moved along the skewness's gradient within the columns of the same mean and deviation; and what is left."""
+def _skewness(z: torch.Tensor) -> torch.Tensor:
+    """Biased skewness ``[k]`` of standardised columns ``[n, k]``."""
+    n = len(z)
+    return (z * z.square()).mean(0) * (n / (n - 1)) ** 1.5
+
+
+def _without_skewness(z: torch.Tensor) -> torch.Tensor:
+    """``z`` moved along the skewness's gradient within the columns of the same mean and deviation (Newton)."""
     n = len(z)
     z = z * (n / (n - 1)) ** 0.5  # biased variance 1
-    for _ in range(30):
-        skew = (z**3).mean(0)
-        if skew.abs().max() < SKEWNESS_TOLERANCE / 10:
+    left, x = None, z  # the columns still on their way; None: all
+    for _ in range(10):  # five or six do; a column that needs more is drawn again
+        square = x.square()
+        skew = (square * x).mean(0)
+        going = (skew.abs() >= SKEWNESS_TOLERANCE / 10).nonzero()[:, 0]
+        if not len(going):
             break
-        along = z.square() - 1 - skew * z  # orthogonal to 1 and z
-        step = skew / (3 * along.square().mean(0).clamp_min(1e-9))
-        z = z - step.clamp(-0.5, 0.5) * along
-        z = z - z.mean(0)
-        z = z / z.square().mean(0).sqrt()
-    return z * ((n - 1) / n) ** 0.5, (z**3).mean(0).abs()
+        if len(going) < 0.9 * len(skew):
+            if left is None:
+                z, left = x, going
+            else:
+                z[:, left] = x
+                left = left[going]
+            x, square, skew = x[:, going], square[:, going], skew[going]
+        along = square.sub_(1).addcmul_(skew, x, value=-1)  # orthogonal to 1 and x
+        step = (skew / (3 * along.square().mean(0).clamp_min(1e-9))).clamp_(-0.5, 0.5)
+        x = torch.addcmul(x, step, along, value=-1)
+        x = x.sub_(x.mean(0))
+        x = x.div_(x.square().mean(0).sqrt_())
+    if left is None:
+        z = x
+    else:
+        z[:, left] = x
+    return z * ((n - 1) / n) ** 0.5
 
 
 SAMPLERS: dict[str, Callable[[Draw], Group]] = {
