@@ -37,17 +37,18 @@ def d3hr_report(dataset: str, out: Path | None, sets: tuple[str, ...], classes: 
     tables. Trains the dataset's backbone first if there is none.
     """
     from benchmark.methods import make_params
+    from benchmark.outputs import writable_folder, write_text
     from benchmark.pipeline.request import parse_sets
     from d3hr_plugin.method import D3HR
 
     if images < 2 or classes < 1:
         raise click.UsageError("--images must be at least 2 and --classes at least 1")
     method = D3HR(make_params(D3HR, "d3hr", dataset, parse_sets(sets)))
+    folder = out or Path(f"d3hr-report-{dataset.replace(':', '-').replace('/', '_')}")
+    writable_folder(folder, "--out")
     task = _task(dataset, use)
-    folder = out or Path(f"d3hr-report-{task.dataset.name.replace(':', '-').replace('/', '_')}")
-    folder.mkdir(parents=True, exist_ok=True)
     found = examine(task, method, list(range(min(classes, len(task.dataset.classes)))), images, folder)
-    (folder / "report.json").write_text(json.dumps(found, indent=1))
+    write_text(json.dumps(found, indent=1), folder / "report.json", "--out")
     for line in tables(found):
         click.echo(line)
     click.echo(f"figures: {folder}")

@@ -59,7 +59,10 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 
     from benchmark.pipeline.request import parse_sets
 
-    changes = {n: options[n] for n in ("dataset", "method", "student", "protocol", "ipc", "seeds") if options[n]}
+    changes = {n: options[n] for n in ("dataset", "method", "student", "protocol", "ipc", "seeds")}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if options["ipc"] is not None and options["ipc"] < 1:
+        raise UsageError(f"IPC {options['ipc']} is not possible", where="--ipc", allowed="whole numbers from 1")
     if options["seeds"] is not None and options["seeds"] < 1:
         raise UsageError(f"{options['seeds']} seeds are not possible", where="--seeds", allowed="1 or more")
     return changes | {key: yaml.safe_load(value) for key, value in parse_sets(options["sets"]).items()}
@@ -67,19 +70,19 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 
 def _run(found, options: dict[str, Any]) -> int:
     from benchmark.compute import resolve_device
-    from benchmark.executors.local import default_jobs
     from benchmark.grids import run as runner
     from benchmark.grids.expand import expand
     from benchmark.leaderboard import write_csv
-    from benchmark.leaderboard.table import write_text
+    from benchmark.outputs import writable_folder
     from benchmark.pipeline.jobs import Context
-    from benchmark.pipeline.run import check_writable, run_plan, write_outcome
+    from benchmark.pipeline.run import check_writable, run_plan, worker_count, write_outcome
     from benchmark.plugins import registry
     from benchmark.records import read_records
     from benchmark.store import Store
 
     cells = expand(found, yes=options["yes"])
     results, device = options["results"], resolve_device(options["device"])
+    count = worker_count(options["jobs"], device)
     store = Store()
     planned = runner.plan_grid(found, cells, store, results, device, data_root=options["data_root"])
     context = Context(store, results, device)
@@ -90,13 +93,13 @@ def _run(found, options: dict[str, Any]) -> int:
         raise UsageError(f"no cell of the grid can run: {planned.faults[0]}", where=found.name)
     engine = registry().get("executor", options["executor"], where="--executor").load()
     check_writable(store.root)
-    check_writable(results)
+    writable_folder(results / "grids" / found.name, "--results")
     for cell in planned.plan.skipped:
         write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
     try:
-        failures = run_plan(planned.plan, engine, options["jobs"] or default_jobs(device))
+        failures = run_plan(planned.plan, engine, count)
     finally:
-        rows = _write(found, planned, results, options["plots"], runner, write_text)
+        rows = _write(found, planned, results, options["plots"], runner)
     faults: list = []
     write_csv(read_records(results, faults), results / "leaderboard.csv")
     for fault in faults:
@@ -107,9 +110,10 @@ def _run(found, options: dict[str, Any]) -> int:
     return 1 if failures or lost else 0
 
 
-def _write(found, planned, results: Path, plots: bool, runner, write_text) -> list[dict]:
+def _write(found, planned, results: Path, plots: bool, runner) -> list[dict]:
     """Write what there is, also after an interruption."""
     from benchmark.grids.pivot import draw, markdown, pivots
+    from benchmark.outputs import write_text
 
     rows = runner.gather(planned, results, found.seeds)
     folder = results / "grids" / found.name

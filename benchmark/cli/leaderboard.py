@@ -60,7 +60,7 @@ def leaderboard(**options: Any) -> int:
 
     Rows of different protocols, datasets, teachers or precisions are never averaged; each board names what it holds.
     """
-    from benchmark.leaderboard.table import write_text
+    from benchmark.outputs import write_text
 
     results, out, update = options["results"], options["out"], options["update"]
     if update is not None:
@@ -68,15 +68,15 @@ def leaderboard(**options: Any) -> int:
     text, rows, faults = _text(options)
     for fault in faults:
         click.echo(f"warning: left out: {fault}", err=True)
+    if out is not None:
+        write_text(text, out, "--out")
+        click.echo(f"{len(rows)} rows written to {out}")
+    else:
+        click.echo(text, nl=False)
     if not _wanted(options):
         from benchmark.leaderboard import csv_text
 
         write_text(csv_text(rows), results / "leaderboard.csv")
-    if out is not None:
-        write_text(text, out)
-        click.echo(f"{len(rows)} rows written to {out}")
-    else:
-        click.echo(text, nl=False)
     groups = {(r["dataset_digest"], r["protocol_digest"]) for r in rows}
     if len(groups) > 1 and options["form"] not in ("csv", "json"):
         click.echo(
@@ -106,7 +106,7 @@ def block(arguments: list[str], results: Path) -> str:
 def _update(file: Path, results: Path) -> int:
     from benchmark.leaderboard import csv_text
     from benchmark.leaderboard.readme import blocks, refresh
-    from benchmark.leaderboard.table import write_text
+    from benchmark.outputs import write_text
 
     text = file.read_text()
     if not blocks(text):
@@ -116,6 +116,6 @@ def _update(file: Path, results: Path) -> int:
         )
     rows, _ = read_rows(results, {}, False)
     write_text(csv_text(rows), results / "leaderboard.csv")
-    write_text(refresh(text, lambda arguments: block(arguments, results)), file)
+    write_text(refresh(text, lambda arguments: block(arguments, results)), file, "--update")
     click.echo(f"{len(blocks(text))} table(s) refreshed in {file}, leaderboard.csv rebuilt in {results}")
     return 0

@@ -21,7 +21,7 @@ from benchmark.errors import MissingError
 @click.option("--ignore-bad", is_flag=True, help="Leave bad records out, with a warning, instead of stopping.")
 def report(results: Path, out: Path | None, title: str, ignore_bad: bool) -> int:
     """Everything on one page: boards, sortable results, plots, images, protocols, provenance. Needs no network."""
-    from benchmark.leaderboard.table import write_text
+    from benchmark.outputs import write_text
     from benchmark.records import iter_records
     from benchmark.report import build
 
@@ -31,6 +31,6 @@ def report(results: Path, out: Path | None, title: str, ignore_bad: bool) -> int
         click.echo(f"warning: left out: {fault}", err=True)
     if '"rows":[]' in page:
         raise MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
-    path = write_text(page, out or results / "report.html")
+    path = write_text(page, out, "--out") if out else write_text(page, results / "report.html")
     click.echo(f"report {path} ({path.stat().st_size / 1e6:.1f} MB)")
     return 0

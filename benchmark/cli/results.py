@@ -26,6 +26,7 @@ def verify(folder: Path, strict: bool) -> int:
     """
     from benchmark.leaderboard import csv_text, rows
     from benchmark.records import iter_records
+    from benchmark.records.remake import commands
     from benchmark.records.submissions import results_folder, summary
     from benchmark.records.submissions import verify as check
 
@@ -36,6 +37,11 @@ def verify(folder: Path, strict: bool) -> int:
         click.echo(f"{len(verdict.faults)} bad:\n{summary(verdict.faults)}", err=True)
     if verdict.doubts:
         click.echo(f"{len(verdict.doubts)} doubts:\n{summary(verdict.doubts)}", err=True)
+    if verdict.dirty:
+        clean = f"{folder.resolve().name}-clean"
+        lines = [*commands(verdict.dirty, clean), f"ddbench results add {clean} --results {folder}"]
+        text = "\n".join(f"  {line}" for line in lines)
+        click.echo(f"clean ones: commit, then (with the same --backbone and --teacher, if any)\n{text}", err=True)
     stale = False
     board = folder / "leaderboard.csv"
     if board.is_file() and not verdict.faults:
@@ -58,7 +64,10 @@ def add(folder: Path, target: Path, replace: bool) -> int:
     folder = results_folder(folder)
     added = take(folder, target, replace=replace)
     board = write_csv(iter_records(target), target / "leaderboard.csv")
-    click.echo(f"{len(added.new)} new, {len(added.replaced)} replaced, {added.same} already there; {board} rebuilt")
+    clean = f", {len(added.cleaned)} made clean" if added.cleaned else ""
+    click.echo(
+        f"{len(added.new)} new, {len(added.replaced)} replaced{clean}, {added.same} already there; {board} rebuilt"
+    )
     open_questions = sum(bool(list(doubts(record))) for record in iter_records(folder))
     if open_questions:
         click.echo(f"{open_questions} of the records raise doubts: ddbench results verify {folder}", err=True)

@@ -11,6 +11,7 @@ from typing import Any
 from benchmark.grids.expand import shown
 from benchmark.grids.spec import Grid
 from benchmark.leaderboard.terminal import MISSING, interval
+from benchmark.outputs import whole_file
 
 MOST_PLOTS = 24  # pictures of one grid; pivot tables have no limit
 
@@ -103,7 +104,6 @@ def draw(found: Sequence[Pivot], folder: Path) -> list[Path]:
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "ddbench"  # the same bytes every time
 
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for number, pivot in enumerate(found[:MOST_PLOTS]):
         stem = f"{number:02d}-" + "".join(c if c.isalnum() or c in "._-" else "_" for c in pivot.rows)
@@ -147,9 +147,7 @@ def _lines(pivot: Pivot, path: Path) -> Path | None:
     axes.set_title(pivot.title, fontsize=10)
     if pivot.columns:
         axes.legend(fontsize=8)
-    figure.savefig(path, metadata={"Date": None})
-    plt.close(figure)
-    return path
+    return _save(figure, path)
 
 
 def _heat(pivot: Pivot, path: Path) -> Path:
@@ -179,6 +177,13 @@ def _heat(pivot: Pivot, path: Path) -> Path:
     axes.set_ylabel(pivot.rows)
     axes.set_title(pivot.title, fontsize=10)
     figure.colorbar(image, label="top-1 %")
-    figure.savefig(path, metadata={"Date": None})
+    return _save(figure, path)
+
+
+def _save(figure, path: Path) -> Path:
+    import matplotlib.pyplot as plt
+
+    with whole_file(path, "--results") as temporary:
+        figure.savefig(temporary, metadata={"Date": None})
     plt.close(figure)
     return path

@@ -11,7 +11,7 @@ from typing import Any
 from benchmark.errors import DDBenchError
 from benchmark.grids.expand import GridCell, request_of
 from benchmark.grids.spec import Grid
-from benchmark.leaderboard.cells import collect, key_of, rows_of
+from benchmark.leaderboard.cells import BASELINE, collect, key_of, rows_of
 from benchmark.leaderboard.columns import NAMES
 from benchmark.leaderboard.table import cell_text
 from benchmark.methods import make_params
@@ -20,7 +20,7 @@ from benchmark.pipeline.jobs import Context, is_done
 from benchmark.pipeline.plan import KINDS, Job, Plan, make_plan
 from benchmark.pipeline.request import Request, split_sets
 from benchmark.plugins import registry
-from benchmark.records import find_record
+from benchmark.records import find_record, iter_records
 from benchmark.store import Store
 
 
@@ -107,6 +107,7 @@ def describe(planned: GridPlan, context: Context) -> str:
 def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[str, Any]]:
     """One row a cell: its axes under their names, ``group``, then the columns of the leaderboard.
 
+    Gains are over the random real images of the grid, else over those that the results folder holds.
     A cell without a record has a reason: its method declined it (``skipped`` seeds), it could not be planned, or its
     jobs were not run (``failed`` seeds).
     """
@@ -117,7 +118,8 @@ def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[
         keys.append(key_of(identities[0]) if identities else None)
     unique = {record["id"]: record for record in found}
     cells = collect(unique.values())
-    by_key = {cell.key._replace(set=""): row for cell, row in zip(cells, rows_of(cells))}
+    others = collect(r for r in iter_records(results, []) if r["identity"]["method"]["name"] == BASELINE)
+    by_key = {cell.key._replace(set=""): row for cell, row in zip(cells, rows_of(cells, others))}
     rows = []
     for number, (cell, key, fault) in enumerate(zip(planned.cells, keys, planned.faults)):
         row = by_key.get(key) if key is not None else None
@@ -148,5 +150,5 @@ def grid_csv(rows: list[dict[str, Any]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
-        writer.writerow([str(row.get(n, "")) if n in first else cell_text(row.get(n)) for n in names])
+        writer.writerow([str(row.get(n, "")) if n in first else cell_text(row.get(n), n) for n in names])
     return out.getvalue()

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -91,6 +92,9 @@ def parse(document: dict[str, Any], where: str, changes: dict[str, Any] | None =
     for key in document:
         if key not in KEYS:
             raise _unknown("key", key, KEYS, where)
+    name = document["name"]
+    if not isinstance(name, str) or not re.fullmatch(r"[\w+-][\w.+-]*", name):
+        raise UsageError(f"{name!r} is no name for a grid", where=where, allowed="letters, digits and . _ + -")
     base = {"method": "d3hr", "dataset": "digits", **(document.get("base") or {}), **(changes or {})}
     axes = {n: _values(n, v, where) for n, v in (document.get("axes") or {}).items() if n not in (changes or {})}
     if not axes:
@@ -106,7 +110,7 @@ def parse(document: dict[str, Any], where: str, changes: dict[str, Any] | None =
         raise UsageError(f"seeds must be a number or a list of whole numbers, not {seeds!r}", where=where)
     extra = {key: _cells(document.get(key), f"{where}: {key}") for key in ("include", "exclude")}
     grid = Grid(
-        document["name"],
+        name,
         document.get("summary", ""),
         mode,
         base,

@@ -158,15 +158,25 @@ def rows(records: Iterable[dict]) -> list[dict[str, Any]]:
     return rows_of(collect(records))
 
 
-def rows_of(cells: list[Cell]) -> list[dict[str, Any]]:
-    """`rows` for cells that are already collected."""
+def rows_of(cells: list[Cell], beside: Iterable[Cell] = ()) -> list[dict[str, Any]]:
+    """`rows` for cells that are already collected.
+
+    Args:
+        beside: further cells of the same results folder; where ``cells`` are a part of it without random real images,
+            those of ``beside`` are the floor that gains are measured against.
+    """
     columns: dict[tuple, list[Cell]] = defaultdict(list)
     for cell in cells:
         columns[cell.key.column].append(cell)
+    floors: dict[tuple, list[Cell]] = defaultdict(list)
+    for cell in beside:
+        if cell.key.method == BASELINE:
+            floors[cell.key.column].append(cell)
     out = []
     for cell in cells:
         peers = columns[cell.key.column]
-        out.append(_row(cell, peers))
+        own = any(p.key.method == BASELINE for p in peers)
+        out.append(_row(cell, peers, peers if own else floors[cell.key.column]))
     return out
 
 
@@ -181,7 +191,7 @@ def baseline_of(cell: Cell, peers: Iterable[Cell]) -> Cell | None:
     return max(same or candidates, key=lambda p: (not p.key.set, len(p.by_seed())), default=None)
 
 
-def _row(cell: Cell, peers: list[Cell]) -> dict[str, Any]:
+def _row(cell: Cell, peers: list[Cell], floors: list[Cell]) -> dict[str, Any]:
     ok = [s for s in cell.samples if s.status == "ok"]
     row: dict[str, Any] = cell.key._asdict()
     row["seeds"] = len(ok)
@@ -197,7 +207,7 @@ def _row(cell: Cell, peers: list[Cell]) -> dict[str, Any]:
         if name == "top1_last":
             row["top1_last_std"] = number(mean_std(values)[1]) if values else None
     flags = Counter(flag for s in cell.samples for flag in s.flags)
-    gain = _gain(cell, peers)
+    gain = _gain(cell, floors)
     row["gain_over_random"], row["gain_half"], row["gain_seeds"] = gain
     for i, name in enumerate(COSTS):
         values = [s.costs[i] for s in ok if s.costs[i] is not None]

@@ -48,7 +48,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("set_recognised", "Float64", "part of the distilled set that the teacher gets right, mean over seeds, percent"),
     ("set_gate", "string", "ok, or waived where the method means to fail the gate"),
     ("flags", "string", "remarks, see FLAGS; separated by blanks"),
-    ("reason", "string", "why seeds failed or were skipped"),
+    ("reason", "string", "why seeds failed or were skipped, at most 200 characters; the records hold all of it"),
 )
 
 NAMES = tuple(name for name, _, _ in COLUMNS)
@@ -56,7 +56,7 @@ DTYPES = {name: dtype for name, dtype, _ in COLUMNS}
 
 FLAGS: dict[str, str] = {
     "few-seeds": "fewer than 3 seeds: the interval says little",
-    "no-random": "no record of random real images in the same column, or none that shares a seed: no gain",
+    "no-random": "the results folder has no record of random real images in this column with a shared seed: no gain",
     "one-set": "all seeds trained on one distilled set: the interval leaves out the spread of distillation",
     "precision": "another precision policy than most rows of the same column",
     "failures": "some seeds failed",

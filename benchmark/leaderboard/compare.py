@@ -15,7 +15,9 @@ from benchmark.leaderboard.boards import labels
 from benchmark.leaderboard.cells import Cell, rows_of
 from benchmark.leaderboard.terminal import verdict
 from benchmark.metrics.statistics import mean_interval, paired_difference
+from benchmark.outputs import whole_file
 
+PLOTS = (".svg", ".png", ".pdf")
 BESIDES = ("backbone", "precision", "method_version", "set")  # what a selector may name besides parameters
 
 
@@ -121,9 +123,13 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
     """``first`` minus ``second`` in every cell that both have with a shared seed.
 
     Raises:
+        UsageError: ``score`` is in no record of the two.
         MissingError: there is no such cell.
     """
     a, b = choose(cells, first), choose(cells, second)
+    names = {name for cell in (*a.values(), *b.values()) for sample in cell.samples for name in sample.scores}
+    if names and score not in names:
+        raise _unknown_score(score, names)
     pairs = []
     for column in sorted(set(a) & set(b)):
         ours, theirs = a[column].by_seed(score), b[column].by_seed(score)
@@ -163,6 +169,12 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
     return pairs
 
 
+def _unknown_score(score: str, known: set[str]) -> UsageError:
+    error = unknown_name("score", score, known, where="--score")
+    hint = "ddbench leaderboard --format csv shows every score; ddbench run --metric NAME adds one"
+    return UsageError(error.what, where=error.where, allowed=error.allowed, hint=hint)
+
+
 def summarise(pairs: Sequence[Pair]) -> list[Summary]:
     """One summary for each dataset and protocol."""
     from scipy.stats import binomtest
@@ -191,7 +203,13 @@ def summarise(pairs: Sequence[Pair]) -> list[Summary]:
 
 
 def plot(pairs: Sequence[Pair], first: str, second: str, path: Path) -> None:
-    """A forest plot: one line a cell, the difference with its interval, 0 marked. SVG, PNG or PDF by suffix."""
+    """A forest plot: one line a cell, the difference with its interval, 0 marked. SVG, PNG or PDF by suffix.
+
+    Raises:
+        UsageError: another suffix, or a path that cannot be written.
+    """
+    if path.suffix.lower() not in PLOTS:
+        raise UsageError(f"cannot draw to {path.name}", where="--plot", allowed=", ".join(f"NAME{s}" for s in PLOTS))
     import matplotlib
 
     matplotlib.use("Agg")
@@ -206,8 +224,7 @@ def plot(pairs: Sequence[Pair], first: str, second: str, path: Path) -> None:
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(f"{first} − {second}, points of top-1 (95 % interval, paired; seeds in brackets)")
     try:
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
-    except ValueError as error:
-        raise UsageError(f"cannot draw to {path.name}: {error}", where="--plot", allowed=".svg, .png, .pdf") from error
+        with whole_file(path, "--plot") as temporary:
+            figure.savefig(temporary, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
     finally:
         plt.close(figure)

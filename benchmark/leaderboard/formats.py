@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -180,7 +181,8 @@ _TEX = {
 
 
 def _tex(text: str) -> str:
-    return "".join(_TEX.get(c, c) for c in text)
+    """Escaped for LaTeX; ``(-2.3)`` gets a minus sign instead of a hyphen."""
+    return re.sub(r"(?<=\()-(?=\d)", "$-$", "".join(_TEX.get(c, c) for c in text))
 
 
 def html_page(sheets: Sequence[Sheet]) -> str:

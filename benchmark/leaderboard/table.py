@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-import os
-import uuid
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.leaderboard.cells import rows
 from benchmark.leaderboard.columns import DTYPES, NAMES
-from benchmark.store.store import disk_errors
+from benchmark.outputs import write_text
 
 if TYPE_CHECKING:
     import pandas
 
 DECIMALS = 4
+LONGEST = 200  # characters of a reason; tracebacks stay in the records
 
 
 def csv_text(rows: list[dict[str, Any]]) -> str:
@@ -27,13 +26,17 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*NAMES, *extra])
     for row in rows:
-        writer.writerow([cell_text(row.get(name)) for name in (*NAMES, *extra)])
+        writer.writerow([cell_text(row.get(name), name) for name in (*NAMES, *extra)])
     return out.getvalue()
 
 
-def cell_text(value: Any) -> str:
+def cell_text(value: Any, name: str = "") -> str:
+    """A value as the CSV holds it; of a long ``reason`` the beginning."""
     if value is None:
         return ""
+    if name == "reason":
+        value = " ".join(str(value).split())
+        return value if len(value) <= LONGEST else value[: LONGEST - 2].rstrip() + " …"
     if isinstance(value, float):
         text = f"{value:.{DECIMALS}f}"
         return text[1:] if text.strip("-0.") == "" and text[0] == "-" else text
@@ -43,21 +46,6 @@ def cell_text(value: Any) -> str:
 def write_csv(records: Iterable[dict], path: Path | str) -> Path:
     """Write the board of ``records`` to ``path``, atomically. The bytes depend on the records alone."""
     return write_text(csv_text(rows(records)), path)
-
-
-def write_text(text: str, path: Path | str) -> Path:
-    """Write a text file whole or not at all, with ``\\n`` line ends."""
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(text.encode())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    return path
 
 
 def read_csv(path: Path | str) -> pandas.DataFrame:

@@ -15,16 +15,18 @@ from benchmark.metrics.statistics import paired_difference
 MISSING = "–"
 
 
-def table(records: Iterable[dict], *, focus: Sequence[str] = ()) -> str:
+def table(records: Iterable[dict], *, focus: Sequence[str] = (), beside: Iterable[dict] = ()) -> str:
     """Text tables of the records, best first: top-1 ± 95 % interval, gain over random, seconds, bytes, flags.
 
     Args:
+        beside: all records of the results folder: where ``records`` (those of one run) hold no random real images,
+            gains are measured against these.
         focus: method names; for each a column "NAME − this" holds the difference paired by seed, and says whether
             its interval is above 0.
     """
     cells = collect(records)
     blocks: dict[tuple, list[tuple[Cell, dict]]] = defaultdict(list)
-    for cell, row in zip(cells, rows_of(cells)):
+    for cell, row in zip(cells, rows_of(cells, collect(beside))):
         blocks[cell.key.column].append((cell, row))
     return "\n\n".join(_block(members, focus) for members in blocks.values())
 

@@ -49,7 +49,7 @@ def execute(
     asked = {record_id(j.spec["identity"]) for j in plan.of_kind("evaluate")}
     asked |= {record_id(cell["identity"]) for cell in plan.skipped}
     focus = [m for request in requests for m in request.methods[: 1 if len(request.methods) > 1 else 0]]
-    print("\n" + table([r for r in records if r["id"] in asked], focus=focus) + "\n")
+    print("\n" + table([r for r in records if r["id"] in asked], focus=focus, beside=records) + "\n")
     print(f"records      {results / 'records'}/")
     for sheet in _sheets(plan, results)[:4]:
         print(f"contact sheet {sheet}")

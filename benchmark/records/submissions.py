@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.errors import DataError, MissingError
 from benchmark.records.files import FOLDER, Fault, find_record, iter_records, record_path, write_record
+from benchmark.records.remake import is_dirty
 
 BESIDE = ("contact_sheet",)  # artifacts that travel with a record
 
@@ -20,6 +22,7 @@ class Verdict:
     ok: int = 0
     faults: list[Fault] = field(default_factory=list)
     doubts: list[Fault] = field(default_factory=list)
+    dirty: list[dict] = field(default_factory=list)  # records made from code that was in no commit
 
 
 def results_folder(path: Path) -> Path:
@@ -47,6 +50,8 @@ def verify(results: Path) -> Verdict:
         if not path.is_file():
             verdict.doubts.append(Fault(path, "the file should have this name; another file holds the record"))
         verdict.doubts += [Fault(path, text) for text in doubts(record)]
+        if is_dirty(record):
+            verdict.dirty.append({name: record[name] for name in ("identity", "provenance")})
         identity = record["identity"]
         if identity["set"]:
             owner = (identity["method"]["name"], identity["dataset"]["digest"])
@@ -76,7 +81,7 @@ def doubts(record: dict) -> Iterable[str]:
         yield f"the curve's best is {max(point[1] for point in curve)}, top1_best is {scores['top1_best']}"
     if not record["provenance"].get("ddbench"):
         yield "provenance does not say which version of ddbench made it"
-    if str(record["provenance"].get("commit", "")).endswith("-dirty"):
+    if is_dirty(record):
         yield f"made with changes that are in no commit ({record['provenance']['commit']})"
 
 
@@ -86,13 +91,15 @@ class Added:
 
     new: list[Path] = field(default_factory=list)
     same: int = 0
+    cleaned: list[Path] = field(default_factory=list)  # equal scores, now made from a commit
     replaced: list[Path] = field(default_factory=list)
 
 
 def add(source: Path, target: Path, *, replace: bool = False) -> Added:
     """Take over all records of ``source`` (and their contact sheets), or none.
 
-    A record that is there already must have equal scores, unless ``replace``.
+    A record that is there already must have equal scores, unless ``replace``; it stays, unless it was made from
+    uncommitted code and the new one was not.
 
     Raises:
         DataError: a bad record, or one that contradicts an existing record.
@@ -113,8 +120,10 @@ def add(source: Path, target: Path, *, replace: bool = False) -> Added:
         elif old["digest"] == record["digest"] or old["outcome"] | {"scores": old["scores"]} == record["outcome"] | {
             "scores": record["scores"]
         }:
-            added.same += 1
-            continue
+            if not is_dirty(old) or is_dirty(record):
+                added.same += 1
+                continue
+            added.cleaned.append(record_path(target, record["identity"]))
         else:
             conflicts.append(record_path(target, record["identity"]))
             added.replaced.append(conflicts[-1])
@@ -148,6 +157,12 @@ def _copy_beside(record: dict, source: Path, target: Path) -> None:
 
 
 def summary(faults: Sequence[Fault], most: int = 20) -> str:
-    """The first faults, a line each."""
-    lines = [f"  {fault.path.name}: {fault.reason}" for fault in faults[:most]]
-    return "\n".join(lines + ([f"  … and {len(faults) - most} more"] if len(faults) > most else []))
+    """The first faults, a line each; equal ones share a line that names the first file."""
+    files: dict[str, list[str]] = defaultdict(list)
+    for fault in faults:
+        files[fault.reason].append(fault.path.name)
+    lines = [
+        f"  {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "") + f": {reason}"
+        for reason, names in list(files.items())[:most]
+    ]
+    return "\n".join(lines + ([f"  … and {len(files) - most} more"] if len(files) > most else []))

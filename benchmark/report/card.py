@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +17,9 @@ from typing import Any
 import yaml
 
 from benchmark.distilled import MANIFEST, content_digest
-from benchmark.errors import DataError, MissingError, UsageError
+from benchmark.errors import DataError, MissingError
+from benchmark.outputs import whole_folder
 from benchmark.store import digest_file
-from benchmark.store.store import disk_errors
 
 CHECKSUMS = "checksums.sha256"
 
@@ -60,25 +59,14 @@ def export(folder: Path, out: Path, *, name: str = "", licence: str = "", rows: 
         rows: leaderboard rows; those of this set's method, parameters, dataset and IPC go into the card.
     """
     manifest = read_manifest(folder)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
-    with disk_errors(out):
-        out.parent.mkdir(parents=True, exist_ok=True)
-        temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            for file in (*manifest["files"], MANIFEST, "contact_sheet.png"):
-                if (folder / file).is_file():
-                    (temporary / file).parent.mkdir(parents=True, exist_ok=True)
-                    shutil.copyfile(folder / file, temporary / file)
-            (temporary / "README.md").write_text(card(manifest, name=name, licence=licence, rows=rows))
-            sums = [f"{digest_file(temporary / n)}  {n}\n" for n in (*sorted(manifest["files"]), MANIFEST, "README.md")]
-            (temporary / CHECKSUMS).write_text("".join(sums))
-            if out.is_dir():
-                out.rmdir()
-            os.rename(temporary, out)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
+    with whole_folder(out, "--out") as temporary:
+        for file in (*manifest["files"], MANIFEST, "contact_sheet.png"):
+            if (folder / file).is_file():
+                (temporary / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / file, temporary / file)
+        (temporary / "README.md").write_text(card(manifest, name=name, licence=licence, rows=rows))
+        sums = [f"{digest_file(temporary / n)}  {n}\n" for n in (*sorted(manifest["files"]), MANIFEST, "README.md")]
+        (temporary / CHECKSUMS).write_text("".join(sums))
     return out
 
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from synthetic import make_record
 
 from benchmark.cli.grid import grid as command
+from benchmark.errors import UsageError
 from benchmark.grids.expand import expand
 from benchmark.grids.pivot import draw, markdown, pivots
 from benchmark.grids.run import describe, gather, grid_csv, plan_grid
@@ -150,3 +151,28 @@ def test_one_broken_cell_fails_alone_and_a_new_value_costs_only_its_cells(monkey
     ]  # fmt: skip
     again = run(["good", "fine"])
     assert "evaluate  4 reused, 0 to do" in again.stdout
+
+
+@pytest.mark.parametrize("option,value", [("--ipc", "0"), ("--ipc", "-3"), ("--seeds", "0"), ("--jobs", "0"),
+                                          ("--method", ""), ("--dataset", "")])  # fmt: skip
+def test_an_option_that_cannot_be_is_not_ignored(option, value, monkeypatch, tmp_path):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    arguments = ["ipc-curves", "--plan", "--results", str(tmp_path), option, value]
+    with pytest.raises(UsageError) as error:
+        CliRunner().invoke(command, arguments, standalone_mode=False, catch_exceptions=False)
+    assert option.strip("-") in error.value.where and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["../../out", "a/b", "", ".hidden", 3])
+def test_a_grids_name_is_no_path(name):
+    with pytest.raises(UsageError, match="no name for a grid"):
+        parse({"name": name, "axes": {"ipc": [1, 2]}}, "g.yaml")
+
+
+def test_gains_of_a_grid_without_random_are_against_the_folders(planned, tmp_path):
+    found, made = planned("{base: {method: noise, seeds: 2}, axes: {ipc: [1, 2]}}")
+    finish(made, tmp_path, lambda cell: 50)
+    _, floor = planned("{base: {method: random, seeds: 2}, axes: {ipc: [1]}}")
+    finish(floor, tmp_path, lambda cell: 40)
+    one, two = gather(made, tmp_path, found.seeds)
+    assert (one["gain_over_random"], one["flags"]) == (10, "few-seeds") and "no-random" in two["flags"]

@@ -1,6 +1,8 @@
 import html.parser
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -131,6 +133,21 @@ def test_latex_is_balanced_and_escaped(results):
     assert lines and all(len(re.findall(r"(?<!\\)&", x)) == len(spec) - 1 for x in lines)
 
 
+@pytest.mark.skipif(not shutil.which("pdflatex"), reason="no TeX here")
+def test_latex_compiles(results, tmp_path):
+    records.write_record(results, make_record("x_y", 0, params={"a_b": "50% & #~^\\{é} <b>"}, dataset="d_1", top1=1.0))
+    records.write_record(results, make_record("x_y", 0, params={"a_b": "–"}, dataset="d_1", top1=2.0))
+    records.write_record(results, make_record("random", 0, dataset="d_1", top1=3.0))
+    invoke("--results", results, "--format", "latex", "--out", tmp_path / "board.tex")
+    text = (tmp_path / "board.tex").read_text()
+    assert "($-$2.0)" in text and "(+1" in text
+    head = "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\\input{board}\\end{document}"
+    (tmp_path / "doc.tex").write_text(head)
+    run = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "doc.tex"]
+    done = subprocess.run(run, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and (tmp_path / "doc.pdf").is_file(), done.stdout[-2000:]
+
+
 def test_html_is_well_formed(results):
     open_tags = []
 
@@ -219,3 +236,14 @@ def test_reported_rows_without_source_are_refused(tmp_path):
 def test_shipped_copy_equals_the_committed_one():
     shipped = ROOT / "benchmark" / "leaderboard" / "reported.csv"
     assert shipped.read_bytes() == (ROOT / "results" / "reported.csv").read_bytes()
+
+
+def test_update_rebuilds_the_csv_too_so_that_it_cannot_part_from_the_table(results, tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- ddbench leaderboard --method d3hr -->\nstale\n<!-- /ddbench -->\nafter\n")
+    (results / "leaderboard.csv").write_text("old")
+    assert "leaderboard.csv rebuilt" in invoke("--results", results, "--update", page).output
+    assert (results / "leaderboard.csv").read_text() == leaderboard.csv_text(
+        leaderboard.rows(records.iter_records(results))  # all rows, whatever the block shows
+    )
+    assert "stale" not in page.read_text() and "| d3hr |" in page.read_text()

@@ -8,7 +8,7 @@ from benchmark import records
 from benchmark.cli.compare import compare as command
 from benchmark.errors import MissingError, UsageError
 from benchmark.leaderboard.cells import collect
-from benchmark.leaderboard.compare import compare, plot, summarise
+from benchmark.leaderboard.compare import compare, summarise
 
 
 def runs(method, values, **options):
@@ -76,5 +76,13 @@ def test_command_prints_and_draws(tmp_path):
     assert document["pairs"][0]["seeds"] == 3
     lines = run.invoke(command, ["a", "b", "--results", str(tmp_path), "--format", "csv"]).output.splitlines()
     assert len(lines) == 2 and lines[0].startswith("dataset,protocol")
-    with pytest.raises(UsageError, match="cannot draw"):
-        plot(compare(cells(runs("a", [1, 2]), runs("b", [1, 2])), "a", "b"), "a", "b", tmp_path / "p.xyz")
+
+
+def test_an_unknown_score_is_a_wrong_option_not_a_missing_record():
+    made = cells(runs("a", [80, 82, 90]), runs("b", [70, 71, 78]))
+    with pytest.raises(UsageError, match="did you mean 'top1_last'") as error:
+        compare(made, "a", "b", "top1_lst")
+    assert error.value.exit_code == 2 and "ece, top1_best, top1_last, top5_last" in str(error.value)
+    with pytest.raises(UsageError, match="unknown score 'nope'"):
+        compare(made, "a", "b", "nope")
+    assert compare(made, "a", "b", "top1_best")[0].difference == pytest.approx(11.0)

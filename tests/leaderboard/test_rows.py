@@ -1,3 +1,5 @@
+import csv
+import io
 import random
 
 import pandas
@@ -6,6 +8,8 @@ from scipy import stats
 from synthetic import make_record
 
 from benchmark import leaderboard, records
+from benchmark.leaderboard import csv_text, table
+from benchmark.leaderboard.cells import collect, rows_of
 from benchmark.leaderboard.columns import DTYPES, FLAGS
 
 
@@ -137,3 +141,29 @@ def test_terminal_table_says_what_is_proved_and_what_is_not():
     assert "86.5 ± 1.2" in line["d3hr"] and "+15.5 ± 1.2" in line["d3hr"]
     assert "digits, IPC 1, convnet3, protocol clean-hard v1" in text
     assert leaderboard.table([]) == ""
+
+
+def test_a_part_of_a_folder_is_measured_against_the_folders_random():
+    """`run --no-floor` shows only its own cells; gains come from the folder's records of random, and no flag lies."""
+    own, folder = runs("d3hr", [80, 82, 84]), [*runs("random", [70, 70, 70]), *runs("kmeans", [75, 75, 75])]
+    (row,) = rows_of(collect(own), collect([*own, *folder]))
+    assert row["gain_over_random"] == pytest.approx(12) and row["flags"] == "" and row["gain_seeds"] == 3
+    text = table(own, beside=[*own, *folder])
+    assert "+12.0 ± 5.0" in text and "no-random" not in text and "kmeans" not in text
+    (alone,) = rows_of(collect(own))
+    assert alone["flags"] == "no-random"
+    nearer = runs("random", [79, 79, 79])  # of the same run: before others of the folder
+    row = next(r for r in rows_of(collect([*own, *nearer]), collect(folder)) if r["method"] == "d3hr")
+    assert row["gain_over_random"] == pytest.approx(3)
+
+
+def test_a_long_reason_is_a_short_line_in_the_csv():
+    trace = "Traceback (most recent call last):\n  File x\n" + "ValueError: broken\n" * 200
+    record = make_record("sre2l", 0, status="failed", reason=trace)
+    made = board(record)
+    (line,) = list(csv.DictReader(io.StringIO(csv_text(made))))
+    assert len(line["reason"]) <= 200 and line["reason"].startswith("Traceback (most recent call last): File x")
+    assert line["reason"].endswith(" …") and "\n" not in csv_text(made).split("\n", 1)[1].rstrip("\n")
+    assert len(made[0]["reason"]) > 3000 and record["outcome"]["reason"] == trace
+    (line,) = list(csv.DictReader(io.StringIO(csv_text(board(make_record("a", 0, status="failed", reason="short"))))))
+    assert line["reason"] == "short"

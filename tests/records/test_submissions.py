@@ -101,3 +101,46 @@ def test_no_records(tmp_path):
 def test_good_records_raise_no_doubt(theirs):
     assert verify(theirs).doubts == []
     assert json.loads(next((theirs / "records").glob("*.json")).read_text())["schema"] == 1
+
+
+def dirty(seed, **options):
+    record = good(seed, **options)
+    record["provenance"]["commit"] = "abc-dirty"
+    return record
+
+
+def test_the_commands_that_make_clean_records_are_named(tmp_path):
+    for seed in range(3):
+        for ipc in (1, 10):
+            write_record(tmp_path, dirty(seed, method="random", ipc=ipc, protocol="hard+epochs=5", student="resnet18"))
+        write_record(tmp_path, dirty(seed, method="theirs", params={"k": 4, "mood": "good"}))
+        write_record(tmp_path, good(seed, method="noise"))
+    out = invoke("verify", tmp_path).stderr
+    assert out.count("in no commit") == 1 and " and 8 more: " in out  # one line for all of them
+    clean = f"{tmp_path.name}-clean"
+    assert (
+        "ddbench run --method random --dataset digits --ipc 1,10 --student resnet18 --protocol hard --seeds 3 "
+        f"--set protocol.epochs=5 --no-floor --results {clean}\n" in out
+    )
+    assert "--method theirs" in out and "--set theirs.k=4 --set theirs.mood=good" in out and "noise" not in out
+    assert f"ddbench results add {clean} --results {tmp_path}" in out
+
+
+def test_only_parameters_that_are_not_defaults_are_named(tmp_path):
+    from benchmark.methods import make_params
+    from benchmark.plugins import registry
+    from benchmark.records.remake import commands
+
+    known = vars(make_params(registry().get("method", "d3hr").load(), "d3hr", "digits", {}))
+    (line,) = commands([dirty(0, params={**known, "depth": 10})], "new")
+    assert line.count("--set") == 1 and "--set d3hr.depth=10" in line
+
+
+def test_a_clean_record_takes_the_place_of_an_equal_dirty_one(theirs, tmp_path):
+    ours = tmp_path / "ours"
+    write_record(ours, dirty(0))
+    write_record(ours, good(1))
+    assert "1 new, 0 replaced, 1 made clean, 1 already there" in invoke("add", theirs, "--results", ours).stdout
+    assert verify(ours).dirty == [] and len(read_records(ours)) == 3
+    write_record(theirs, dirty(0))
+    assert (add(theirs, ours).same, verify(ours).dirty) == (3, [])  # and never the other way round
