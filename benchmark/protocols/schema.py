@@ -67,7 +67,11 @@ class Protocol:
     batch: Any = explained(64, "images a step (by IPC), never more than the set has")
     batch_factor: dict = explained({}, "multiplies the batch where the dataset has exactly that many classes")
 
-    optimizer: str = explained("adamw", "optimizer", ("adamw", "sgd"))
+    optimizer: str = explained(
+        "adamw",
+        "optimizer; adamw and sgd are fused kernels, adamw_torch torch's default ones, in whose order scripts round",
+        ("adamw", "adamw_torch", "sgd"),
+    )
     lr: dict = explained({"default": 1e-3}, "learning rate by the student's group, or `default`")
     momentum: float = explained(0.9, "momentum (sgd)")
     betas: list = explained([0.9, 0.999], "moment decay (adamw)")
