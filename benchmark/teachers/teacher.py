@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmark.compute import fast_layout
+
 
 class Teacher:
     """See :mod:`benchmark.teachers`.
@@ -32,7 +34,7 @@ class Teacher:
         size: int,
         device: str = "cpu",
     ) -> None:
-        self.model = model.to(device).eval().requires_grad_(False)
+        self.model = fast_layout(model.to(device)).eval().requires_grad_(False)
         self.name, self.key, self.accuracy, self.size, self.device = name, key, accuracy, size, device
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)

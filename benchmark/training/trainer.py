@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from benchmark.compute import Precision, derive_seed, generator
+from benchmark.compute import Precision, derive_seed, fast_layout, generator
 from benchmark.errors import JobError
 from benchmark.progress import Progress
 from benchmark.protocols import Protocol
@@ -175,7 +175,7 @@ class _Run:
         self.rate = protocol.rate(self.group)
         mean, std = normalisation(protocol, dataset)
         self.augment = Augmenter(protocol.augment, self.size, mean, std)
-        self.model = build_student(student, classes, dataset.channels, self.size, seed).to(device)
+        self.model = fast_layout(build_student(student, classes, dataset.channels, self.size, seed).to(device))
         self.input_size = input_size(self.model, self.size)
         set_bn_updates(self.model, protocol.bn_updates)
         self.norms, self.parts = has_batch_norm(self.model), parts
