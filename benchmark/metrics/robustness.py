@@ -105,8 +105,8 @@ def attack(
 def _sample(context: Context) -> tuple[Tensor, Tensor, Augmenter]:
     augment: Augmenter = context.result.augment
     images, labels = test_set(context.dataset, augment.size, device=context.device)
-    order = torch.randperm(len(images), generator=generator("robustness"))[: context.limit].to(images.device)
-    return images[order], labels[order], augment
+    order = torch.randperm(len(images), generator=generator("robustness"))[: context.limit]
+    return images[order].to(labels.device), labels[order], augment
 
 
 def corruptions(context: Context) -> dict[str, float]:

@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from benchmark.errors import DataError, GateError
+from benchmark.protocols import load_protocol
 from benchmark.students import build_student
 from benchmark.teachers import Teacher
-from benchmark.training import gates
+from benchmark.training import gates, testing
 from benchmark.training.testing import accuracy, calibration_error, test_set
 
 
@@ -99,3 +100,35 @@ def test_the_test_split_is_resized_as_published(easy):
     larger, _ = test_set(easy, 14, 8 / 7)  # Resize(16), CenterCrop(14)
     pipeline = T.Compose([T.Resize(16), T.CenterCrop(14), T.PILToTensor()])
     assert torch.equal(larger[3], pipeline(easy.test.pil(3)))
+
+
+def test_a_large_test_split_is_read_batch_by_batch_with_equal_results(easy, teacher, few, monkeypatch):
+    """Where it would not fit in memory nothing but a batch is held; images, scores and metrics stay bit for bit."""
+    kept, labels = test_set(easy, 14, 8 / 7)
+    scores = [train_easy(easy, few)]
+    testing._cached.cache_clear()
+    monkeypatch.setattr(testing, "memory_limit", lambda: easy.test.array.nbytes - 1)
+    held = []
+    plain = testing.TestImages.__getitem__
+    monkeypatch.setattr(testing.TestImages, "__getitem__", lambda s, w: held.append(plain(s, w)) or held[-1])
+    read, same_labels = test_set(easy, 14, 8 / 7)
+    assert isinstance(read, testing.TestImages) and isinstance(kept, torch.Tensor)
+    assert torch.equal(read[7:60], kept[7:60]) and torch.equal(read[torch.tensor([5, 1])], kept[[5, 1]])
+    assert torch.equal(labels, same_labels) and len(read) == len(kept)
+    held.clear()
+    scores.append(train_easy(easy, few))
+    assert scores[0] == scores[1] and [len(h) for h in held] == [100, 20]
+    assert gates.check_teacher(teacher, easy)["accuracy"] > 90
+    testing._cached.cache_clear()
+
+
+def train_easy(easy, few):
+    """Scores of a short run, extra metrics included; the robust sample is a part of the split."""
+    from benchmark.metrics.robustness import Context, attacks
+    from benchmark.training import train_student
+
+    result = train_student(
+        *few, dataset=easy, protocol=load_protocol("rded-paper", {"epochs": 2, "labels": "hard", "loss": "ce"}),
+        student="convnet3_bn", ipc=5, seed=0,
+    )  # fmt: skip
+    return result.scores, attacks(Context(result, easy, limit=20))
