@@ -50,11 +50,25 @@ class Precision:
         return torch.autocast(torch.device(device).type, dtype=getattr(torch, self.autocast))
 
 
+def threads(job: str) -> int:
+    """How many threads a job kind computes with: ``THREADS``, or what ``DDBENCH_THREADS`` says.
+
+    Raises:
+        UsageError: ``DDBENCH_THREADS`` is no positive whole number.
+    """
+    text = os.environ.get("DDBENCH_THREADS", "").strip()
+    if not text:
+        return THREADS[job]
+    if not text.isdecimal() or int(text) < 1:
+        raise UsageError(f"{text!r} is no number of threads", where="DDBENCH_THREADS", allowed="1 or more, or unset")
+    return int(text)
+
+
 def prepare(job: str, precision: Precision = Precision()) -> None:  # noqa: B008 - frozen
     """Fix thread count, TF32 and deterministic kernels for a job kind (see ``THREADS``)."""
     import torch
 
-    torch.set_num_threads(int(os.environ.get("DDBENCH_THREADS") or THREADS[job]))
+    torch.set_num_threads(threads(job))
     torch.backends.cuda.matmul.allow_tf32 = precision.tf32
     torch.backends.cudnn.allow_tf32 = precision.tf32
     torch.backends.cudnn.benchmark = False

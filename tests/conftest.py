@@ -7,6 +7,8 @@ os.environ.setdefault("DDBENCH_THREADS", "1")
 
 import pytest  # noqa: E402
 
+pytest_plugins = ("easy",)  # fixtures easy, few, teacher
+
 
 @pytest.fixture
 def store(tmp_path):

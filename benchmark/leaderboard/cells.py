@@ -109,7 +109,7 @@ def key_of(identity: dict) -> Key:
         protocol["digest"][:SHORT],
         teacher.get("name", ""),
         teacher.get("key", "")[:SHORT],
-        identity["student"],
+        identity["student"] + (f" v{identity['student_version']}" if "student_version" in identity else ""),
         identity["ipc"],
         method["name"],
         str(method["version"]),

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.compute import Precision
+from benchmark.compute import Precision, threads
 from benchmark.errors import DDBenchError, UsageError
 from benchmark.methods import make_params
 from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, split_sets
 from benchmark.pipeline.resources import resolve_backbone
 from benchmark.plugins import registry
 from benchmark.store import Stage, Store
+from benchmark.students import student_version
 
 STUDENT_VERSION = 1  # of the trainer: raised when the same inputs would give other scores
 SET_VERSION = 1  # of the distilled set's layout and of how units are assembled
@@ -83,6 +84,7 @@ def make_plan(
     Raises:
         UsageError, MissingError: a name, a parameter, data or weights that are not there; nothing has run yet.
     """
+    threads("evaluate")  # a wrong DDBENCH_THREADS is said here, not by every job
     plan = Plan(str(store.root), str(results), device)
     seen: dict[str, Job] = {}
     for request in requests:
@@ -248,6 +250,7 @@ class _Builder:
             "protocol": {"name": protocol.name, "version": protocol.version, "digest": protocol.digest},
             "teacher": None,
             "backbone": made["backbone"],
+            **student_version(student),
             "precision": self.precision.document(),
             "set": made["key"],
         }
@@ -290,6 +293,8 @@ def student_stage(identity: dict[str, Any], metrics: Iterable[str] = ()) -> Stag
     if identity["teacher"]:
         inputs["teacher"] = identity["teacher"]["key"]
     params: dict[str, Any] = {"student": identity["student"], "ipc": identity["ipc"]}
+    if "student_version" in identity:
+        params["student_version"] = identity["student_version"]
     if metrics:
         params["metrics"] = sorted(metrics)
     return Stage("student", STUDENT_VERSION, params, inputs, identity["seed"], identity["precision"])

@@ -51,6 +51,7 @@ class StudentInfo(Info):
 
     lr_group: str = "resnet"  # key into a protocol's `lr` table
     tags: tuple[str, ...] = ()
+    version: int = 1  # raised when the same name and seed give another network; enters keys and records when not 1
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def override(protocol: Protocol, overrides: dict[str, Any]) -> Protocol:
     """A copy with other values, renamed to say so."""
     changes = {}
     for key, value in overrides.items():
-        where = f"--protocol-set {key}={value}"
+        where = f"--set protocol.{key}={value}"
         if key in _FIXED:
             raise UsageError(f"{key!r} of a protocol cannot be overridden", where=where)
         if isinstance(value, str):
@@ -76,7 +76,7 @@ def override(protocol: Protocol, overrides: dict[str, Any]) -> Protocol:
     label = ",".join(f"{key}={overrides[key]}" for key in sorted(changes))
     datasets = {p: {k: v for k, v in f.items() if k not in changes} for p, f in protocol.datasets.items()}
     changed = dataclasses.replace(protocol, **changes, datasets=datasets, name=f"{protocol.name}+{label}")
-    _check_whole(changed, "--protocol-set")
+    _check_whole(changed, f"--set protocol.{label}")
     return changed
 
 

@@ -33,6 +33,7 @@ FIELDS: tuple[tuple[str, tuple[type, ...], bool, str], ...] = (
     ("identity.method.params", (dict,), True, "every parameter, defaults included"),
     ("identity.seed", (int,), True, "seeds the distilled set and the student"),
     ("identity.student", (str,), True, "architecture"),
+    ("identity.student_version", (int,), False, "version of the architecture's code, where it is not 1"),
     ("identity.protocol", (dict,), True, ""),
     ("identity.protocol.name", (str,), True, ""),
     ("identity.protocol.version", (int, str), True, ""),

@@ -36,6 +36,16 @@ def lr_group(name: str) -> str:
     return next((group for part, group in _GROUPS if part in name), "resnet")
 
 
+def student_version(name: str) -> dict[str, int]:
+    """What a student's version adds to keys and identities: nothing for version 1, so that old ones stay valid.
+
+    Raises:
+        UsageError: no such student.
+    """
+    version = registry().get("student", name, where="--student").version
+    return {} if version == 1 else {"student_version": version}
+
+
 def build_student(name: str, num_classes: int, channels: int, image_size: int, seed: int) -> nn.Module:
     """A student with fresh weights that depend on ``seed`` and the name only; the caller's random state is untouched.
 

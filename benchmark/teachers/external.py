@@ -19,13 +19,17 @@ from torch import Tensor, nn
 from benchmark.errors import DataError, GateError, MissingError, UsageError, unknown_name
 from benchmark.store import digest_file, digest_of
 from benchmark.students import build_student
+from benchmark.teachers.get import SUFFIXES
 from benchmark.teachers.teacher import Teacher
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from benchmark.datasets import Dataset
 
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")
+ALLOWED = (
+    "a student's name (trained here), torchvision:NAME, timm:NAME (pretrained), or FILE or ARCHITECTURE@FILE with a "
+    f"file that ends in {', '.join(SUFFIXES)}"
+)
 
 
 def split_name(name: str) -> tuple[str, Path]:
@@ -120,10 +124,15 @@ def _pretrained(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, A
 
 
 def _require(file: Path) -> None:
-    if not file.is_file():
-        raise MissingError(f"no file of weights {file}", where="--teacher", allowed=", ".join(SUFFIXES))
     if file.suffix not in SUFFIXES:
-        raise UsageError(f"cannot read weights from {file.name}", where="--teacher", allowed=", ".join(SUFFIXES))
+        raise UsageError(f"{file} does not end as a file of weights does", where="--teacher", allowed=ALLOWED)
+    if not file.is_file():
+        near = sorted(f.name for f in file.parent.glob("*") if f.suffix in SUFFIXES)[:5] if file.parent.is_dir() else []
+        raise MissingError(
+            f"no file of weights {file}" + (f"; in {file.parent} are {', '.join(near)}" if near else ""),
+            where="--teacher",
+            allowed=ALLOWED,
+        )
 
 
 def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

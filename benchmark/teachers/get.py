@@ -15,7 +15,7 @@ from benchmark import compute
 from benchmark.compute import derive_seed, fast_layout, generator
 from benchmark.progress import Progress
 from benchmark.store import Stage, Store, digest_of
-from benchmark.students import build_student
+from benchmark.students import build_student, student_version
 from benchmark.teachers.recipes import Recipe, recipe_for
 from benchmark.teachers.teacher import Ensemble, Teacher
 
@@ -23,18 +23,19 @@ if TYPE_CHECKING:
     from benchmark.datasets import Dataset
 
 VERSION = 1
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")  # of files of weights
 
 
 def teacher_stage(dataset: Dataset, name: str, recipe: Recipe | None = None) -> Stage:
     """The stage of a teacher that is trained here: ``name`` is a student's name."""
     recipe = recipe or recipe_for(dataset)
-    params = {"student": name, "recipe": recipe.document()}
+    params = {"student": name, "recipe": recipe.document(), **student_version(name)}
     return Stage("teacher", VERSION, params, {"dataset": dataset.digest}, 0, compute.Precision().document())
 
 
 def is_external(name: str) -> bool:
     """Whether the teacher comes with weights: a file, or ``torchvision:``/``timm:`` pretrained."""
-    return name.startswith(("torchvision:", "timm:")) or "@" in name or name.endswith((".safetensors", ".pt", ".pth"))
+    return name.startswith(("torchvision:", "timm:")) or "@" in name or "/" in name or name.endswith(SUFFIXES)
 
 
 def teacher_key(dataset: Dataset, name: str) -> str:

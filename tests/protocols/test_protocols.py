@@ -117,8 +117,9 @@ def test_texts_do_not_change_the_digest_but_settings_do():
     ],
 )
 def test_wrong_fields_are_refused(key, value, message):
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=message) as caught:
         load_protocol("hard", {key: value})
+    assert f"--set protocol.{key}={value}" in str(caught.value)  # what the user typed
 
 
 def test_wrong_files_are_refused():

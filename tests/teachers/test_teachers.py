@@ -67,6 +67,48 @@ def test_threads_are_put_back(store, easy, monkeypatch):
     assert torch.get_num_threads() == before
 
 
+@pytest.mark.parametrize("text", ["x", "0", "-2", "1.5"])
+def test_a_wrong_number_of_threads_is_a_usage_error_before_any_job(monkeypatch, store, tmp_path, text):
+    from benchmark.pipeline.plan import make_plan
+    from benchmark.pipeline.request import Request
+
+    monkeypatch.setenv("DDBENCH_THREADS", text)
+    with pytest.raises(UsageError, match="DDBENCH_THREADS"):
+        make_plan([Request("digits", ("random",))], store, tmp_path)
+    assert not store.root.exists() or not any(store.root.rglob("*.json"))
+
+
+def test_wrong_teacher_files_say_what_is_allowed(store, easy, tmp_path):
+    (tmp_path / "there.safetensors").write_bytes(b"")
+    for name, error in (("mis.pt", MissingError), ("weights.txt", UsageError), ("weights", UsageError)):
+        with pytest.raises(error) as caught:
+            teacher_key(easy, str(tmp_path / name))
+        assert "ARCHITECTURE@FILE" in caught.value.allowed and ".safetensors" in caught.value.allowed
+        assert error is UsageError or "there.safetensors" in str(caught.value)
+
+
+def test_a_changed_students_version_changes_keys_and_identities(monkeypatch, store, tmp_path, easy):
+    """Version 1 adds nothing, so that keys and records from before versions stay valid."""
+    import dataclasses
+
+    from benchmark.pipeline.plan import make_plan
+    from benchmark.pipeline.request import Request
+    from benchmark.plugins import registry
+
+    def jobs():
+        plan = make_plan([Request("digits", ("random",), seeds=(0,))], store, tmp_path)
+        return {j.kind: j for j in plan.jobs}, teacher_stage(easy, "convnet3_bn").key
+
+    before, key = jobs()
+    students = registry().items["student"]
+    monkeypatch.setitem(students, "convnet3_bn", dataclasses.replace(students["convnet3_bn"], version=2))
+    after, other = jobs()
+    assert key != other and before["evaluate"].key != after["evaluate"].key
+    assert before["teacher"].key != after["teacher"].key and before["distill"].key == after["distill"].key
+    assert "student_version" not in before["evaluate"].spec["identity"]
+    assert after["evaluate"].spec["identity"]["student_version"] == 2
+
+
 def test_recipes_follow_the_dataset(easy):
     from easy import easy_dataset
 

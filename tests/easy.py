@@ -1,6 +1,7 @@
-"""A dataset that a small network learns in a second: four kinds of stripes with noise, 8 px."""
+"""A dataset that a small network learns in a second: four kinds of stripes with noise, 8 px; fixtures of it."""
 
 import numpy as np
+import pytest
 
 from benchmark.datasets import ArraySplit, Dataset
 
@@ -25,3 +26,27 @@ def easy_dataset(channels: int = 1, size: int = 8, train: int = 40, test: int = 
     mean, std = tuple(values.mean(0)), tuple(values.std(0))
     names = ("rows", "columns", "diagonals", "centre")
     return Dataset(name, names, names, size, channels, *parts, f"{name}-{channels}-{size}-{train}-{test}", mean, std)
+
+
+@pytest.fixture(scope="session")
+def easy():
+    """One channel, 40 training and 25 test images a class."""
+    return easy_dataset()
+
+
+@pytest.fixture(scope="session")
+def teacher(easy, tmp_path_factory):
+    """A ConvNet-3 that has learned it, trained once a session."""
+    from benchmark.store import Store
+    from benchmark.teachers import get_teacher
+
+    return get_teacher(Store(tmp_path_factory.mktemp("teacher")), easy, "convnet3_bn")
+
+
+@pytest.fixture(scope="session")
+def few(easy):
+    """Five images a class, in class order, and their labels."""
+    import torch
+
+    index = [int(i) for c in easy.train.by_class for i in c[:5]]
+    return easy.train.images(index), torch.from_numpy(easy.train.labels[index])
