@@ -21,7 +21,7 @@ from benchmark.leaderboard.cells import Key, collect, key_of, rows_of
 from benchmark.leaderboard.columns import COLUMNS
 from benchmark.leaderboard.formats import LEGEND, html_table, sheet
 from benchmark.leaderboard.reported import Reported, by_cell, read_reported
-from benchmark.leaderboard.table import csv_text
+from benchmark.leaderboard.table import cell_text, csv_text
 
 PICTURE_BYTES = 5_000_000  # of all embedded pictures together; further ones are named, not shown
 PICTURE_WIDTH = 900  # pixels; wider contact sheets are scaled down
@@ -43,7 +43,7 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
     label = {id(row): entry.label for board in made for entry in board.entries for row in entry.rows.values()}
     sent = []
     for cell, row in zip(cells, rows):
-        item = {name: _rounded(row[name]) for name in SENT}
+        item = {name: _rounded(row[name]) for name in SENT} | {"reason": cell_text(row["reason"], "reason")}
         item["label"] = label.get(id(row), row["method"])
         curve = facts.curve(cell.key)
         if curve:
@@ -52,9 +52,10 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
     budget = _Budget(results)
     reported = read_reported()
     names = {(row["dataset"], row["protocol"]) for row in rows}
+    counts = {"record": facts.count, "cell": len(rows), "dataset": len({d for d, _ in names})}
+    counts |= {"protocol": len({p for _, p in names}), "method": len({r["method"] for r in rows})}
     summary = (
-        f"{facts.count} records, {len(rows)} cells, {len({d for d, _ in names})} datasets, "
-        f"{len({p for _, p in names})} protocols, {len({r['method'] for r in rows})} methods. "
+        ", ".join(f"{number} {noun}{'s' * (number != 1)}" for noun, number in counts.items()) + ". "
         "Rows of different protocols, datasets, teachers or precisions are never averaged."
     )
     page = files("benchmark.report")
@@ -102,10 +103,8 @@ class _Facts:
             if path and (key not in self.sheets or seed < self.sheets[key][0]):
                 self.sheets[key] = (seed, path)
             known = record["provenance"]
-            hardware = known.get("hardware") or {}
             names = ("ddbench", "python", "torch", "torchvision", "diffusers", "commit")
-            machine = hardware if isinstance(hardware, str) else ", ".join(str(v) for _, v in sorted(hardware.items()))
-            self.provenance[(*(str(known.get(n, "–")) for n in names), machine or "–")] += 1
+            self.provenance[(*(str(known.get(n) or "–") for n in names), _machine(known.get("hardware")))] += 1
             self.created.append(str(known.get("created", "")))
             gate = (record["gates"].get("set") or {}).get("status", "not recorded")
             self.gates[gate] += 1
@@ -125,6 +124,14 @@ class _Facts:
         points = [[epoch, round(sum(v) / len(v), 2)] for epoch, v in totals.items()]
         step = -(-len(points) // CURVE_POINTS) if points else 1
         return points[::-1][::step][::-1]  # the last epoch stays
+
+
+def _machine(hardware: Any) -> str:
+    """``AMD EPYC, 2 CPUs, x86_64``."""
+    if not isinstance(hardware, dict):
+        return str(hardware or "–")
+    parts = [f"{value} CPUs" if name == "cpus" else str(value) for name, value in sorted(hardware.items()) if value]
+    return ", ".join(parts) or "–"
 
 
 class _Budget:
@@ -199,7 +206,7 @@ def _sheets(facts: _Facts, label: dict[int, str], rows: list[dict], cells: list,
             if uri:
                 caption = html.escape(f"{name}, seed {seed}")
                 figures.append(
-                    f'<figure><img loading="lazy" src="{uri}" alt="distilled images of {caption}">'
+                    f'<figure><img src="{uri}" alt="distilled images of {caption}">'
                     f"<figcaption>{caption}</figcaption></figure>"
                 )
         if figures:
@@ -222,10 +229,7 @@ def _pictures(results: Path, budget: _Budget) -> str:
             if uri:
                 where = path.relative_to(results)
                 caption = html.escape(where.parts[1] if title == "Grids" else where.stem.replace("_", " "))
-                figures.append(
-                    f'<figure><img loading="lazy" src="{uri}" alt="{caption}">'
-                    f"<figcaption>{caption}</figcaption></figure>"
-                )
+                figures.append(f'<figure><img src="{uri}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
         if figures:
             parts.append(f'<section><h2>{title}</h2><div class="plots">{"".join(figures)}</div></section>')
     return "".join(parts)
@@ -305,7 +309,7 @@ def _failures(rows: list[dict], label: dict[int, str]) -> str:
         (
             _data(dataset=r["dataset"], protocol=r["protocol"], student=r["student"], ipc=r["ipc"]),
             [label.get(id(r), r["method"]), r["dataset"], r["protocol"], r["student"], str(r["ipc"])]
-            + [str(r["failed"]), str(r["skipped"]), r["reason"]],
+            + [str(r["failed"]), str(r["skipped"]), cell_text(r["reason"], "reason")],
         )
         for r in rows
         if r["failed"] or r["skipped"]
@@ -317,8 +321,9 @@ def _failures(rows: list[dict], label: dict[int, str]) -> str:
 
 
 def _provenance(facts: _Facts) -> str:
-    dates = sorted(d for d in facts.created if d)
-    when = f"Records were made between {dates[0][:10]} and {dates[-1][:10]}. " if dates else ""
+    dates = sorted({d[:10] for d in facts.created if d})
+    when = f"Records were made between {dates[0]} and {dates[-1]}. " if len(dates) > 1 else ""
+    when = f"Records were made on {dates[0]}. " if len(dates) == 1 else when
     gates = ", ".join(f"{n} {status}" for status, n in sorted(facts.gates.items()))
     head = ["records", "ddbench", "python", "torch", "torchvision", "diffusers", "commit", "hardware"]
     lines = [("", [str(n), *key]) for key, n in sorted(facts.provenance.items(), key=lambda kv: (-kv[1], kv[0]))]

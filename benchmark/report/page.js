@@ -5,8 +5,13 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const COLOURS = ["#1f77b4", "#e07b00", "#2a9d4a", "#d1343f", "#8e5bd0", "#a0705a", "#d65fb0", "#6f7b85", "#a4a800", "#12a5b5"];
   const MARKS = ["circle", "square", "diamond", "triangle"];
+  const DASHES = ["none", "6 3", "2 3"];
   const methods = [...new Set(data.rows.map((r) => r.label))].sort();
-  const colour = (label) => COLOURS[methods.indexOf(label) % COLOURS.length];
+  // Colours come round after ten methods, marks after four and dashes with each round: no two of 20 look alike.
+  function style(label) {
+    const i = methods.indexOf(label), round = Math.floor(i / COLOURS.length);
+    return { label, colour: COLOURS[i % COLOURS.length], mark: MARKS[(i + round) % MARKS.length], dash: DASHES[round % DASHES.length] };
+  }
   const filters = { dataset: "", protocol: "", student: "", ipc: "", q: "" };
   let sort = { name: "top1_last", down: true };
 
@@ -29,12 +34,12 @@
 
   const COLUMNS = [
     ["label", "method", (r) => r.label],
-    ["dataset", "dataset", (r) => r.dataset],
-    ["protocol", "protocol", (r) => r.protocol + " v" + r.protocol_version],
-    ["student", "student", (r) => r.student],
     ["ipc", "IPC", (r) => String(r.ipc), "r"],
     ["top1_last", "top-1 last %", (r) => (missing(r.top1_last) ? (r.failed ? "failed" : "skipped") : within(r.top1_last, r.top1_last_half, fixed)), "r"],
     ["gain_over_random", "gain over random", (r) => within(r.gain_over_random, r.gain_half, signed), "r"],
+    ["student", "student", (r) => r.student],
+    ["dataset", "dataset", (r) => r.dataset],
+    ["protocol", "protocol", (r) => r.protocol + " v" + r.protocol_version],
     ["top1_best", "top-1 best %", (r) => fixed(r.top1_best), "r"],
     ["seeds", "seeds", (r) => String(r.seeds), "r"],
     ["distill_seconds", "distil", (r) => seconds(r.distill_seconds), "r"],
@@ -61,7 +66,9 @@
       if (!out.has(key)) out.set(key, []);
       out.get(key).push(r);
     }
-    return [...out].map(([key, members]) => [key.replace(/ \([^)]*\)$/, ""), members]);
+    const bare = (key) => key.replace(/ \([^)]*\)$/, "");
+    const twice = [...out.keys()].map(bare); // digests are named only where two groups would look the same
+    return [...out].map(([key, members]) => [twice.filter((t) => t === bare(key)).length > 1 ? key : bare(key), members]);
   }
 
   // -- the table --------------------------------------------------------------------------------------------------
@@ -102,23 +109,29 @@
     return out;
   }
 
-  // series: [{label, colour, mark, points: [{x, y, half, title}]}]
-  function plot(parent, caption, series, { xlabel, log = false, lines = true }) {
-    series = series.filter((s) => s.points.length);
+  const number = (v) => v >= 1e6 || (v && v < 1e-4) ? v.toExponential(0) : +v.toPrecision(3);
+
+  // series: [{label, colour, mark, dash, points: [{x, y, half, title}]}]; level: {label, y}, a line across.
+  function plot(parent, caption, series, { xlabel, log = false, lines = true, level }) {
+    const mean = (s) => s.points.reduce((sum, p) => sum + p.y, 0) / s.points.length;
+    series = series.filter((s) => s.points.length).sort((a, b) => mean(b) - mean(a)); // the key reads like the plot
     const points = series.flatMap((s) => s.points);
     if (!points.length) return;
     const figure = make(parent, "figure");
     const width = Math.max(280, figure.clientWidth - 24 || 440), height = 270;
-    const left = 40, right = 12, top = 8, bottom = 38;
+    const left = 40, right = 12, top = 24, bottom = 38;
     const fx = log ? (v) => Math.log10(v) : (v) => v;
     let [x0, x1] = [Math.min(...points.map((p) => fx(p.x))), Math.max(...points.map((p) => fx(p.x)))];
-    let [y0, y1] = [Math.min(...points.map((p) => p.y - (p.half || 0))), Math.max(...points.map((p) => p.y + (p.half || 0)))];
+    const across = level ? [level.y] : [];
+    let y0 = Math.min(...across, ...points.map((p) => p.y - (p.half || 0)));
+    let y1 = Math.max(...across, ...points.map((p) => p.y + (p.half || 0)));
     const padX = (x1 - x0) * 0.06 || 0.5, padY = (y1 - y0) * 0.08 || 1;
     [x0, x1, y0, y1] = [x0 - padX, x1 + padX, Math.max(0, y0 - padY), Math.min(100, y1 + padY)];
     if (y1 <= y0) y1 = y0 + 1;
     const X = (v) => left + ((fx(v) - x0) / (x1 - x0)) * (width - left - right);
     const Y = (v) => height - bottom - ((v - y0) / (y1 - y0)) * (height - top - bottom);
     const svg = make(figure, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": caption });
+    make(svg, "text", { x: 4, y: 12 }, "top-1 %");
     for (const v of ticks(y0, y1)) {
       make(svg, "line", { x1: left, x2: width - right, y1: Y(v), y2: Y(v), class: "gridline" });
       make(svg, "text", { x: left - 5, y: Y(v) + 4, "text-anchor": "end" }, v);
@@ -129,9 +142,10 @@
       const parts = (x1 - x0) * 2 > (width - left - right) / 44 ? [1] : [1, 3];
       for (let e = Math.floor(x0); e <= x1; e++) for (const m of parts) if (Math.log10(m) + e >= x0 && Math.log10(m) + e <= x1) xs.push(m * 10 ** e);
     }
-    for (const v of xs) make(svg, "text", { x: X(v), y: height - bottom + 15, "text-anchor": "middle" }, v >= 1e6 || (v && v < 1e-2) ? v.toExponential(0) : +v.toPrecision(3));
+    for (const v of xs) make(svg, "text", { x: X(v), y: height - bottom + 15, "text-anchor": "middle" }, number(v));
     make(svg, "line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, class: "axis" });
     make(svg, "text", { x: (left + width) / 2, y: height - 6, "text-anchor": "middle" }, xlabel);
+    if (level) make(svg, "line", { x1: left, x2: width - right, y1: Y(level.y), y2: Y(level.y), class: "level" });
     for (const s of series) {
       const sorted = [...s.points].sort((a, b) => a.x - b.x);
       if (lines && sorted.length > 1) make(svg, "polyline", { points: sorted.map((p) => X(p.x) + "," + Y(p.y)).join(" "), fill: "none", stroke: s.colour, "stroke-width": 1.6, "stroke-dasharray": s.dash || "none" });
@@ -144,9 +158,16 @@
     }
     make(figure, "figcaption", {}, caption);
     const key = make(figure, "div", { class: "key" });
+    if (level) {
+      const item = make(key, "span");
+      make(make(item, "svg", { viewBox: "0 0 26 12", width: 26, height: 12, "aria-hidden": "true" }), "line", { x1: 0, x2: 26, y1: 6, y2: 6, class: "level" });
+      item.append(level.label);
+    }
     for (const s of series.slice(0, 24)) {
       const item = make(key, "span");
-      make(item, "i", { style: "background:" + s.colour });
+      const sign = make(item, "svg", { viewBox: "0 0 26 12", width: 26, height: 12, "aria-hidden": "true" });
+      if (lines) make(sign, "line", { x1: 0, x2: 26, y1: 6, y2: 6, stroke: s.colour, "stroke-width": 1.6, "stroke-dasharray": s.dash || "none" });
+      dot(sign, s.mark || "circle", 13, 6, s.colour);
       item.append(s.label);
     }
     if (series.length > 24) make(key, "span", {}, "… " + (series.length - 24) + " more");
@@ -160,6 +181,12 @@
   }
 
   const MOST = 12;
+  const FEW = 6;
+  // The first panels of one dataset and protocol; a word about the rest.
+  function some(box, found, draw) {
+    for (const [name, members] of found.slice(0, FEW)) draw(name, members);
+    if (found.length > FEW) make(box, "p", { class: "soft" }, found.length - FEW + " more pairs of student and IPC: use the filters.");
+  }
   function panels(id, rows, draw) {
     const box = $(id);
     box.textContent = "";
@@ -180,13 +207,20 @@
   };
   const describe = (r) => within(r.top1_last, r.top1_last_half, fixed) + " %, " + r.student + ", IPC " + r.ipc + ", " + seconds(r.distill_seconds) + ", " + r.seeds + " seeds";
 
+  const LEAST = 0.01; // seconds; what is faster costs nothing, and a logarithm needs a left edge
+
   function cost(rows) {
-    panels("cost", rows.filter((r) => !missing(r.top1_last) && r.distill_seconds > 0), (box, name, members) => {
-      const series = by(members, (r) => r.label).map(([label, rs]) => ({
-        label, colour: colour(label), mark: MARKS[methods.indexOf(label) % 4],
-        points: rs.map((r) => ({ x: r.distill_seconds, y: r.top1_last, half: r.top1_last_half, title: describe(r) })),
-      }));
-      plot(box, name, series, { xlabel: "seconds to distil one set", log: true, lines: false });
+    panels("cost", rows.filter((r) => !missing(r.top1_last) && !missing(r.distill_seconds)), (box, name, members) => {
+      const student = members[0].student; // students share a set and its cost; the filter shows another's accuracy
+      some(box, by(members.filter((r) => r.student === student), (r) => student + ", IPC " + r.ipc), (column, rs) => {
+        const floor = rs.find((r) => r.method === "random");
+        const series = by(rs.filter((r) => r !== floor), (r) => r.label).map(([label, own]) => ({
+          ...style(label),
+          points: own.map((r) => ({ x: Math.max(LEAST, r.distill_seconds), y: r.top1_last, half: r.top1_last_half, title: describe(r) })),
+        }));
+        const level = floor && { y: floor.top1_last, label: "random real images" };
+        plot(box, name + ", " + column, series, { xlabel: "seconds to distil one set (" + LEAST + " and less at the left)", log: true, lines: false, level });
+      });
     });
   }
 
@@ -196,7 +230,7 @@
       for (const [student, rs] of by(members, (r) => r.student + (r.teacher ? ", teacher " + r.teacher : ""))) {
         if (new Set(rs.map((r) => r.ipc)).size < 2) continue;
         const series = by(rs, (r) => r.label).map(([label, line]) => ({
-          label, colour: colour(label), points: line.map((r) => ({ x: r.ipc, y: r.top1_last, half: r.top1_last_half, title: describe(r) })),
+          ...style(label), points: line.map((r) => ({ x: r.ipc, y: r.top1_last, half: r.top1_last_half, title: describe(r) })),
         }));
         plot(box, name + ", " + student, series, { xlabel: "images per class", log: true });
       }
@@ -216,7 +250,8 @@
         const head = make(make(t, "thead"), "tr");
         for (const text of ["method", ...students]) make(head, "th", {}, text);
         const body = make(t, "tbody");
-        for (const [label, line] of by(rs, (r) => r.label)) {
+        const mean = (line) => line.reduce((sum, r) => sum + r.top1_last, 0) / line.length;
+        for (const [label, line] of by(rs, (r) => r.label).sort((a, b) => mean(b[1]) - mean(a[1]))) {
           const tr = make(body, "tr");
           make(tr, "td", {}, label);
           for (const student of students) {
@@ -230,15 +265,13 @@
     });
   }
 
+  const curved = (r) => r.curve && r.curve.length > 1;
   function training(rows) {
-    panels("training", rows.filter((r) => r.curve), (box, name, members) => {
-      for (const [column, rs] of by(members, (r) => r.student + ", IPC " + r.ipc).slice(0, 6)) {
-        const series = rs.map((r) => ({
-          label: r.label, colour: colour(r.label),
-          points: r.curve.map(([x, y]) => ({ x, y, bare: r.curve.length > 1, title: "" })),
-        }));
+    panels("training", rows.filter(curved), (box, name, members) => {
+      some(box, by(members, (r) => r.student + ", IPC " + r.ipc), (column, rs) => {
+        const series = rs.map((r) => ({ ...style(r.label), points: r.curve.map(([x, y]) => ({ x, y, bare: true, title: "" })) }));
         plot(box, name + ", " + column, series, { xlabel: "epoch" });
-      }
+      });
     });
   }
 
@@ -256,7 +289,9 @@
   function render() {
     const rows = shown();
     table(rows);
-    for (const draw of [cost, curves, heat, training]) draw(rows);
+    for (const draw of [cost, curves, heat]) draw(rows);
+    if ($("curves").open) training(rows);
+    else $("curves").closest("section").hidden = !rows.some(curved);
     sections();
   }
 
@@ -271,6 +306,7 @@
     for (const n of Object.keys(filters)) { filters[n] = ""; $("f-" + n).value = ""; }
     render();
   });
+  $("curves").addEventListener("toggle", render); // drawn when they are seen: a closed box has no width
   let timer, before = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth === before) return;

@@ -1,5 +1,6 @@
 import base64
 import re
+import time
 
 import numpy as np
 import pytest
@@ -196,13 +197,19 @@ def test_tables_sort_and_filter(browser):
 @needs_browser
 def test_plots_are_drawn_one_panel_a_dataset_and_protocol(browser):
     count = "return document.querySelectorAll(arguments[0]).length"
-    assert browser.run(count, "#cost figure") == 4
+    assert browser.run(count, "#cost figure") == 4 * 3  # IPC values, of the first student
+    assert browser.run(count, "#cost .level") == 2 * 12  # random real images: a line across, and its key
     assert browser.run(count, "#ipc figure") == 8
     assert browser.run(count, "#heat table") == 12
-    assert browser.run(count, "#training polyline") > 0
+    assert browser.run(count, "#training polyline") == 0  # until they are asked for
+    browser.run("document.querySelector('#curves summary').click()")
+    time.sleep(0.5)
+    assert browser.run(count, "#training polyline") == 4 * 6 * 3  # two students, three IPC values; three methods
     script = "return [...document.querySelectorAll('svg')].map((s) => s.getBoundingClientRect().width)"
     widths = browser.run(script)
-    assert min(widths) > 200
+    assert min(w for w in widths if w > 26) > 200  # 26: a mark in a key
+    labels = browser.run("return [...document.querySelectorAll('figure > svg')].map((s) => s.textContent)")
+    assert labels and all("top-1 %" in text for text in labels)
 
 
 @needs_browser
@@ -223,3 +230,30 @@ def test_the_page_fits_and_is_readable_in_both_schemes(browser, width):
     for back, ink in colours:
         light = [sum(map(int, re.findall(r"\d+", c)[:3])) for c in (back, ink)]
         assert abs(light[0] - light[1]) > 500
+
+
+def many_methods():
+    for m in range(18):
+        for ipc in (1, 10):
+            record = make_record(f"m{m:02}", 0, ipc=ipc, top1=30 + 2 * m, distill_seconds=0.0 if m == 3 else 2.0**m)
+            record["scores"]["curve"] = [[300, 30 + 2 * m, 90.0]]
+            yield records.sealed(record)
+
+
+@needs_browser
+def test_many_methods_can_be_told_apart_and_single_epochs_are_no_curve(tmp_path):
+    (tmp_path / "page.html").write_text(build(many_methods(), tmp_path))
+    with headless() as browser:
+        browser.size(1280)
+        browser.open(tmp_path / "page.html")
+        for plot in ("cost", "ipc"):
+            keys = browser.run(
+                """return [...document.querySelector('#' + arguments[0] + ' .key').children].map((item) => [
+                    item.textContent, [...item.querySelectorAll('svg *')].map((n) => n.tagName + n.getAttribute('fill')
+                    + n.getAttribute('stroke') + n.getAttribute('stroke-dasharray') + n.getAttribute('d')).join()]);""",
+                plot,
+            )
+            assert len(keys) == 18 and len({sign for _, sign in keys}) == 18  # m03 took no time, and is there
+            assert [name for name, _ in keys] == [f"m{m:02}" for m in range(17, -1, -1)]  # best first
+        hidden = "return document.getElementById(arguments[0]).closest('section').hidden"
+        assert browser.run(hidden, "training") and browser.run(hidden, "heat") and not browser.run(hidden, "ipc")
