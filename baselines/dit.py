@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmark.methods import Method, Task, Unit, param
+from benchmark.methods import Method, Task, Unit, Work, param
 
 if TYPE_CHECKING:
     import torch
@@ -51,6 +51,10 @@ class DiT(Method):
 
     Params = DiTParams
     requires = frozenset({"backbone"})
+
+    def work(self, images: int, classes: int, ipc: int) -> list[Work]:
+        made = classes * ipc
+        return [Work("sample", made, self.params.steps, self.params.guidance), Work("decode", made)]
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
         return sample_cells(task, task.backbone, unit, self.params.steps, self.params.guidance)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from baselines.random_real import drawn, too_few
-from benchmark.methods import Method, Task, Unit
+from benchmark.methods import Method, Task, Unit, Work
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +26,9 @@ class Recon(Method):
 
     def supports(self, dataset: Dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
+
+    def work(self, images: int, classes: int, ipc: int) -> list[Work]:
+        return [Work("encode", classes * ipc), Work("decode", classes * ipc)]
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
         import torch

@@ -62,6 +62,23 @@ class Unit:
     cells: tuple[tuple[int, int], ...]
 
 
+@dataclass(frozen=True)
+class Work:
+    """A part of what a distilled set costs on the backbone, for ``plan``.
+
+    Attributes:
+        stage: ``encode`` and ``decode`` (VAE), ``invert`` and ``sample`` (steps of the DiT), ``tune`` (training it).
+        images: how many; ``steps`` each, with ``guidance``.
+        shared: done once for every IPC and seed.
+    """
+
+    stage: str
+    images: int
+    steps: int = 1
+    guidance: float = 1.0
+    shared: bool = False
+
+
 class Method:
     """Base of every method. Override :meth:`distill`; the rest has sensible defaults."""
 
@@ -90,6 +107,10 @@ class Method:
 
     def stages(self, task: Task) -> list[Stage]:
         """Shared stages that :meth:`distill` will build (statistics, fine-tuning): lets ``plan`` say what is cached."""
+        return []
+
+    def work(self, images: int, classes: int, ipc: int) -> list[Work]:
+        """What one set costs on the backbone where the training split has ``images`` images: lets ``plan`` predict."""
         return []
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from benchmark import backbones
 from benchmark.compute import generator
 from benchmark.errors import DataError
-from benchmark.methods import Method, Task, Unit, param
+from benchmark.methods import Method, Task, Unit, Work, param
 from benchmark.progress import Progress
 from benchmark.store import Stage
 from d3hr_plugin import scores
@@ -140,6 +140,14 @@ class D3HR(Method):
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:
         return dict(dataset_defaults().get(dataset.partition("@")[0], {}).get("params", {}))
+
+    def work(self, images: int, classes: int, ipc: int) -> list[Work]:
+        p = self.params
+        images = min(images, classes * p.invert_images) if p.invert_images else images
+        steps = -(-p.depth // p.invert_stride) if p.domain == "ddim" else 0
+        made, back = classes * ipc, p.steps - p.first_step + (p.ending == "released")
+        work = [Work("encode", images, shared=True), Work("invert", images, steps, p.invert_guidance, shared=True)]
+        return work + [Work("sample", made, back, p.decode_guidance), Work("decode", made)]
 
     def stages(self, task: Task) -> list[Stage]:
         return [self.statistics_stage(task, c, self.params.depth) for c in range(len(task.dataset.classes))]

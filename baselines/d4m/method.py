@@ -27,7 +27,7 @@ from baselines.d4m import generators
 from baselines.d4m.prototypes import prototypes
 from baselines.random_real import too_few
 from benchmark import compute
-from benchmark.methods import Method, Task, Unit, param
+from benchmark.methods import Method, Task, Unit, Work, param
 from benchmark.store import Stage
 
 if TYPE_CHECKING:
@@ -87,6 +87,13 @@ class D4M(Method):
 
     def stages(self, task: Task) -> list[Stage]:
         return [self.stage(task, c) for c in range(len(task.dataset.classes))]
+
+    def work(self, images: int, classes: int, ipc: int) -> list[Work]:
+        p, made = self.params, classes * ipc
+        if p.model:
+            return []  # Stable Diffusion's cost is not the DiT's
+        steps = round(p.strength * p.steps)
+        return [Work("encode", images, shared=True), Work("sample", made, steps, p.guidance), Work("decode", made)]
 
     def prototypes(self, task: Task, class_index: int) -> torch.Tensor:
         """The class's prototypes, float32 ``[ipc, c, h, w]``, from the store."""

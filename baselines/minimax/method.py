@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.dit import sample_cells
-from benchmark.methods import Method, Task, Unit, param
+from benchmark.methods import Method, Task, Unit, Work, param
 from benchmark.store import Stage
 
 if TYPE_CHECKING:
@@ -84,6 +84,12 @@ class Minimax(Method):
         names = ("steps", "batch", "lr", "representativeness", "diversity", "memory", "ema", "label_dropout")
         settings = {name: getattr(p, name) for name in names}
         return task.stage("minimax.tuning", 1, first=classes[0], last=classes[-1], **settings)
+
+    def work(self, images: int, classes: int, ipc: int) -> list[Work]:
+        p, made, phases = self.params, classes * ipc, -(-classes // self.params.phase)
+        tuned = Work("tune", phases * p.batch, p.steps, shared=True)
+        sampled = Work("sample", made, p.sampling_steps, p.guidance)
+        return [Work("encode", images, shared=True), tuned, sampled, Work("decode", made)]
 
     def stages(self, task: Task) -> list[Stage]:
         return [self.stage(task, classes) for classes in self.phases(task)]

@@ -169,11 +169,17 @@ def run(**options: Any) -> int:
 @click.option("--emit", type=click.Choice(["joblist", "slurm"]), help="Print worker commands for a cluster instead.")
 def plan(**options: Any) -> int:
     """What `run` with the same options would do: what is cached, what is skipped and why, what it would cost."""
-    from benchmark.pipeline.describe import print_plan
+    from benchmark.pipeline.describe import print_forecast_without_data, print_plan
 
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
-    return print_plan([request], every=options["every"], emit=options["emit"], **_where(options))
+    try:
+        return print_plan([request], every=options["every"], emit=options["emit"], **_where(options))
+    except MissingError:
+        if not options["emit"]:
+            print_forecast_without_data(request, options["device"])
+        _check_first(methods, options)  # says everything that is missing at once
+        raise
 
 
 @click.command(

@@ -127,10 +127,9 @@ def find_data(name: str, root: Path | None) -> Path | None:
 
 def backbone_requirements(dataset: str, backbone: str, device: str) -> list[Requirement]:
     """The diffusion backbone (nothing, if it is trained here) and, for a large one, a GPU."""
-    from benchmark.pipeline.resources import IMAGENET_BACKBONE
+    from benchmark.pipeline.resources import IMAGENET_BACKBONE, imagenet_family
 
-    family = dataset == "tinyimagenet" or FINDERS.get(dataset) == "imagenet:find"
-    name = backbone or (IMAGENET_BACKBONE if family else "")
+    name = backbone or (IMAGENET_BACKBONE if imagenet_family(dataset) else "")
     if not name or name in registry().names("backbone"):
         return []
     from benchmark.backbones import folder

@@ -97,7 +97,7 @@ def describe(planned: GridPlan, context: Context) -> str:
                 f"  {kind:9} {planned.wanted[kind]:6} wanted, {len(jobs):6} distinct ({shared} shared), "
                 f"{done} cached, {len(jobs) - done} to do"
             )
-    lines += [f"  {name:9} {text}" for name, text in inner_stages(plan, context).items()]
+    lines += [f"  {stages.name:9} {stages.text}" for stages in inner_stages(plan, context)]
     for cell, fault in zip(planned.cells, planned.faults):
         if fault:
             lines.append(f"  cannot run: {cell.label}: {fault}")

@@ -6,12 +6,18 @@ import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.errors import DDBenchError
+from benchmark.pipeline import forecast
 from benchmark.pipeline.engine import Run
 from benchmark.pipeline.jobs import Context, is_done, task_and_units
 from benchmark.pipeline.plan import KINDS, Plan, make_plan
 from benchmark.pipeline.request import Request
+from benchmark.provenance import cpu_name
+from benchmark.speed.predict import Place
+from benchmark.speed.table import device_name
 from benchmark.store import Store
 
 SHOWN = 12  # jobs of a kind that are listed without --all
@@ -39,20 +45,21 @@ def print_plan(
     if emit:
         plan.time_limit = time_limit
         return emit_commands(plan, store, emit, workers or default_jobs(device))
-    total_missing = 0
+    finished = {job.key: is_done(job, context) for job in plan.jobs}
+    total_missing = sum(not done for done in finished.values())
     for kind in KINDS:
         jobs = plan.of_kind(kind)
         if not jobs:
             continue
-        done = [is_done(job, context) for job in jobs]
-        total_missing += len(jobs) - sum(done)
+        done = [finished[job.key] for job in jobs]
         print(f"{kind}: {len(jobs)} jobs, {sum(done)} cached, {len(jobs) - sum(done)} to do")
         for job, cached in list(zip(jobs, done))[: None if every else SHOWN]:
             print(f"  {'cached' if cached else 'to do '}  {job.label}  {job.key[:12]}")
         if len(jobs) > SHOWN and not every:
             print(f"  … {len(jobs) - SHOWN} more: --all")
-    for name, text in inner_stages(plan, context).items():
-        print(f"{name}: {text}")
+    inner = inner_stages(plan, context)
+    for stages in inner:
+        print(f"{stages.name}: {stages.text}")
     for cell in plan.skipped:
         identity = cell["identity"]
         print(f"skipped  {identity['method']['name']} ipc {identity['ipc']} seed {identity['seed']}: {cell['reason']}")
@@ -61,13 +68,54 @@ def print_plan(
         print(f"shared: {shared} jobs serve more than one later job and are done once")
     if not total_missing:
         print("everything is there: `ddbench run` would answer from the store")
+    for request in requests if total_missing else ():
+        _print_forecast(request, plan, finished, {s.method: s.missing for s in inner})
     return 0
 
 
-def inner_stages(plan: Plan, context: Context) -> dict[str, str]:
+def _print_forecast(request: Request, plan: Plan, finished: dict[str, bool], shares: dict[str, float]) -> None:
+    from benchmark.datasets import load_dataset
+
+    dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
+    todo = forecast.left(plan, lambda job: finished[job.key], shares)
+    place = Place(device_name(plan.device), request.precision)
+    lines = forecast.forecast(request, forecast.Facts.of(dataset), todo, place, dataset)
+    print("\n" + "\n".join(lines)) if lines else None
+
+
+def print_forecast_without_data(request: Request, device: str) -> None:
+    """The predicted cost where the data or the backbone is not here: from the dataset's published size."""
+    from benchmark.datasets import load_dataset
+    from benchmark.datasets.requirements import gpus
+
+    try:
+        dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
+        facts = forecast.Facts.of(dataset)
+    except DDBenchError:
+        dataset, facts = None, forecast.Facts.published(request.dataset, request.dataset_options.get("image_size"))
+    if facts is None:
+        return
+    found = gpus() if device != "cpu" else []
+    place = Place(found[0][0] if found else cpu_name(), request.precision)
+    lines = forecast.forecast(request, facts, forecast.everything(request, facts), place, dataset)
+    source = f"{facts.train:,} training images in {len(facts.classes)} classes" + ("" if dataset else " as published")
+    print(f"The predicted cost ({source}):\n" + "\n".join(lines) + "\n")
+
+
+@dataclass(frozen=True)
+class Inner:
+    """Stages of one name that a method shares between its sets; ``missing`` is the share that is not in the store."""
+
+    method: str
+    name: str
+    text: str
+    missing: float
+
+
+def inner_stages(plan: Plan, context: Context) -> list[Inner]:
     """Stages that methods share between sets (statistics, fine-tuning): runs wanted, distinct and cached, by name."""
     wanted: Counter = Counter()
-    distinct: dict[str, dict] = {}
+    distinct: dict[tuple[str, str], dict] = {}
     for job in plan.of_kind("distill"):
         try:
             method, task, _ = task_and_units(job, context)
@@ -76,13 +124,14 @@ def inner_stages(plan: Plan, context: Context) -> dict[str, str]:
             print(f"{job.label}: stages unknown ({type(error).__name__}: {error})", file=sys.stderr)
             continue
         for stage in stages:
-            wanted[stage.name] += 1
-            distinct.setdefault(stage.name, {})[stage.key] = stage
-    out = {}
-    for name, stages in distinct.items():
+            wanted[task.method, stage.name] += 1
+            distinct.setdefault((task.method, stage.name), {})[stage.key] = stage
+    out = []
+    for (method, name), stages in distinct.items():
         cached = sum(context.store.has(stage) for stage in stages.values())
-        shared = wanted[name] - len(stages)
-        out[name] = f"{wanted[name]} wanted, {len(stages)} distinct ({shared} shared), {cached} cached"
+        shared = wanted[method, name] - len(stages)
+        text = f"{wanted[method, name]} wanted, {len(stages)} distinct ({shared} shared), {cached} cached"
+        out.append(Inner(method, name, text, 1 - cached / len(stages)))
     return out
 
 

@@ -11,6 +11,14 @@ from benchmark.store import Stage, Store
 IMAGENET_BACKBONE = "facebook/DiT-XL-2-256"
 
 
+def imagenet_family(dataset: str) -> bool:
+    """Whether the classes of a built-in dataset are ImageNet-1K's, known from its name alone."""
+    from benchmark.datasets.requirements import FINDERS
+
+    name = dataset.removesuffix("@val")
+    return name == "tinyimagenet" or FINDERS.get(name) == "imagenet:find"
+
+
 @dataclass(frozen=True)
 class BackboneRef:
     """A backbone by name, with its key; ``stage`` is None for one that is not made here."""

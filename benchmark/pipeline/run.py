@@ -76,8 +76,8 @@ def run_plan(plan: Plan, engine, workers: int, *, address: str = "", time_limit:
     if not missing:
         return {}
     if any(j.kind == "distill" for j in missing):
-        for name, text in inner_stages(plan, context).items():
-            print(f"{name}: {text}", flush=True)
+        for stages in inner_stages(plan, context):
+            print(f"{stages.name}: {stages.text}", flush=True)
     run = Run.create(plan, store)
     small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2
     try:

@@ -1,0 +1,97 @@
+"""``ddbench speed``: fill the throughput table that `plan` predicts from."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+import click
+
+from benchmark.errors import UsageError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench speed --backbone facebook/DiT-XL-2-256 --precision bf16
+  ddbench speed --backbone small --dataset cifar10 --data-root ~/data
+  ddbench speed --student resnet18 --image-size 224 --precision bf16 --add throughput.csv
+  ddbench speed                                                     prints the committed table
+"""
+)
+@click.option("--backbone", default="", help="A folder, a hub id, or a preset (with --dataset). Weights are random.")
+@click.option("--dataset", default="", help="With a preset: whose geometry it takes.")
+@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
+@click.option("--student", default="", help="An architecture: its training step.")
+@click.option(
+    "--image-size", type=int, default=None, help="Side in pixels: of the student's images, else of the dataset."
+)
+@click.option("--classes", default=1000, show_default=True, help="Classes of the student.")
+@click.option("--channels", default=3, show_default=True, help="Channels of the student's images.")
+@click.option("--batch", default=64, show_default=True, help="Latents a step of the DiT; images a step of the student.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--add", type=click.Path(path_type=Path), help="Also write the rows into this table.")
+def speed(backbone: str, student: str, precision: str, device: str, batch: int, add: Path | None, **given) -> None:
+    """Measure images a second and peak memory: of a backbone's stages, or of a student's training step.
+
+    A backbone of the named shape with random weights is timed, so nothing needs to be downloaded. CPU rows are of one
+    thread, as jobs have.
+    """
+    from tabulate import tabulate
+
+    from benchmark.compute import Precision, resolve_device
+    from benchmark.speed import table
+
+    if given["dataset"] and not backbone:
+        raise UsageError("--dataset says what a preset's shape is", where="--backbone", hint="give --backbone PRESET")
+    if batch < 1:
+        raise UsageError(f"a batch of {batch} images", where="--batch", allowed="1 or more")
+    policy = Precision.named(precision)
+    rows = table.committed()
+    if backbone or student:
+        from benchmark.speed.measure import measure, measure_student, with_random_weights
+
+        device, rows, command = resolve_device(device), [], _command()
+        if backbone:
+            shape = _shape(backbone, given | ({"image_size": None} if student else {}))
+            rows += measure(with_random_weights(shape, device, policy), shape, precision, batch, command)
+        if student:
+            size = given["classes"], given["channels"], given["image_size"] or 224
+            rows.append(measure_student(student, *size, device, precision, batch, command))
+    columns = ("device", "backbone", "precision", "stage", "guidance", "steps", "batch", "threads")
+    heads = [*columns, "images/s", "peak GB", "measured"]
+    lines = [[getattr(r, c) for c in columns] + [r.images_per_second, r.memory / 1e9, r.measured] for r in rows]
+    click.echo(tabulate(lines, heads, floatfmt=".4g") if lines else "the throughput table is empty")
+    if add is not None and (backbone or student):
+        table.add(add, rows)
+        click.echo(f"written to {add}")
+
+
+def _shape(backbone: str, given: dict):
+    from benchmark.backbones.settings import settings
+    from benchmark.backbones.shape import shape_by_name, shape_of_settings
+    from benchmark.errors import MissingError
+    from benchmark.plugins import registry
+
+    if backbone in registry().names("backbone"):
+        if not given["dataset"]:
+            raise UsageError(f"the shape of {backbone} depends on the images", where="--backbone", hint="add --dataset")
+        from benchmark.datasets import load_dataset
+
+        data = load_dataset(given["dataset"], given["data_root"], image_size=given["image_size"])
+        return shape_of_settings(settings(data, backbone), len(data.classes), data.channels)
+    shape = shape_by_name(backbone)
+    if shape is None:
+        raise MissingError(f"no backbone {backbone} here", where="--backbone", hint="ddbench list backbones")
+    return shape
+
+
+def _command() -> str:
+    """The command line as a user types it, without where the rows are written."""
+    import sys
+
+    words = sys.argv[1:]
+    if "--add" in words:
+        del words[(at := words.index("--add")) : at + 2]
+    return shlex.join(["ddbench", *(w for w in words if not w.startswith("--add="))])

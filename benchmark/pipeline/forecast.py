@@ -1,0 +1,190 @@
+"""The predicted cost of a request: what its methods and students compute, how long that takes, memory and disk."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+
+from benchmark.backbones.shape import Shape, shape_by_name, shape_of_settings
+from benchmark.errors import DDBenchError
+from benchmark.methods import Method, Work, make_params
+from benchmark.pipeline.plan import Plan, default_students
+from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, split_sets
+from benchmark.plugins import registry
+from benchmark.speed import predict, table
+from benchmark.speed.predict import Place
+
+BATCH = 64  # images together where a method does not say
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the cost depends on of a dataset, known of the public ones without their files."""
+
+    name: str
+    train: int
+    classes: tuple[str, ...] | range
+    image_size: int
+    channels: int
+
+    @staticmethod
+    def of(dataset) -> Facts:
+        """Of a loaded dataset."""
+        return Facts(dataset.name, len(dataset.train), dataset.classes, dataset.image_size, dataset.channels)
+
+    @staticmethod
+    def published(name: str, image_size: int | None) -> Facts | None:
+        """Of a public dataset; None where its numbers are not known."""
+        from benchmark.datasets.sources import SOURCES
+
+        info, source = registry().get("dataset", name.removesuffix("@val")), SOURCES.get(name)
+        size = image_size or info.image_size
+        if source is None or not (source.train and source.classes and size and info.channels):
+            return None
+        return Facts(name, source.train, range(source.classes), size, info.channels)
+
+
+@dataclass(frozen=True)
+class ToDo:
+    """What of a request is not in the store: sets by (method, IPC), students by (student, protocol, IPC), and by method
+    the share of its shared stages."""
+
+    sets: dict[tuple[str, int], int]
+    students: dict[tuple[str, str, int], int]
+    shares: dict[str, float]
+
+
+def everything(request: Request, facts: Facts) -> ToDo:
+    """Nothing is in the store."""
+    students = request.students or default_students(facts)
+    seeds = len(request.seeds)
+    protocols = request.protocols or DEFAULT_PROTOCOLS
+    trained = {(s, p, i): seeds * len(request.methods) for s in students for p in protocols for i in request.ipc}
+    return ToDo({(m, i): seeds for m in request.methods for i in request.ipc}, trained, {})
+
+
+def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
+    """What a plan's jobs for which ``done(job)`` is false ask for; ``shares`` as in `ToDo`."""
+    sets: dict = {}
+    students: dict = {}
+    for job in plan.jobs:
+        if job.kind == "distill" and not done(job):
+            key = job.spec["method"], job.spec["ipc"]
+            sets[key] = sets.get(key, 0) + 1
+        if job.kind == "evaluate" and not done(job):
+            identity = job.spec["identity"]
+            key = identity["student"], job.spec["protocol"], identity["ipc"]
+            students[key] = students.get(key, 0) + 1
+    return ToDo(sets, students, shares)
+
+
+def backbone_shape(request: Request, facts: Facts, dataset=None) -> tuple[str, Shape | None]:
+    """(name, shape) of the backbone that the request means; the shape is None where its files are not here."""
+    from benchmark.backbones.settings import default_preset, settings
+    from benchmark.pipeline.resources import IMAGENET_BACKBONE, imagenet_family
+
+    name = request.backbone
+    if not name:
+        name = IMAGENET_BACKBONE if imagenet_family(request.dataset) else default_preset(facts.name)
+    if name in registry().names("backbone"):
+        if dataset is None:
+            return name, None
+        return name, shape_of_settings(settings(dataset, name), len(dataset.classes), dataset.channels)
+    return name, shape_by_name(name)
+
+
+def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=None) -> list[str]:
+    """The prediction as lines of text: a block a method, the students, memory, disk and how to divide the work."""
+    rows = table.committed()
+    sets = {} if request.set_dir else split_sets(request.sets, request.methods)[0]
+    name, shape = backbone_shape(request, facts, dataset)
+    fill = f"ddbench speed --backbone {name} --precision {place.precision}"
+    out, encoded, memory, counted = [], 0, 0, 0
+    for method in () if request.set_dir else request.methods:
+        cls = registry().get("method", method).load()
+        params = make_params(cls, method, facts.name, sets.get(method, {}))
+        made: Method = cls(params)
+        wanted = {ipc: todo.sets.get((method, ipc), 0) for ipc in request.ipc}
+        if not any(wanted.values()):
+            continue
+        counted += sum(wanted.values())
+        if not made.requires and not made.work(facts.train, len(facts.classes), 1):
+            continue  # reads images, no more
+        work = _work(made, facts, wanted, todo.shares.get(method, 1.0))
+        if not work or shape is None:
+            why = f"the files of backbone {name} are not here" if work else "its cost is not modelled"
+            out.append(f"{method}: not predicted ({why})")
+            continue
+        lines = [predict.work_line(w, shape, place, rows, n) for w, n in work]
+        out.append(f"{method} on {facts.name}, {shape.name}:")
+        out += predict.report(lines, place, fill)
+        encoded = max([encoded, *(w.images for w, _ in work if w.stage == "encode" and w.shared)])
+        batch = max(getattr(params, "invert_batch", 0), getattr(params, "decode_batch", 0)) or BATCH
+        tuned = any(w.stage == "tune" for w, _ in work)
+        memory = max(memory, shape.memory(params.batch if tuned else batch, training=tuned))
+    out += _students(request, facts, todo, place, rows)
+    if memory:
+        out.append(f"memory: about {predict.bytes_text(memory)} on the device (estimated from the shapes)")
+    half = place.precision in ("bf16", "fp16")
+    disk = []
+    for ipc in request.ipc:
+        number = sum(todo.sets.get((m, ipc), 0) for m in request.methods)
+        images = ipc * len(facts.classes)
+        disk += predict.disk_lines(
+            shape if not disk else None, encoded, half, number, images, facts.image_size, facts.channels
+        )
+    if disk and counted:
+        out.append("disk, for the store: " + "; ".join(disk))
+    return out + (_shards(request) if counted and any(":" in line for line in out) else [])
+
+
+def _work(method: Method, facts: Facts, wanted: dict[int, int], share: float) -> list[tuple[Work, int]]:
+    """(work, sets) of all IPC values; what is shared stands once, with the share that is still to be done."""
+    found: list[tuple[Work, int]] = []
+    for ipc, sets in wanted.items():
+        for work in method.work(facts.train, len(facts.classes), ipc):
+            if work.shared:
+                work = dataclasses.replace(work, images=math.ceil(work.images * share))
+                if not work.images or any(other == work for other, _ in found):
+                    continue
+            if sets:
+                found.append((work, sets))
+    return sorted(found, key=lambda pair: not pair[0].shared)
+
+
+def _students(request: Request, facts: Facts, todo: ToDo, place: Place, rows) -> list[str]:
+    from benchmark.protocols import load_protocol
+    from benchmark.speed.students import forward_flops
+
+    overrides = {k.partition(".")[2]: v for k, v in request.sets.items() if k.startswith("protocol.")}
+    out = []
+    for (student, name, ipc), count in todo.students.items():
+        try:
+            protocol = load_protocol(name, overrides)
+            protocol = protocol.for_dataset(facts, student)
+            images = ipc * len(facts.classes)
+            steps = protocol.length(ipc, len(facts.classes), images)[1]
+            batch = protocol.batch_size(ipc, len(facts.classes), images)
+            side = protocol.resolution or facts.image_size
+            flops = forward_flops(student, len(facts.classes), facts.channels, side)
+        except (DDBenchError, RuntimeError, NotImplementedError) as error:
+            out.append(f"students {student}, {name}: not predicted ({error})")
+            continue
+        line = predict.student_line(student, side, steps, batch, count, flops, place, rows)
+        fill = f"ddbench speed --student {student} --image-size {side} --precision {place.precision}"
+        teacher = "; the teacher's labels and the tests come on top" if protocol.labels == "soft" else ""
+        out.append(f"students {student}, protocol {protocol.name}, ipc {ipc}{teacher}:")
+        out += predict.report([line], place, fill)
+    return out
+
+
+def _shards(request: Request) -> list[str]:
+    common = f"--dataset {request.dataset} --ipc {','.join(map(str, request.ipc))}"
+    method = request.methods[0]
+    return [
+        "more devices (hours divide by their number; results do not change):",
+        f"  torchrun --nproc-per-node N --no-python ddbench run --method {method} {common} …",
+        f"  ddbench distill --method {method} {common} … --shard I/N --out DIR    on machine I = 0 … N-1, one store",
+        f"  ddbench plan --method {method} {common} … --jobs N --emit slurm",
+    ]
