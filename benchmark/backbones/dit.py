@@ -6,6 +6,7 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from torch import nn
 
+from benchmark import ranks
 from benchmark.backbones.loop import Averaged, batches, rate_at, train
 from benchmark.backbones.settings import Settings
 from benchmark.compute import Precision, generator
@@ -133,8 +134,10 @@ class Denoising:
         levels = noise_levels(batch, draw).to(self.device)
         uniform = torch.rand(batch, generator=draw)
         labels = drop_labels(self.labels[chosen], self.null_class, self.share, uniform).to(self.device)
+        rows, share = ranks.part(batch)
+        latents, noise, levels, labels = latents[rows], noise[rows], levels[rows], labels[rows]
         error = noise_error(dit, latents, noise, levels, labels, self.alphas, self.precision)
-        return (error * self.weights[levels]).mean()
+        return (error * self.weights[levels]).mean() * share
 
 
 def noise_error(dit, latents, noise, levels, labels, alphas, precision: Precision) -> torch.Tensor:

@@ -14,7 +14,7 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import nn
 
-from benchmark import compute
+from benchmark import compute, ranks
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone, load_backbone, load_parts
 from benchmark.backbones.dit import Denoising, fix_label_dropout, label_tables, validation_error
@@ -88,13 +88,13 @@ def finetune_backbone(
     """
     key = folders.external_key(source)
     stage = finetune_stage(dataset, key, chosen)
-    found = store.open(stage)
+    found = store.open(stage) if ranks.decide(store.has(stage)) else None
     if found is not None:
         return found
     threads = torch.get_num_threads()
     try:
         compute.prepare("backbone", chosen.policy())
-        return store.build(stage, lambda folder: _make(store, stage, source, dataset, chosen, device, folder))
+        return ranks.build(store, stage, lambda folder: _make(store, stage, source, dataset, chosen, device, folder))
     finally:
         torch.set_num_threads(threads)
 

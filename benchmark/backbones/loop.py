@@ -14,6 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from benchmark import ranks
 from benchmark.progress import Progress
 from benchmark.store import Stage, Store
 
@@ -40,6 +41,7 @@ class Averaged:
         """Apply the gradients; ``done`` steps were made before this one, ``rate`` multiplies the learning rate."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * rate
+        ranks.sum_gradients(self.weights)
         torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -105,24 +107,26 @@ def train(
 ) -> list[list[float]]:
     """Run steps 0 … ``total`` - 1 of ``step(i) -> loss``, or those left after the last checkpoint of ``stage``.
 
-    ``step`` must draw all randomness from its argument. ``evaluate()`` is called with the averaged weights in place
-    at ``evaluations`` even distances. Checkpoints lie in ``store.workdir(stage)`` (safetensors, replaced whole).
+    ``step`` must draw all randomness from its argument; on several ranks its loss is the rank's share of the batch's.
+    ``evaluate()`` is called with the averaged weights in place at ``evaluations`` even distances. Checkpoints lie in
+    ``store.workdir(stage)`` (safetensors, replaced whole).
 
     Returns:
         The curve: rows ``[step, seconds of training, mean training loss since the last row, evaluation]``.
     """
     file = store.workdir(stage) / f"{label.split()[-1]}.safetensors"
     done, seconds, curve, recent = _resume(file, state)
+    ranks.check_same(done, "checkpoint")
     marks = {max(1, round(total * (i + 1) / evaluations)) for i in range(evaluations)}
     interval, saving = FIRST_INTERVAL, 0.0
     with Progress(total, label, "step", initial=done) as bar:
         while done < total:
             count = min(interval, total - done)
-            store.log_work(stage, "steps", count)
+            if ranks.writes():
+                store.log_work(stage, "steps", count)
             began = time.monotonic()
             for index in range(done, done + count):
-                loss = step(index)
-                recent[0] += loss
+                recent[0] += ranks.total(step(index))
                 recent[1] += 1
                 bar.update(1, f"loss {recent[0] / recent[1]:.4f}")
                 if index + 1 in marks:
@@ -140,7 +144,8 @@ def train(
             aim = max(INTERVAL_SECONDS, saving / SAVE_SHARE)
             interval = max(1, min(4 * interval, round(count * aim / max(lasted, 1e-3))))
             began = time.monotonic()
-            _save(file, state, {"done": done, "seconds": seconds, "curve": curve, "recent": recent})
+            if ranks.writes():
+                _save(file, state, {"done": done, "seconds": seconds, "curve": curve, "recent": recent})
             saving = time.monotonic() - began
     return curve
 

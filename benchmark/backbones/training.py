@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiTPipeline
 
-from benchmark import compute
+from benchmark import compute, ranks
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone, load_backbone, pad
 from benchmark.backbones.dit import build_dit, make_scheduler, train_dit
@@ -40,17 +40,17 @@ def train_backbone(
     """
     chosen = settings(dataset, preset, **overrides)
     stage = backbone_stage_of(dataset, chosen)
-    found = store.open(stage)
+    found = store.open(stage) if ranks.decide(store.has(stage)) else None
     if found is not None:
         return found
     threads = torch.get_num_threads()
     try:
         compute.prepare("backbone", chosen.policy)
-        vae_folder = store.build(
-            vae_stage(dataset, chosen), lambda folder: _make_vae(store, dataset, chosen, device, folder)
+        vae_folder = ranks.build(
+            store, vae_stage(dataset, chosen), lambda folder: _make_vae(store, dataset, chosen, device, folder)
         )
-        return store.build(
-            stage, lambda folder: _make(store, stage, dataset, chosen, device, vae_folder, judge, folder)
+        return ranks.build(
+            store, stage, lambda folder: _make(store, stage, dataset, chosen, device, vae_folder, judge, folder)
         )
     finally:
         torch.set_num_threads(threads)

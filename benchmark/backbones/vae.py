@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL
 
+from benchmark import ranks
 from benchmark.backbones.loop import Averaged, batches, rate_at, train
 from benchmark.backbones.settings import Settings
 from benchmark.compute import generator
@@ -64,10 +65,11 @@ def train_vae(
             settings.latent_size,
             generator=generator("vae", settings.seed, "noise", index),
         ).to(device)
-        error, divergence = loss_of(pixels, noise)
-        (error + settings.kl_weight * divergence).backward()
+        rows, share = ranks.part(len(chosen))
+        error, divergence = loss_of(pixels[rows], noise[rows])
+        ((error + settings.kl_weight * divergence) * share).backward()
         state.step(index, rate_at(index, settings.vae_steps, 0.05))
-        return float(error.detach())
+        return float(error.detach()) * share
 
     def evaluate() -> float:
         with torch.no_grad():

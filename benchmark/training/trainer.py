@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from benchmark import ranks
 from benchmark.compute import Precision, derive_seed, fast_layout, generator
 from benchmark.errors import JobError
 from benchmark.progress import Progress
@@ -133,7 +134,7 @@ def train_student(
             with torch.random.fork_rng(devices=[]):
                 result = run.go(workdir, label, on_interval)
         except RuntimeError as error:
-            if not is_out_of_memory(error):
+            if not is_out_of_memory(error) or ranks.size() > 1:
                 raise
             if parts >= run.batch or (run.norms and parts > 1):
                 raise JobError(
@@ -176,6 +177,7 @@ class _Run:
         mean, std = normalisation(protocol, dataset)
         self.augment = Augmenter(protocol.augment, self.size, mean, std)
         self.model = fast_layout(build_student(student, classes, dataset.channels, self.size, seed).to(device))
+        ranks.synchronise_norms(self.model)
         self.input_size = input_size(self.model, self.size)
         set_bn_updates(self.model, protocol.bn_updates)
         self.norms, self.parts = has_batch_norm(self.model), parts
@@ -203,6 +205,7 @@ class _Run:
         if file and (state := checkpoint.load(file)):
             step, curve, spent = state["step"], state["curve"], state["seconds"]
             self._restore(state)
+        ranks.check_same(step, "checkpoint")
         if torch.device(self.device).type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         wanted = set(evaluated_epochs(self.protocol, self.epochs))
@@ -223,7 +226,7 @@ class _Run:
                     tested = self._test()
                     curve.append([epoch + 1, *tested[0]])
                 if step < self.steps and step % interval == 0:
-                    if file:
+                    if file and ranks.writes():
                         checkpoint.save(self._state(step, curve, spent + time.perf_counter() - began), file)
                     if on_interval:
                         on_interval(min(interval, self.steps - step))
@@ -269,7 +272,7 @@ class _Run:
     def _step(self, epoch: int, place: int, step: int) -> None:
         protocol = self.protocol
         if self.random_layers:
-            torch.manual_seed(derive_seed(self.seed, "layers", step))
+            torch.manual_seed(derive_seed(self.seed, "layers", step) + (ranks.rank() if ranks.size() > 1 else 0))
         x, labels, partner, share = self.draw(epoch, place)
         other = None if partner is None else labels[partner.to(labels.device)]
         factor = rate_factor(protocol, epoch, self.epochs, step, self.steps)
@@ -282,19 +285,26 @@ class _Run:
             soft = self.stored.epoch(epoch)[place * self.batch : place * self.batch + len(x)].to(self.device)
         elif protocol.labels == "soft":
             with torch.no_grad(), self.precision.context(self.device):
-                soft = self.teacher.logits_of(x, self.augment.mean, self.augment.std)
+                soft = ranks.by_rows(lambda rows: self.teacher.logits_of(rows, self.augment.mean, self.augment.std), x)
         self.optimizer.zero_grad(set_to_none=True)
         for piece, weight in pieces(len(x), self.batch, protocol.accumulate, 1 if self.norms else self.parts):
+            mine, part = ranks.cut(piece)  # all of it, unless several ranks train this student
+            weight *= part
             with self.precision.context(self.device):
-                loss = loss_of(
-                    protocol,
-                    self.forward(x[piece]),
-                    labels[piece],
-                    None if soft is None else soft[piece],
-                    None if other is None else other[piece],
-                    share,
-                )
+                logits = self.forward(x[mine])
+                if part:
+                    loss = loss_of(
+                        protocol,
+                        logits,
+                        labels[mine],
+                        None if soft is None else soft[mine],
+                        None if other is None else other[mine],
+                        share,
+                    )
+                else:
+                    loss = logits.sum()  # no rows for this rank: takes part in the BatchNorm sums, adds nothing
             self.scaler.scale(loss if weight == 1.0 else loss * weight).backward()
+        ranks.sum_gradients(self.model.parameters())
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.average is not None:

@@ -1,0 +1,100 @@
+"""Trains a tiny backbone, teacher and student on all the ranks that torchrun started, and saves what they answer.
+
+Answers are compared, not weights: AdamW walks at random along weights whose gradient is zero by construction (a bias
+in front of a norm, a key's bias in attention), and no answer depends on them.
+
+    torchrun --nproc-per-node 2 ranks_toy.py ROOT        (or without torchrun: one process)
+
+Needs tests/backbones on PYTHONPATH.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from toy_backbones import TINY, make_dataset
+
+from benchmark import ranks
+from benchmark.backbones import load_backbone, train_backbone
+from benchmark.backbones.loop import Averaged
+from benchmark.compute import Precision
+from benchmark.protocols import load_protocol
+from benchmark.store import Store
+from benchmark.students import build_student
+from benchmark.teachers import Teacher, get_teacher
+from benchmark.training import train_student
+
+# soft labels, mixing, parts of a batch: 7 images in parts of 2, 2, 2 and 1, of which one rank gets none
+STUDENT = {"steps": 18, "batch": 7, "accumulate": 3, "optimizer": "sgd", "lr": 0.02, "ema": 0.9, "warmup": 0.0}
+
+
+def main(root: Path) -> None:
+    """Writes the answers of all four networks into ``root/answers.safetensors`` (the first rank does)."""
+    store, dataset = Store(root / "store"), make_dataset()
+    settings = {**TINY, "dit_batch": 9, "vae_steps": 30}
+    with ranks.together():
+        try:
+            killed_at(25, lambda: train_backbone(store, dataset, "tiny", **settings))
+        except RuntimeError:
+            folder = train_backbone(store, dataset, "tiny", **settings)  # from the checkpoint at step 20
+        teacher = get_teacher(store, dataset, "convnet3_bn")
+        images = dataset.train.images(range(20))
+        result = train_student(
+            images,
+            torch.from_numpy(dataset.train.labels[:20]),
+            dataset=dataset,
+            protocol=load_protocol("soft", STUDENT),
+            student="convnet3_bn",
+            teacher=fixed_teacher(dataset),
+            ipc=7,
+            seed=0,
+        )
+    if ranks.leads():
+        save_file(
+            answers(load_backbone(folder, dataset, "cpu", Precision(), ""), teacher.model, result, images),
+            root / "answers.safetensors",
+        )
+    ranks.wait()
+
+
+def fixed_teacher(dataset) -> Teacher:
+    """Labels from untrained weights, the same in every run: the student's comparison is then its own."""
+    model = build_student("convnet3_bn", 3, 1, 8, 1)
+    kinds = {"mean": dataset.mean, "std": dataset.std, "size": 8, "device": "cpu"}
+    return Teacher(model, name="fixed", key="", accuracy=None, **kinds)
+
+
+@torch.no_grad()
+def answers(backbone, teacher, result, images) -> dict[str, torch.Tensor]:
+    """What the networks say to fixed inputs, BatchNorm by the batch's statistics, and once by running ones."""
+    pixels = images.float() / 127.5 - 1
+    latents = backbone.vae.encode(pixels).latent_dist.mean
+    levels, labels = torch.arange(0, 1000, 50), torch.arange(len(images)) % 3
+    return {
+        "vae": backbone.vae.decode(latents).sample,
+        "transformer": backbone.dit(latents, timestep=levels, class_labels=labels).sample,
+        "teacher": teacher.train()(pixels),
+        "student": result.model.train()(pixels),
+        "student, running statistics": result.predict(images),
+    }
+
+
+def killed_at(step: int, work) -> None:
+    """Run ``work``; the optimiser raises at ``step``."""
+    whole = Averaged.step
+
+    def broken(self, done, rate):
+        if done == step:
+            raise RuntimeError("killed")
+        whole(self, done, rate)
+
+    Averaged.step = broken
+    try:
+        work()
+    finally:
+        Averaged.step = whole
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

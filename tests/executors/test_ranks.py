@@ -1,0 +1,62 @@
+"""Two torchrun ranks: training together equals training alone; sharing out jobs gives the same records."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from benchmark import ranks
+from benchmark.errors import JobError
+
+TOLERANCE = 1e-4  # of the largest answer: sums in another order, amplified by some tens of steps of AdamW in float32
+
+
+def torchrun(root: Path, *arguments: str, size: int = 2, **more: str) -> subprocess.CompletedProcess:
+    """Run it with ``size`` ranks, or a plain Python for one."""
+    bin_ = Path(sys.executable).parent
+    launcher = [str(bin_ / "torchrun"), "--standalone", "--nproc-per-node", str(size)] if size > 1 else [sys.executable]
+    path = os.pathsep.join([str(Path(__file__).parents[1] / "backbones"), *sys.path])
+    env = {
+        **os.environ,
+        "PYTHONPATH": path,
+        "OMP_NUM_THREADS": "1",
+        "DDBENCH_THREADS": "1",
+        "DDBENCH_PROGRESS": "0",
+        **more,
+    }
+    return subprocess.run([*launcher, *arguments], env=env, cwd=root, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.slow
+def test_training_together_equals_training_alone(tmp_path):
+    found = {}
+    for size in (1, 2):
+        root = tmp_path / str(size)
+        root.mkdir()
+        done = torchrun(root, str(Path(__file__).with_name("ranks_toy.py")), str(root), size=size)
+        assert done.returncode == 0, done.stderr
+        found[size] = load_file(root / "answers.safetensors")
+    for name, alone in found[1].items():
+        far = float((alone - found[2][name]).abs().max() / alone.abs().max())
+        assert far < TOLERANCE, f"{name}: {far}"
+    # only one rank counts steps, and the one that was stopped at step 25 went on from its checkpoint at 20
+    counts = [(tmp_path / str(size) / "store" / "work.jsonl").read_text().count('"steps"') for size in (1, 2)]
+    assert counts[0] == counts[1]
+
+
+def test_rows_cover_the_batch(monkeypatch):
+    monkeypatch.setattr(ranks, "_together", True)
+    monkeypatch.setenv("MASTER_ADDR", "here")
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    covered, shares = [], 0.0
+    for rank in range(3):
+        monkeypatch.setenv("RANK", str(rank))
+        mine, share = ranks.cut(slice(4, 11))
+        covered += range(mine.start, mine.stop)
+        shares += share
+    assert covered == list(range(4, 11)) and shares == pytest.approx(1)
+    with pytest.raises(JobError, match="batch of 2"):
+        ranks.part(2)
