@@ -22,8 +22,8 @@ def make_optimizer(model: nn.Module, protocol: Protocol, rate: float) -> torch.o
         groups = [g for g in groups if g["params"]]
     else:
         groups = [{"params": [p for _, p in named]}]
-    # Fused kernels round in another order. Where a gradient is zero but for rounding (a bias before BatchNorm) Adam
-    # divides noise by noise, so after 20 steps float32 runs differ by 1e-3; in torch's default order they do not.
+    # Fused kernels round in another order. Where a gradient is tiny Adam divides noise by its own size, so after
+    # 20 steps float32 runs differ by 1e-3 (as a published run does from itself with its batches reversed).
     fused = None if protocol.optimizer == "adamw_torch" else True
     common = {"lr": rate, "weight_decay": protocol.weight_decay, "fused": fused}
     if protocol.optimizer == "sgd":

@@ -223,7 +223,8 @@ def test_one_pass_with_momentum_019_equals_two_passes():
 def test_twenty_steps_of_rded_paper_equal_the_published_loop(few, easy, teacher, monkeypatch):
     """Same weights and batches; beside it RDED's loop as its paper and quirks say, written down plainly: two train-mode
     passes a step, Adam on two groups, half a cosine by epoch. Another order of rounding (a fused Adam, a channels-last
-    convolution) would miss it: biases before BatchNorm have no gradient but noise, which Adam divides by itself."""
+    convolution, even the same batches reversed) misses it by far: Adam's first steps divide small gradients by their
+    own size, noise included."""
     import torch.nn.functional as F
 
     monkeypatch.setattr(trainer, "fast_layout", lambda model: model)
