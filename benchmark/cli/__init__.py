@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "grid": ("benchmark.cli.grid:grid", "Run an ablation grid."),
     "leaderboard": ("benchmark.cli.leaderboard:leaderboard", "Rebuild and print the leaderboard from records."),
     "compare": ("benchmark.cli.compare:compare", "Compare two methods, paired by seed."),
+    "scores": ("benchmark.cli.scores:scores", "Label-robust and augmentation-robust scores from records."),
     "report": ("benchmark.cli.report:report", "One self-contained HTML page of everything."),
     "results": ("benchmark.cli.results:results", "Add or verify somebody's records."),
     "export": ("benchmark.cli.export:export", "Export a distilled set with a dataset card."),

@@ -5,7 +5,6 @@ import math
 import pytest
 from scipy import stats
 
-from benchmark.metrics.robust_scores import augmentation_robust_score, label_robust_score, squashed
 from benchmark.metrics.statistics import mean_interval, mean_std, paired_difference, t_quantile, unpaired_difference
 
 VALUES = [71.2, 73.4, 69.9, 75.0, 72.2]
@@ -51,11 +50,3 @@ def test_unpaired_difference_is_welchs():
     mean, half = unpaired_difference(VALUES, other)
     welch = stats.ttest_ind(VALUES, other, equal_var=False).confidence_interval(0.95)
     assert (mean - half, mean + half) == (pytest.approx(welch.low), pytest.approx(welch.high))
-
-
-def test_robust_scores_are_fractions():
-    assert squashed(-1) == 0 and squashed(1) == 1
-    # level with random and 30 points below full data: alpha = -0.15
-    assert label_robust_score(60, 90, 70, 70) == pytest.approx(squashed(-0.15))
-    assert label_robust_score(60, 90, 75, 70) > label_robust_score(60, 90, 70, 70) > label_robust_score(50, 90, 70, 70)
-    assert augmentation_robust_score(72, 70, 64, 60) == pytest.approx(squashed(0.03))

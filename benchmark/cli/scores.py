@@ -1,0 +1,91 @@
+"""``scores``: label-robust and augmentation-robust scores from records."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.errors import MissingError
+
+PLAIN = "+augment=[],mix=none"
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench run --method d3hr --dataset digits --ipc 10 --protocol hard,soft
+  ddbench run --method d3hr --dataset digits --ipc 10 --protocol soft \\
+              --set protocol.augment=[] --set protocol.mix=none
+  ddbench scores
+  ddbench scores --soft rded-paper --full 84.8 --format csv
+"""
+)
+@click.option(
+    "--results", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True,
+    help="Results folder.",
+)  # fmt: skip
+@click.option("--hard", default="hard", show_default=True, help="Protocol with class labels.")
+@click.option("--soft", default="soft", show_default=True, help="Protocol with a teacher's labels and augmentation.")
+@click.option("--plain", help=f"The same without augmentation.  [default: the soft one's name and {PLAIN}]")
+@click.option(
+    "--full", type=click.FloatRange(0, 100),
+    help="Accuracy in percent of a student trained on all the data. Default: the teacher's, if it is the same network.",
+)  # fmt: skip
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+def scores(results: Path, hard: str, soft: str, plain: str | None, full: float | None, form: str) -> int:
+    """Gap to full data, gain over random, label-robust and augmentation-robust score of every distilled set.
+
+    As DD-Ranking defines them (arXiv 2505.13300), in fractions, from last-epoch accuracies of records that are there:
+    nothing is trained. What a score lacks is named.
+    """
+    import csv
+    import dataclasses
+    import io
+    import json
+
+    from tabulate import tabulate
+
+    from benchmark.leaderboard.cells import collect
+    from benchmark.metrics.robust_table import robust_rows
+    from benchmark.records import iter_records
+
+    rows = robust_rows(collect(iter_records(results)), hard, soft, plain or soft + PLAIN, full)
+    if not rows:
+        raise MissingError(
+            f"no records of protocol {soft} in {results / 'records'}",
+            where="--soft",
+            hint=f"ddbench run --protocol {soft} …",
+        )
+    documents: list[dict[str, Any]] = []
+    for row in rows:
+        document = dataclasses.asdict(row)
+        for name in ("gap", "gain", "label", "augmentation"):
+            value = document.pop(name)
+            document |= {name: value and value[0], f"{name}_half": value and value[1]}
+        documents.append({**document, "missing": document.pop("missing")})
+    if form == "json":
+        click.echo(json.dumps(documents, indent=1, ensure_ascii=False))
+    elif form == "csv":
+        out = io.StringIO()
+        writer = csv.DictWriter(out, list(documents[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(documents)
+        click.echo(out.getvalue(), nl=False)
+    else:
+        lines = [
+            [r.dataset, r.student, r.ipc, r.method, r.seeds, *map(_text, (r.gap, r.gain, r.label, r.augmentation))]
+            + [r.missing]
+            for r in rows
+        ]
+        headers = ["dataset", "student", "IPC", "method", "seeds", "gap to full", "gain", "label-robust"]
+        click.echo(tabulate(lines, [*headers, "augm.-robust", "missing"], tablefmt="simple", disable_numparse=True))
+        click.echo(f"fractions, ± 95 % t interval over seeds; gap under {hard}, gain over random under {soft}")
+    return 0
+
+
+def _text(value: tuple[float, float | None] | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value[0]:.3f}" + ("" if value[1] is None else f" ± {value[1]:.3f}")
