@@ -24,7 +24,13 @@ class DiTParams:
     """Sampling."""
 
     steps: int = param(50, "DDIM steps", "Minimax sample.py --num-sampling-steps 50; D3HR 50", low=1, high=1000)
-    guidance: float = param(4.0, "classifier-free guidance", "Minimax sample.py --cfg-scale 4.0; D3HR 4.0", low=0.0)
+    guidance: float = param(
+        4.0,
+        "classifier-free guidance",
+        "Minimax sample.py --cfg-scale 4.0; D3HR 4.0",
+        low=0.0,
+        tune=(1.0, 1.5, 2.0, 3.0, 4.0, 7.0),
+    )
 
 
 def sample_cells(task: Task, backbone: Backbone, unit: Unit, steps: int, guidance: float) -> torch.Tensor:

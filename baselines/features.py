@@ -24,6 +24,7 @@ class SpaceParams:
         "space to select in: the teacher's penultimate features, or pixel values in 0..1",
         "issue 4; DC (arXiv 2006.05929) and iCaRL select in a network's features",
         choices=("teacher", "pixels"),
+        tune=("teacher", "pixels"),
     )
 
 

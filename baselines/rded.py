@@ -41,8 +41,10 @@ LARGE = 128  # px from which images are mosaics of 2 x 2
 class RDEDParams:
     """What RDED's scripts set."""
 
-    pool: int = param(300, "training images a class to crop from", "RDED scripts/*.sh --mipc 300", low=1)
-    crops: int = param(5, "crops an image", "RDED scripts/*_cr5.sh --num-crop 5", low=1)
+    pool: int = param(
+        300, "training images a class to crop from", "RDED scripts/*.sh --mipc 300", low=1, tune=(100, 300)
+    )
+    crops: int = param(5, "crops an image", "RDED scripts/*_cr5.sh --num-crop 5", low=1, tune=(1, 5, 10))
     factor: int = param(
         0,
         "patches along a mosaic's side; 0: 1 below 128 px, else 2",

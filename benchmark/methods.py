@@ -38,12 +38,15 @@ def param(
     low=None,
     high=None,
     keyed: bool = True,
+    tune: Sequence = (),
 ) -> Any:
     """A documented parameter of a method: a dataclass field with help, the source of its default, and its range.
 
     ``keyed=False`` says that it cannot change the images (a hint on what else to keep): it enters no key.
+    ``tune`` lists the values that `ddbench tune` tries.
     """
     metadata = {"help": help, "source": source, "choices": choices, "low": low, "high": high, "keyed": keyed}
+    metadata["tune"] = tuple(tune)
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default, metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -39,7 +39,11 @@ class Params:
     )
     steps: int = param(50, "steps of the leading-spaced schedule, both ways", "authors' code", low=2, high=1000)
     depth: int = param(
-        30, "how far to invert, in steps; 0 keeps the VAE's latents", "authors' code (i_step=6); paper 31", low=0
+        30,
+        "how far to invert, in steps; 0 keeps the VAE's latents",
+        "authors' code (i_step=6); paper 31",
+        low=0,
+        tune=(15, 30),
     )
     keep_depths: tuple = param(
         (),
@@ -47,7 +51,9 @@ class Params:
         "authors keep 24-38",
         keyed=False,
     )
-    invert_guidance: float = param(4.0, "classifier-free guidance while inverting; 1 is none", "authors' code", low=0)
+    invert_guidance: float = param(
+        4.0, "classifier-free guidance while inverting; 1 is none", "authors' code", low=0, tune=(1.0, 4.0)
+    )
     invert_solver: str = param(
         "ddim", "how a step of the inversion is taken; ab2 is of second order", "authors' code", choices=SOLVERS
     )
@@ -99,7 +105,9 @@ class Params:
         "authors' code (released)",
         choices=("exact", "released"),
     )
-    decode_guidance: float = param(4.0, "classifier-free guidance while sampling; 1 is none", "authors' code", low=0)
+    decode_guidance: float = param(
+        4.0, "classifier-free guidance while sampling; 1 is none", "authors' code", low=0, tune=(1.0, 1.5, 2.0, 4.0)
+    )
     decode_batch: int = param(32, "images decoded together", "own", low=1)
 
     def __post_init__(self) -> None:

@@ -40,8 +40,16 @@ class D4MParams:
 
     model: str = param("", "Stable Diffusion: a folder or a hub id; empty: the harness's DiT", "arXiv 2407.15138, 4.1")
     expand: int = param(1, "k-means batch, in multiples of IPC", "gen_prototype_imgnt.sh --km_expand 1", low=1)
-    strength: float = param(0.7, "img2img strength", "gen_syn_image_imgnt.sh --strength 0.7", low=0.0, high=1.0)
-    guidance: float = param(8.0, "classifier-free guidance", "gen_syn_image_imgnt.sh --guidance_scale 8", low=0.0)
+    strength: float = param(
+        0.7, "img2img strength", "gen_syn_image_imgnt.sh --strength 0.7", low=0.0, high=1.0, tune=(0.3, 0.5, 0.7)
+    )
+    guidance: float = param(
+        8.0,
+        "classifier-free guidance",
+        "gen_syn_image_imgnt.sh --guidance_scale 8",
+        low=0.0,
+        tune=(1.0, 1.5, 2.0, 4.0, 8.0),
+    )
     steps: int = param(50, "scheduler steps, before strength", "diffusers' default, unchanged there", low=1, high=1000)
 
 

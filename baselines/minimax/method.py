@@ -41,14 +41,18 @@ class MinimaxParams:
     steps: int = param(12000, "fine-tuning steps a phase", "run.sh samples checkpoint 0012000", low=1)
     batch: int = param(8, "images a step", "run.sh --global-batch-size 8", low=1)
     lr: float = param(1e-3, "AdamW's rate, constant, no decay", "train_dit.py", low=0.0)
-    representativeness: float = param(0.002, "weight of representativeness", "train_dit.py --lambda-pos", low=0.0)
-    diversity: float = param(0.008, "weight of diversity", "train_dit.py --lambda-neg", low=0.0)
+    representativeness: float = param(
+        0.002, "weight of representativeness", "train_dit.py --lambda-pos", low=0.0, tune=(0.002, 0.02)
+    )
+    diversity: float = param(0.008, "weight of diversity", "train_dit.py --lambda-neg", low=0.0, tune=(0.002, 0.008))
     memory: int = param(64, "latents remembered a class, of each kind", "train_dit.py --memory-size", low=1)
     ema: float = param(0.9999, "decay of the averaged weights that are sampled", "train_dit.py update_ema", low=0.0)
     label_dropout: float = param(0.1, "share of labels dropped", "models.py class_dropout_prob", low=0.0, high=1.0)
     phase: int = param(10, "classes a phase", "train_dit.py --nclass 10", low=1)
     sampling_steps: int = param(50, "DDIM steps", "sample.py --num-sampling-steps 50", low=1, high=1000)
-    guidance: float = param(4.0, "classifier-free guidance", "sample.py --cfg-scale 4.0", low=0.0)
+    guidance: float = param(
+        4.0, "classifier-free guidance", "sample.py --cfg-scale 4.0", low=0.0, tune=(1.0, 1.5, 2.0, 4.0)
+    )
 
 
 class Minimax(Method):

@@ -44,8 +44,15 @@ class SRe2LParams:
     """Recovery; 0 (or -1, or ``auto``) takes the published value for the resolution."""
 
     iterations: int = param(0, "optimisation steps; 0: published", "recover.sh 4000, recover_cifar.sh 1000", low=0)
-    lr: float = param(0.0, "Adam's rate; 0: published", "recover.sh 0.25, recover_tiny.sh 0.1", low=0.0)
-    r_bn: float = param(-1.0, "weight of the BatchNorm term; -1: published", "recover.sh 0.01, recover_tiny.sh 1")
+    lr: float = param(
+        0.0, "Adam's rate; 0: published", "recover.sh 0.25, recover_tiny.sh 0.1", low=0.0, tune=(0.05, 0.1, 0.25)
+    )
+    r_bn: float = param(
+        -1.0,
+        "weight of the BatchNorm term; -1: published",
+        "recover.sh 0.01, recover_tiny.sh 1",
+        tune=(0.01, 0.1, 1.0, 10.0),
+    )
     first_bn: float = param(10.0, "multiplier of the first BatchNorm layer", "--first-bn-multiplier 10")
     jitter: int = param(-1, "largest shift, px; -1: published", "--jitter 32 (ImageNet), 4 (CIFAR, Tiny)", low=-1)
     crop: str = param(

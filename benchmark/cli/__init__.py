@@ -18,6 +18,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "distill": ("benchmark.cli.run:distill", "Make only the distilled set."),
     "evaluate": ("benchmark.cli.run:evaluate", "Train students on a given distilled set."),
     "grid": ("benchmark.cli.grid:grid", "Run an ablation grid."),
+    "tune": ("benchmark.cli.tune:tune", "Tune methods, each with the same number of trials."),
     "leaderboard": ("benchmark.cli.leaderboard:leaderboard", "Rebuild and print the leaderboard from records."),
     "compare": ("benchmark.cli.compare:compare", "Compare two methods, paired by seed."),
     "scores": ("benchmark.cli.scores:scores", "Label-robust and augmentation-robust scores from records."),

@@ -63,12 +63,7 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
     reg = registry()
     if not options["dataset"]:
         raise UsageError("no dataset", where="--dataset", allowed=", ".join(reg.names("dataset")))
-    try:
-        ipc = tuple(int(part) for part in str(options["ipc"]).split(",") if part.strip())
-    except ValueError:
-        raise UsageError(f"IPC must be whole numbers, not {options['ipc']!r}", where="--ipc") from None
-    if not ipc or min(ipc) < 1:
-        raise UsageError(f"IPC {options['ipc']} is not possible", where="--ipc", allowed="whole numbers from 1")
+    ipc = ipc_values(options["ipc"])
     if options["seeds"] < 1:
         raise UsageError(f"{options['seeds']} seeds are not possible", where="--seeds", allowed="1 or more")
     if options.get("time_limit") is not None and not options["time_limit"] > 0:
@@ -103,6 +98,39 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
         set_dir=options.get("set_dir", ""),
         metrics=tuple(reg.select("metric", options.get("metrics", ()), where="--metric")),
     )
+
+
+def ipc_values(text: Any) -> tuple[int, ...]:
+    """``"1,10"`` as numbers."""
+    try:
+        ipc = tuple(int(part) for part in str(text).split(",") if part.strip())
+    except ValueError:
+        raise UsageError(f"IPC must be whole numbers, not {text!r}", where="--ipc") from None
+    if not ipc or min(ipc) < 1:
+        raise UsageError(f"IPC {text} is not possible", where="--ipc", allowed="whole numbers from 1")
+    return ipc
+
+
+def _tuned(request, file: Path | None) -> list:
+    """The request split by IPC with the settings of a tuning file; what the user set goes first."""
+    if file is None:
+        return [request]
+    from dataclasses import replace
+
+    from benchmark.grids.tune import read, settings
+
+    document, out = read(file), []
+    for ipc in request.ipc:
+        sets, notes = dict(request.sets), {}
+        for method in request.methods:
+            found = settings(document, request.dataset, method, ipc)
+            if found:
+                sets = {f"{method}.{k}": v for k, v in found["params"].items()} | sets
+                notes[method] = found["note"]
+            elif method not in FLOORS:
+                click.echo(f"{method} at IPC {ipc} is not in {file}: its defaults are used", err=True)
+        out.append(replace(request, ipc=(ipc,), sets=sets, tuning=notes))
+    return out
 
 
 def _methods(text: tuple[str, ...]) -> tuple[str, ...]:
@@ -149,6 +177,7 @@ Examples:
 @_common
 @_running
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also run random real images and kmeans.")
+@click.option("--tuned", type=click.Path(path_type=Path), help="Take settings that `ddbench tune` chose.")
 def run(**options: Any) -> int:
     """Distil with each method, train the same students under the same protocol, add rows to the leaderboard."""
     from benchmark.pipeline.run import execute
@@ -156,7 +185,7 @@ def run(**options: Any) -> int:
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
     _check_first(methods, options)
-    return execute([request], **_where(options))
+    return execute(_tuned(request, options["tuned"]), **_where(options))
 
 
 @click.command()
@@ -165,6 +194,7 @@ def run(**options: Any) -> int:
 @_common
 @_running
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also plan random real images and kmeans.")
+@click.option("--tuned", type=click.Path(path_type=Path), help="Take settings that `ddbench tune` chose.")
 @click.option("--all", "every", is_flag=True, help="List every job, not only the summary.")
 @click.option("--emit", type=click.Choice(["joblist", "slurm"]), help="Print worker commands for a cluster instead.")
 def plan(**options: Any) -> int:
@@ -173,8 +203,9 @@ def plan(**options: Any) -> int:
 
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
+    requests = _tuned(request, options["tuned"])
     try:
-        return print_plan([request], every=options["every"], emit=options["emit"], **_where(options))
+        return print_plan(requests, every=options["every"], emit=options["emit"], **_where(options))
     except MissingError:
         if not options["emit"]:
             print_forecast_without_data(request, options["device"])

@@ -354,6 +354,8 @@ def _evaluate(job: Job, context: Context) -> None:
     skipped = dataset.notes.get("skipped")
     flags = outcome.pop("flags") + ([f"skipped {skipped}"] if skipped else [])
     artifacts["resolved"] = outcome.pop("resolved")
+    if spec.get("tuning"):
+        artifacts["tuning"] = spec["tuning"]
     artifacts |= {"data": {k: v for k, v in dataset.notes.items() if k in ("format", "layout", "skipped files")}}
     _write(job, context, {"status": "ok", "reason": "", "flags": flags}, artifacts=artifacts, **outcome)
 

@@ -271,6 +271,7 @@ class _Builder:
             "teacher": teacher_name,
             "gate": made["gate"],
             "metrics": list(self.request.metrics),
+            "tuning": self.request.tuning.get(method),
         }
         self._add("evaluate", stage.key, label, spec, [*made["needs"], *trained])
 

@@ -33,6 +33,7 @@ class Request:
     dataset_options: dict[str, Any] = field(default_factory=dict)
     set_dir: str = ""
     metrics: tuple[str, ...] = ()  # extra scores
+    tuning: dict[str, Any] = field(default_factory=dict)  # by method: where its settings come from; goes into records
 
     def document(self) -> dict[str, Any]:
         """JSON-able form."""

@@ -1,0 +1,116 @@
+"""``tune``: the same number of trials for every method, on a held-out part of the training split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmark.errors import UsageError
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench tune --method d3hr,dit,d4m --dataset digits --ipc 1,10
+  ddbench tune --method d3hr --method minimax --dataset fashionmnist --ipc 10 --trials 12 --set minimax.steps=1500
+  ddbench run --method d3hr,dit,d4m --dataset digits --ipc 1,10 --tuned results/tuning/digits.yaml
+"""
+)
+@click.option("--method", "methods", multiple=True, required=True, help="Methods, wildcards allowed; repeatable.")
+@click.option("--dataset", required=True, help="Tuned on DATASET@val: a part of its training split is held out.")
+@click.option("--ipc", default="1", show_default=True, help="Images per class; several with commas.")
+@click.option("--trials", default=6, show_default=True, help="Settings tried for each method and IPC, defaults first.")
+@click.option("--seeds", default=3, show_default=True, help="Seeds a trial.")
+@click.option("--student", default="", help="Default: the protocol's.")
+@click.option("--protocol", default="hard", show_default=True)
+@click.option("--set", "sets", multiple=True, metavar="METHOD.KEY=VALUE", help="Fix a parameter; it is not tuned.")
+@click.option("--backbone", default="", help="A preset, a folder or a hub id, the same for every method.")
+@click.option("--teacher", default="", help="As in `run`.")
+@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
+@click.option("--results", default="results", show_default=True, help="Trials go to RESULTS/tuning/records.")
+@click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--plan", "plan_only", is_flag=True, help="Say what would run; run nothing.")
+def tune(**options: Any) -> int:
+    """Find each method's settings, every method with the same number of trials on the same validation images.
+
+    Writes RESULTS/tuning/DATASET.yaml, which `run --tuned` takes; the records that it makes then name the trials.
+    """
+    from benchmark.cli.run import ipc_values
+    from benchmark.grids import run as grids
+    from benchmark.grids import tune as tuning
+    from benchmark.grids.spec import Grid
+    from benchmark.pipeline.request import parse_sets, split_sets
+    from benchmark.plugins import registry
+
+    if options["trials"] < 1 or options["seeds"] < 1:
+        raise UsageError("--trials and --seeds must be at least 1", where="ddbench tune")
+    reg = registry()
+    methods = tuple(reg.select("method", options["methods"], where="--method"))
+    reg.get("dataset", options["dataset"].removesuffix("@val"), where="--dataset")
+    reg.get("protocol", options["protocol"], where="--protocol")
+    given, protocol = split_sets(parse_sets(options["sets"]), methods)
+    name = options["dataset"].removesuffix("@val")
+    base = {"dataset": f"{name}@val", "protocol": options["protocol"], "student": options["student"]}
+    base |= {"backbone": options["backbone"], "teacher": options["teacher"]}
+    base |= {f"protocol.{k}": v for k, v in protocol.items()}
+    seeds = tuple(range(options["seeds"]))
+    grid = Grid("tune", base=base, axes={"method": methods}, seeds=seeds)
+    cells = tuning.cells(methods, ipc_values(options["ipc"]), options["trials"], base, given)
+    return _run(grid, cells, Path(options["results"]) / "tuning", name, options, grids, tuning)
+
+
+def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, tuning) -> int:
+    from benchmark.compute import resolve_device
+    from benchmark.datasets import load_dataset
+    from benchmark.leaderboard import write_csv
+    from benchmark.pipeline.jobs import Context
+    from benchmark.pipeline.run import check_writable, run_plan, worker_count
+    from benchmark.plugins import registry
+    from benchmark.records import read_records
+    from benchmark.store import Store
+
+    device, store = resolve_device(options["device"]), Store()
+    planned = grids.plan_grid(grid, cells, store, results, device, data_root=options["data_root"])
+    click.echo(f"tune {name}: " + grids.describe(planned, Context(store, results, device)))
+    if options["plan_only"]:
+        return 0
+    if all(planned.faults):
+        raise UsageError(f"no trial can run: {planned.faults[0]}", where="ddbench tune")
+    check_writable(store.root)
+    check_writable(results)
+    engine = registry().get("executor", "local").load()
+    failures = run_plan(planned.plan, engine, worker_count(options["jobs"], device))
+    rows = grids.gather(planned, results, grid.seeds)
+    found = tuning.chosen(cells, rows, len(grid.seeds))
+    write_csv(read_records(results, []), results / "leaderboard.csv")
+    held = load_dataset(grid.base["dataset"], root=options["data_root"])
+    about = {"dataset": grid.base["dataset"], "digest": held.digest, "protocol": options["protocol"]}
+    about |= {"student": options["student"] or _student(rows), "seeds": len(grid.seeds), "backbone": _backbone(rows)}
+    file = results / f"{name.replace(':', '-').replace('/', '_')}.yaml"
+    tuning.write(file, about, found)
+    click.echo("\n" + _table(found) + f"\n\ntuning file  {file}\nnext         ddbench run … --tuned {file}")
+    return 1 if failures else 0
+
+
+def _student(rows: list[dict]) -> str:
+    return next((r["student"] for r in rows if r.get("student")), "")
+
+
+def _backbone(rows: list[dict]) -> str:
+    return next((r["backbone_key"] for r in rows if r.get("backbone_key")), "")
+
+
+def _table(found: dict[str, dict[int, dict]]) -> str:
+    from tabulate import tabulate
+
+    lines = []
+    for method, by_ipc in found.items():
+        for ipc, entry in by_ipc.items():
+            first = entry["trials"][0].get("top1")
+            changed = ", ".join(f"{k}={v}" for k, v in entry.get("params", {}).items()) or "defaults"
+            lines.append([method, ipc, len(entry["trials"]), first, entry.get("top1", "failed"), changed])
+    heads = ["method", "IPC", "trials", "defaults", "best", "chosen"]
+    return tabulate(lines, heads, floatfmt=".1f", disable_numparse=[5])
