@@ -6,8 +6,11 @@ Any tool that reads class folders reads it; ``ddbench evaluate DIR`` reads one f
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import os
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +30,8 @@ MANIFEST = "manifest.json"
 SCHEMA = 1
 SHEET_ROWS = 20  # classes on a contact sheet; of more classes evenly spaced ones are shown
 SHEET_COLUMNS = 20
+THREADS = min(8, os.cpu_count() or 1)  # that read a set
+BATCH = 1024  # images in flight at a time
 
 
 @dataclass(frozen=True)
@@ -114,22 +119,38 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
             odd = sorted(set(theirs) ^ set(ours))[:3]
             what = f"other classes than {dataset.name} ({len(theirs)} against {len(ours)}; e.g. {', '.join(odd)})"
         raise DataError(what, where=str(root), hint="give --dataset the dataset that the set was made of")
-    ipc, images, labels = manifest["ipc"], [], []
+    ipc, names = manifest["ipc"], []
     for label, folder in enumerate(manifest["folders"]):
-        found = sorted((root / folder).glob("*.png")) if (root / folder).is_dir() else []
+        found = (
+            sorted(f.name for f in os.scandir(root / folder) if f.name.endswith(".png"))
+            if (root / folder).is_dir()
+            else []
+        )
         if len(found) != ipc:
             raise DataError(
                 f"class {dataset.classes[label]!r} has {len(found)} images, the manifest says {ipc}",
                 where=str(root / folder),
                 hint="distil again, or restore the missing files",
             )
-        for file in found:
-            name = f"{folder}/{file.name}"
-            if manifest["files"].get(name) != digest_file(file):
-                raise DataError(f"{name} is not the image that was written (its SHA-256 differs)", where=str(root))
-            images.append(read_png(file, manifest["channels"]))
-            labels.append(label)
-    return DistilledSet(torch.stack(images), torch.tensor(labels), ipc, content_digest(manifest), manifest)
+        names += [f"{folder}/{name}" for name in found]
+    size, channels = manifest["size"], manifest["channels"]
+    images = torch.empty(len(names), channels, size, size, dtype=torch.uint8)  # filled in place: sets may be gigabytes
+
+    def read(row: int) -> None:
+        name = names[row]
+        data = (root / name).read_bytes()
+        if manifest["files"].get(name) != hashlib.sha256(data).hexdigest():
+            raise DataError(f"{name} is not the image that was written (its SHA-256 differs)", where=str(root))
+        pixels = read_png(io.BytesIO(data), channels, name=str(root / name))
+        if pixels.shape != images.shape[1:]:
+            raise DataError(f"{name} has shape {tuple(pixels.shape)}, the manifest says {size} px", where=str(root))
+        images[row] = pixels
+
+    with ThreadPoolExecutor(THREADS) as pool:  # PIL and SHA-256 work outside Python's lock
+        for start in range(0, len(names), BATCH):
+            list(pool.map(read, range(start, min(start + BATCH, len(names)))))
+    labels = torch.arange(len(manifest["folders"])).repeat_interleave(ipc)
+    return DistilledSet(images, labels, ipc, content_digest(manifest), manifest)
 
 
 def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledSet:
@@ -197,7 +218,7 @@ def array_digest(images: torch.Tensor, labels: torch.Tensor) -> str:
     return sha.hexdigest()
 
 
-def read_png(file: Path, channels: int) -> torch.Tensor:
+def read_png(file: Path | io.BytesIO, channels: int, name: str = "") -> torch.Tensor:
     """One image as uint8 ``[C, H, W]``.
 
     Raises:
@@ -209,7 +230,7 @@ def read_png(file: Path, channels: int) -> torch.Tensor:
         with Image.open(file) as image:
             array = np.array(image.convert("L" if channels == 1 else "RGB"))
     except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"cannot read an image: {error}", where=str(file)) from error
+        raise DataError(f"cannot read an image: {error}", where=name or str(file)) from error
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1).contiguous()
 
 

@@ -132,3 +132,13 @@ def train_easy(easy, few):
         student="convnet3_bn", ipc=5, seed=0,
     )  # fmt: skip
     return result.scores, attacks(Context(result, easy, limit=20))
+
+
+def test_an_even_selection_of_a_large_set_is_looked_at(teacher, easy, few, monkeypatch):
+    images, labels = few
+    seen = []
+    monkeypatch.setattr(gates, "SEEN", 8)
+    even = torch.eye(4)[torch.arange(4).repeat_interleave(2)]  # right for two images of each class, in class order
+    monkeypatch.setattr(teacher, "logits", lambda x: seen.append(len(x)) or even)
+    report = gates.check_set(images, labels, teacher, easy)
+    assert seen == [8] and report["recognised"] == 100.0
