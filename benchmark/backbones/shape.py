@@ -138,9 +138,18 @@ def _residual(side: int, inputs: int, outputs: int) -> int:
 
 
 def shape_of(folder: Path) -> Shape:
-    """The shape of a backbone folder, from its two configuration files."""
-    dit = json.loads((folder / "transformer" / "config.json").read_text())
-    vae = json.loads((folder / "vae" / "config.json").read_text())
+    """The shape of a backbone folder, from its two configuration files.
+
+    Raises:
+        UsageError: a field is missing.
+    """
+    try:
+        return _shape(*(json.loads((folder / part / "config.json").read_text()) for part in ("transformer", "vae")))
+    except KeyError as error:
+        raise folders.not_a_backbone(folder, f"its configuration lacks {error}") from None
+
+
+def _shape(dit: dict, vae: dict) -> Shape:
     side, channels = int(dit["sample_size"]), int(dit["in_channels"])
     widths = tuple(int(w) for w in vae["block_out_channels"])
     return Shape(

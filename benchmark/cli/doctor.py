@@ -220,6 +220,9 @@ def _full(findings: Findings, data) -> None:
 
 def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
     """Backbone and teacher that are trained here: in the store already, or on first use."""
+    from benchmark.backbones.settings import settings
+    from benchmark.backbones.shape import shape_of_settings
+    from benchmark.datasets.requirements import TOGETHER
     from benchmark.errors import DDBenchError
     from benchmark.pipeline.resources import resolve_backbone
     from benchmark.protocols import load_protocol
@@ -232,6 +235,8 @@ def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
         if ref.stage is not None:
             state = "in the store" if store.has(ref.stage) else "not there yet; trained on first use"
             findings.say(OK, "backbone", f"{ref.name}: {state}")
+            shape = shape_of_settings(settings(data, ref.name), len(data.classes), data.channels)
+            _room(findings, shape.memory(TOGETHER), given["device"])
     except DDBenchError:
         pass  # said already
     for part in (given["teacher"] or load_protocol("soft").teacher_for(data.image_size)).split("+"):
@@ -240,18 +245,27 @@ def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
             findings.say(OK, "teacher", f"{part}: {state}")
 
 
+def _room(findings: Findings, need: int, device: str) -> None:
+    """Memory of the device that will be used, against what inverting a batch takes."""
+    from benchmark.datasets.requirements import gpu_requirement, gpus, memory_requirement
+
+    found = gpu_requirement("the backbone", need) if device != "cpu" and gpus() else memory_requirement(need)
+    findings.say(OK if found.ok else BAD, found.name, found.found, "" if found.ok else found.fix)
+
+
 def _disk(findings: Findings, data, large: bool) -> None:
     """Free space where the store is, against the largest thing that will be written there."""
+    from benchmark.backbones.shape import DIT_XL_2_256
     from benchmark.store import default_cache
 
     store = default_cache()
     there = next(p for p in (store, *store.parents) if p.exists())
     free = shutil.disk_usage(there).free
     text = f"{free / 1e9:,.0f} GB free for the store {store}"
-    # The latents of the real images, float16 where a GPU runs the VAE: 4 x 32 x 32 values an image at 256 px.
-    need = len(data.train) * 4 * 32 * 32 * 2 if large and data is not None else 1e9
+    need = 1e9
     if large and data is not None:
-        text += f"; latents of {len(data.train):,} images take {need / 1e9:.1f} GB"
+        need = DIT_XL_2_256.latent_bytes(len(data.train), half=False)
+        text += f"; latents of {len(data.train):,} images take {need / 1e9:.1f} GB, half of it with --precision bf16"
     if not _writable(there):
         findings.say(BAD, "disk", f"{store} cannot be written", "set DDBENCH_CACHE to a folder that can be written")
     elif free < 1.2 * need:

@@ -10,6 +10,7 @@ import click
 from benchmark.errors import UsageError
 from benchmark.plugins import KINDS, registry
 
+PRESET_SIZES = (16, 32, 64, 128, 256)  # working sizes of `benchmark.backbones.settings.geometry`
 LISTED = tuple(kind for kind in KINDS if kind != "command")
 
 
@@ -75,6 +76,8 @@ def show(kind: str, names: tuple[str, ...], every: bool) -> None:
             _show_method(info)
         if kind == "dataset":
             _show_source(info.name)
+        if kind == "backbone":
+            _show_backbone(info)
 
 
 def _show_method(info) -> None:
@@ -97,6 +100,40 @@ def _show_method(info) -> None:
     special = {d: cls.defaults(d) for d in registry().names("dataset") if cls.defaults(d)}
     for dataset, values in special.items():
         click.echo(f"\n  defaults on {dataset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
+
+
+def _show_backbone(info) -> None:
+    """A preset's settings, what they become at each image size, and its measured speeds."""
+    from tabulate import tabulate
+
+    from benchmark.backbones.settings import Settings, geometry
+    from benchmark.backbones.shape import shape_of_settings
+    from benchmark.speed.predict import flops_text
+    from benchmark.speed.table import committed
+
+    values, rows, known = info.load(), [], committed()
+    click.echo("\n  settings: " + ", ".join(f"{k}={v}" for k, v in values.items()))
+    for side in PRESET_SIZES:
+        size, levels = geometry(side)
+        shape = shape_of_settings(Settings(**values, image_size=size, levels=levels), 10, 3)
+        speed = {(r.stage, r.guidance): f"{r.images_per_second:g}" for r in known if r.backbone == shape.name}
+        rows.append(
+            (
+                f"{size} px",
+                "x".join(map(str, shape.latent)),
+                shape.tokens,
+                f"{shape.dit_parameters() / 1e6:.1f} M",
+                flops_text(shape.forward_flops()),
+                speed.get(("encode", 1), "-"),
+                speed.get(("invert", 4), "-"),
+                speed.get(("decode", 1), "-"),
+            )
+        )
+    heads = ["images", "latent", "tokens", "DiT, 10 classes", "a pass", "encode/s", "invert/s", "decode/s"]
+    click.echo("\n" + tabulate(rows, heads))
+    devices = ", ".join(sorted({f"{r.device}, {r.threads or 'no'} thread(s)" for r in known})) or "nowhere yet"
+    click.echo(f"\n  measured on: {devices}; invert: 30 steps, guidance 4; more rows: ddbench speed --help")
+    click.echo("  datasets with settings of their own: benchmark/backbones/datasets.yaml")
 
 
 def _show_source(name: str) -> None:
@@ -143,5 +180,11 @@ def env() -> None:
 
     found = provenance()
     hardware = found.pop("hardware")
-    for name, value in {**found, **hardware, "store": default_cache(), "data root": data_root() or "not set"}.items():
+    for name, value in {
+        **found,
+        **hardware,
+        "gpu": hardware["gpu"] or "none",
+        "store": default_cache(),
+        "data root": data_root() or "not set",
+    }.items():
         click.echo(f"{name:12} {value}")

@@ -8,10 +8,18 @@ from typing import Any
 from benchmark.datasets.base import Dataset
 from benchmark.datasets.options import check_options
 from benchmark.datasets.trees import FILE_OPTIONS, file_dataset, tree_indexes
+from benchmark.errors import UsageError
 
 
 def find(argument: str, root: Path | None) -> Path:
     """The folder meant by ``imagefolder:ARGUMENT``: as given, or below the data root."""
+    if not argument.strip():
+        raise UsageError(
+            "imagefolder: names no folder",
+            where="--dataset",
+            allowed="imagefolder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*",
+            hint="e.g. --dataset imagefolder:~/pets",
+        )
     base = Path(argument).expanduser()
     if not base.is_dir() and root is not None and (root / base).is_dir():
         return root / base

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.cost import PROCESS, available_memory
 from benchmark.datasets.loading import VALIDATION, data_root
 from benchmark.datasets.sources import SOURCES, missing_data
 from benchmark.errors import DDBenchError, MissingError
@@ -28,7 +29,7 @@ FINDERS = {
     **dict.fromkeys(("imagenet1k", "imagenette", "imagewoof", "imagenet100", "imageidc"), "imagenet:find"),
 }
 LARGE_BACKBONE = 500 << 20  # bytes of DiT weights above which sampling on a CPU takes days: DiT-B/2 in float32
-DIT_XL_MEMORY = 6 << 30  # bytes that a pretrained DiT-XL/2 (675 M parameters) with its VAE wants, half precision
+TOGETHER = 64  # latents inverted together: what D3HR's invert_batch is unless set
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def backbone_requirements(dataset: str, backbone: str, device: str) -> list[Requ
     if not name or name in registry().names("backbone"):
         return []
     from benchmark.backbones import folder
+    from benchmark.backbones.shape import KNOWN, shape_of
 
+    shape = KNOWN.get(name)
     try:
         path = folder.resolve(name)
         folder.check(path)
@@ -141,16 +144,32 @@ def backbone_requirements(dataset: str, backbone: str, device: str) -> list[Requ
         found = [Requirement("backbone", False, error.what, error.hint)]
         large = not Path(name).expanduser().exists()  # a hub id: a pretrained one
     else:
+        shape = shape_of(path)
         found = [Requirement("backbone", True, str(path))]
         weights = sum(f.stat().st_size for f in (path / "transformer").glob("diffusion_pytorch_model*") if f.is_file())
         large = weights > LARGE_BACKBONE
+    need = shape.memory(TOGETHER) if shape else 0
     if large and device != "cpu":
-        found.append(gpu_requirement(name))
+        found.append(gpu_requirement(name, need))
+    elif shape:
+        found.append(memory_requirement(need))
     return found
 
 
-def gpu_requirement(backbone: str) -> Requirement:
-    """A CUDA device with room for a pretrained DiT-XL/2."""
+def memory_requirement(need: int) -> Requirement:
+    """Main memory for a worker on the CPU; ``need`` bytes is what `Shape.memory` predicts."""
+    free = available_memory()
+    need += PROCESS
+    text = f"a worker takes about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
+    if free < need:
+        return Requirement(
+            "memory", False, text, "end other programs, or --set invert_batch=8, or a smaller --backbone"
+        )
+    return Requirement("memory", True, text)
+
+
+def gpu_requirement(backbone: str, need: int) -> Requirement:
+    """A CUDA device with ``need`` bytes free."""
     devices = gpus()
     if not devices:
         return Requirement(
@@ -160,9 +179,12 @@ def gpu_requirement(backbone: str) -> Requirement:
             "run on a machine with a GPU, or --backbone small (trained here), or --device cpu to run it all the same",
         )
     name, free, total = max(devices, key=lambda d: d[1])
-    text = f"{name}, {free / 2**30:.1f} of {total / 2**30:.1f} GB free"
-    if free < DIT_XL_MEMORY:
-        return Requirement("GPU", False, text, f"free {DIT_XL_MEMORY >> 30} GB of its memory (see nvidia-smi)")
+    text = (
+        f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free; {TOGETHER} latents together take {need / 1e9:.1f} GB"
+    )
+    if free < need:
+        fix = f"free {need / 1e9:.1f} GB of its memory (see nvidia-smi), or --set invert_batch=8"
+        return Requirement("GPU", False, text, fix)
     return Requirement("GPU", True, text)
 
 

@@ -199,6 +199,9 @@ def missing_data(name: str, root: Path | None) -> MissingError:
     archives = source.archives[:1] if name in ("imagenette", "imagewoof") else source.archives  # one of three sizes
     size = sum(a.bytes or 0 for a in archives)
     hint = source.get.replace("DATA", str(root)) if root else f"{source.get}   then give --data-root DATA"
+    parquet = parquet_folder(root) if root else None
+    if parquet:
+        hint = f"{parquet} holds parquet files, which are not read: docs/scaling.md has the lines that unpack them"
     if source.download:
         hint += f"   (or repeat the command with --download{'' if root else ' --data-root DATA'})"
     return MissingError(
@@ -207,6 +210,15 @@ def missing_data(name: str, root: Path | None) -> MissingError:
         allowed="; ".join(source.layouts),
         hint=hint,
     )
+
+
+def parquet_folder(root: Path) -> Path | None:
+    """A folder of parquet files below the data root, as Hugging Face lays ImageNet-1K out."""
+    for pattern in ("*.parquet", "*/*.parquet", "*/data/*.parquet"):
+        found = next(root.glob(pattern), None)
+        if found is not None:
+            return found.parent
+    return None
 
 
 def _gigabytes(size: int) -> str:

@@ -1,4 +1,5 @@
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -45,6 +46,19 @@ def test_digits_are_ready():
     code, text = run("--dataset", "digits")
     assert code == 0 and "1,347 images in 10 classes" in text and "Ready:  ddbench run" in text
     assert "teacher    convnet3_bn: not there yet" in text and "GB free" in text
+    assert re.search(r"ok       memory     a worker takes about 1\.\d GB, [\d.]+ GB are free", text)
+
+
+def test_memory_against_the_plan(monkeypatch):
+    monkeypatch.setattr(requirements, "available_memory", lambda: 1 << 30)
+    code, text = run("--dataset", "digits")
+    assert code == 3 and "FAULT    memory" in text and "1.1 GB are free" in text
+    monkeypatch.setattr(requirements, "gpus", lambda: [("card", 100 << 20, 80 << 30)])
+    code, text = run("--dataset", "digits")
+    assert code == 3 and "FAULT    GPU        card, 0.1 of 85.9 GB free; 64 latents together take" in text
+    monkeypatch.setattr(requirements, "gpus", lambda: [("card", 60 << 30, 80 << 30)])
+    code, text = run("--dataset", "digits")
+    assert code == 0 and "ok       GPU        card" in text
 
 
 def test_survey():

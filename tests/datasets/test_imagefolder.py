@@ -4,7 +4,7 @@ from PIL import Image
 
 from benchmark.datasets import load_dataset
 from benchmark.datasets.decode import open_image
-from benchmark.errors import DataError, MissingError
+from benchmark.errors import DataError, MissingError, UsageError
 
 CLASSES = ("ant", "bee", "cow")
 
@@ -229,3 +229,9 @@ def test_map_keeps_order_and_raises(tmp_path, monkeypatch):
     truncate(base / "train" / "ant" / "3.jpg")
     with pytest.raises(DataError, match="ant/3.jpg"):
         list(data.train.map(lambda image: image.size, chosen))
+
+
+@pytest.mark.parametrize("name", ["imagefolder:", "imagefolder: "])
+def test_no_path_at_all(name):
+    with pytest.raises(UsageError, match="imagefolder: names no folder"):
+        load_dataset(name)

@@ -1,5 +1,6 @@
 """What is missing is said at once, and early."""
 
+import json
 import resource
 import subprocess
 import sys
@@ -7,6 +8,7 @@ import sys
 import pytest
 from imagenet_tree import build
 
+from benchmark.cost import available_memory
 from benchmark.datasets import requirements as module
 from benchmark.datasets.imagenet import IMAGEWOOF
 from benchmark.datasets.requirements import check_requirements, requirements
@@ -25,10 +27,11 @@ def bare(tmp_path, monkeypatch):
 def backbone(folder, size):
     for part in ("transformer", "vae", "scheduler"):
         (folder / part).mkdir(parents=True)
-    (folder / "transformer" / "config.json").write_text(
-        '{"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 1000}'
-    )
-    (folder / "vae" / "config.json").write_text('{"_class_name": "AutoencoderKL"}')
+    dit = {"_class_name": "DiTTransformer2DModel", "num_embeds_ada_norm": 1000, "sample_size": 32, "in_channels": 4}
+    dit |= {"num_attention_heads": 16, "attention_head_dim": 72, "num_layers": 28, "patch_size": 2, "out_channels": 8}
+    (folder / "transformer" / "config.json").write_text(json.dumps(dit))
+    vae = {"_class_name": "AutoencoderKL", "block_out_channels": [128, 256, 512, 512], "in_channels": 3}
+    (folder / "vae" / "config.json").write_text(json.dumps(vae | {"layers_per_block": 2}))
     (folder / "scheduler" / "scheduler_config.json").write_text("{}")
     (folder / "vae" / "diffusion_pytorch_model.safetensors").write_bytes(b"x")
     with open(folder / "transformer" / "diffusion_pytorch_model.safetensors", "wb") as file:
@@ -62,7 +65,8 @@ def test_what_is_there_is_not_asked_for(tmp_path, monkeypatch):
     assert "1. GPU" in missing("imagewoof", str(tmp_path), large, ("d3hr",))
     check_requirements("imagewoof", str(tmp_path), large, ("d3hr",), device="cpu")
     monkeypatch.setattr(module, "gpus", lambda: [("card", 2 << 30, 80 << 30)])
-    assert "2.0 of 80.0 GB free" in missing("imagewoof", str(tmp_path), large, ("d3hr",))
+    text = missing("imagewoof", str(tmp_path), large, ("d3hr",))
+    assert "2.1 of 85.9 GB free; 64 latents together take 5.8 GB" in text and "invert_batch" in text
     monkeypatch.setattr(module, "gpus", lambda: [("card", 70 << 30, 80 << 30)])
     check_requirements("imagewoof", str(tmp_path), large, ("d3hr",))
     check_requirements("imagewoof", str(tmp_path), "small", ("d3hr",))  # a preset: trained here
@@ -87,6 +91,24 @@ def test_imagefolder_and_download(tmp_path):
     check_requirements("cifar10", str(tmp_path), options={"download": True})
     assert "1. data" in missing("cifar10", None, options={"download": True})
     assert "1. data" in missing("imagenet1k", str(tmp_path), options={"download": True})
+
+
+def test_memory_of_a_machine_without_a_gpu(tmp_path, monkeypatch):
+    build(tmp_path / "imagewoof2", wnids=IMAGEWOOF, train=1, odd=False)
+    small = backbone(tmp_path / "small", 1000)
+    assert available_memory() > 100 << 20
+    monkeypatch.setattr(module, "available_memory", lambda: 4 << 30)
+    text = missing("imagewoof", str(tmp_path), small, ("d3hr",))
+    assert "1. memory: a worker takes about 6.7 GB, 4.3 GB are free" in text
+    monkeypatch.setattr(module, "available_memory", lambda: 8 << 30)
+    check_requirements("imagewoof", str(tmp_path), small, ("d3hr",))
+
+
+def test_parquet_files_are_recognised(tmp_path):
+    (tmp_path / "imagenet-1k" / "data").mkdir(parents=True)
+    (tmp_path / "imagenet-1k" / "data" / "train-00000-of-00294.parquet").write_bytes(b"PAR1")
+    text = missing("imagenet1k", str(tmp_path), "", ("random",))
+    assert f"{tmp_path / 'imagenet-1k' / 'data'} holds parquet files" in text and "docs/scaling.md" in text
 
 
 def test_unknown_dataset():

@@ -1,4 +1,4 @@
-"""Sets that ddbench writes: read back in order whatever the threads do, and refused when something is not as written."""
+"""Sets that ddbench writes are read back in order whatever the threads do, and refused when they are not as written."""
 
 import json
 

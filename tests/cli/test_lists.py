@@ -1,0 +1,28 @@
+"""``show`` and ``env``."""
+
+from click.testing import CliRunner
+
+from benchmark.cli import lists
+from benchmark.speed import table
+
+
+def test_a_backbone_preset_is_a_table(monkeypatch):
+    row = table.Row(
+        "GPU", "dit 4x128/2 4x16x16, vae 16-32-64 64px", "bf16", "invert", 4.0, 30, 64, 0, 77.5, 1, "d", "c"
+    )
+    monkeypatch.setattr(table, "committed", lambda: [row])
+    text = CliRunner().invoke(lists.show, ["backbone", "tiny"]).output
+    lines = {line.split()[0]: line.split() for line in text.splitlines() if line[:2].strip().isdigit()}
+    assert "dit_steps=1000" in text and "GPU, no thread(s)" in text
+    assert lines["256"][2] == "4x32x32" and lines["32"][2] == "4x8x8" and "77.5" in lines["64"]
+
+
+def test_env_without_a_gpu(monkeypatch):
+    monkeypatch.setattr("benchmark.provenance.gpu_name", lambda: "")
+    from benchmark.provenance import provenance
+
+    provenance.cache_clear()
+    try:
+        assert "gpu          none" in CliRunner().invoke(lists.env, []).output
+    finally:
+        provenance.cache_clear()
