@@ -22,7 +22,7 @@ import torchvision.transforms.functional as tv
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from benchmark.compute import generator
+from benchmark.compute import fast_layout, generator
 from benchmark.training import augment
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD, Augmenter
 
@@ -98,8 +98,11 @@ def epochs_of_ours(images: torch.Tensor, batch: int, epochs: int) -> float:
     return time.perf_counter() - start
 
 
-def steps(kind: str, batch: int, count: int, side: int = 32) -> float:
-    """Seconds of ``count`` training steps of a ConvNet-3 with online soft labels: ``published`` or ``ours``."""
+def steps(kind: str, batch: int, count: int, side: int = 32) -> tuple[float, torch.Tensor]:
+    """(seconds of ``count`` training steps of a ConvNet-3 with online soft labels, the student's logits after one).
+
+    ``kind`` is ``published`` or ``ours``; both start from the same weights and see the same batch.
+    """
     from benchmark.protocols import load_protocol
     from benchmark.students import build_student
     from benchmark.training.optimisers import loss_of, make_optimizer, set_bn_updates
@@ -110,11 +113,12 @@ def steps(kind: str, batch: int, count: int, side: int = 32) -> float:
     x = torch.randn(batch, 3, side, side, generator=generator("x"))
     labels = torch.arange(batch) % 10
     if kind == "ours":
+        student, teacher = fast_layout(student), fast_layout(teacher)
         set_bn_updates(student, protocol.bn_updates)
         optimizer = make_optimizer(student, protocol, 1e-3)
     else:
         optimizer = torch.optim.AdamW(student.parameters(), lr=1e-3, weight_decay=0.01)
-    start = 0.0
+    start, after_one = 0.0, torch.empty(0)
     for step in range(count + 2):
         if step == 2:  # two steps to warm up
             start = time.perf_counter()
@@ -124,7 +128,8 @@ def steps(kind: str, batch: int, count: int, side: int = 32) -> float:
                 soft = F.softmax(teacher(x) / 20, dim=1)
             (logged.argmax(dim=1) == labels).float().mean().item()
             optimizer.zero_grad()
-            loss = F.kl_div(F.log_softmax(student(x) / 20, dim=1), soft, reduction="batchmean")
+            logits = student(x)
+            loss = F.kl_div(F.log_softmax(logits / 20, dim=1), soft, reduction="batchmean")
             loss.backward()
             optimizer.step()
             loss.item()
@@ -132,9 +137,12 @@ def steps(kind: str, batch: int, count: int, side: int = 32) -> float:
             with torch.no_grad():
                 soft = teacher(x)
             optimizer.zero_grad(set_to_none=True)
-            loss_of(protocol, student(x), labels, soft, None, 1.0).backward()
+            logits = student(x)
+            loss_of(protocol, logits, labels, soft, None, 1.0).backward()
             optimizer.step()
-    return time.perf_counter() - start
+        if step == 1:  # of the network that has made one step
+            after_one = logits.detach()
+    return time.perf_counter() - start, after_one
 
 
 def main() -> None:
@@ -167,7 +175,9 @@ def main() -> None:
             (steps("published", options.batch, options.steps), steps("ours", options.batch, options.steps))
             for _ in range(3)
         ]
-        theirs, ours = (min(column) for column in zip(*pairs))
+        theirs, ours = (min(run[0] for run in column) for column in zip(*pairs))
+        report["largest_logit_difference"] = float((pairs[0][0][1] - pairs[0][1][1]).abs().max())
+        assert report["largest_logit_difference"] < 1e-4, report
         report |= {"step_published_s": theirs / options.steps, "step_ours_s": ours / options.steps}
         report["step_ratio"] = theirs / ours
     print(json.dumps(report, indent=1))
