@@ -49,6 +49,19 @@ def test_crops_of_pil_images_are_equal_to_the_last_level(side, out):
         assert (expected.int() - at_once.int()).abs().max() <= 1
 
 
+@pytest.mark.parametrize(("side", "out"), [(32, 32), (28, 32), (9, 8), (20, 64)])
+@pytest.mark.parametrize("flipped", [False, True])
+def test_two_taps_are_the_fixed_point_rows_of_every_crop(side, out, flipped):
+    """Where a crop is no larger than its output, two pixels and their weights say all that the whole row says."""
+    pairs = [(s, n) for n in range(1, min(side, out) + 1) for s in range(side - n + 1)]
+    start, length = torch.tensor(pairs).T
+    flip = torch.full((len(pairs),), flipped)
+    rows = (augment.interpolation(start, length, side, out, flip) * 2**22 + 0.5).floor()
+    for place, weight in augment.two_taps(start, length, out, flip):
+        rows.scatter_add_(2, place[:, :, None], -weight[:, :, None].double())
+    assert not rows.any()
+
+
 def test_without_antialiasing_only_crops_larger_than_the_output_differ():
     x = images(side=32).float() / 255
     small, large = torch.tensor([[3, 2, 20, 30]]), torch.tensor([[0, 0, 32, 32]])
