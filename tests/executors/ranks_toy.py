@@ -58,6 +58,20 @@ def main(root: Path) -> None:
     ranks.wait()
 
 
+def gradients() -> dict[str, torch.Tensor]:
+    """float64 gradients and running statistics of one step on 3 images: one rank has 1, the other 2."""
+    model = build_student("convnet3_bn", 3, 1, 8, 0).double().train()
+    ranks.synchronise_norms(model)
+    x = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    mine, share = ranks.part(3)
+    (torch.nn.functional.cross_entropy(model(x[mine]), torch.arange(3)[mine]) * share).backward()
+    ranks.sum_gradients(model.parameters())
+    # a bias in front of BatchNorm has no gradient but rounding
+    skipped = ("features.0.bias", "features.4.bias", "features.8.bias")
+    found = {f"gradient {n}": p.grad for n, p in model.named_parameters() if n not in skipped}
+    return found | {f"buffer {n}": b.double() for n, b in model.named_buffers()}
+
+
 def fixed_teacher(dataset) -> Teacher:
     """Labels from untrained weights, the same in every run: the student's comparison is then its own."""
     model = build_student("convnet3_bn", 3, 1, 8, 1)
