@@ -11,7 +11,7 @@ from benchmark.errors import UsageError
 from benchmark.plugins import KINDS, registry
 
 PRESET_SIZES = (16, 32, 64, 128, 256)  # working sizes of `benchmark.backbones.settings.geometry`
-LISTED = tuple(kind for kind in KINDS if kind != "command")
+LISTED = (*(kind for kind in KINDS if kind != "command"), "grid")  # grids are files, not plug-ins
 
 
 def _kind(text: str) -> str:
@@ -32,35 +32,59 @@ def _kind(text: str) -> str:
 @click.argument("kinds", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def list_(kinds: tuple[str, ...], as_json: bool) -> None:
-    """List what is registered: methods, datasets, students, protocols, backbones, executors, metrics."""
+    """List what there is: methods, datasets, students, protocols, backbones, executors, metrics, grids."""
     chosen = [_kind(k) for k in kinds] or list(LISTED)
     reg = registry()
     if as_json:
-        rows = {k: [dataclasses.asdict(reg.items[k][n]) for n in reg.names(k)] for k in chosen}
+        rows = {k: [dataclasses.asdict(info) for info in _infos(k)] for k in chosen}
         click.echo(json.dumps(rows, indent=1))
         return
     for position, kind in enumerate(chosen):
         if len(chosen) > 1:
             click.echo(("\n" if position else "") + kind + "s")
-        names = reg.names(kind)
-        width = max((len(n) for n in names), default=0)
-        for name in names:
-            info = reg.items[kind][name]
+        infos = _infos(kind)
+        width = max((len(info.name) for info in infos), default=0)
+        for info in infos:
             paper = f"  [{info.paper}]" if getattr(info, "paper", "") else ""
-            click.echo(f"  {name:{width}}  {info.summary}{paper}")
-        if not names:
+            click.echo(f"  {info.name:{width}}  {info.summary}{paper}")
+        if not infos:
             click.echo("  none")
     if reg.broken:
         click.echo(f"\n{len(reg.broken)} plug-in problem(s): ddbench plugins", err=True)
 
 
-@click.command(epilog="\b\nExamples:\n  ddbench show method d3hr\n  ddbench show protocol soft hard")
+@dataclasses.dataclass(frozen=True)
+class _Grid:
+    name: str
+    summary: str
+
+
+def _infos(kind: str) -> list:
+    if kind == "grid":
+        from benchmark.grids.spec import shipped
+
+        return [_Grid(name, summary) for name, summary in shipped().items()]
+    reg = registry()
+    return [reg.items[kind][name] for name in reg.names(kind)]
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench show method d3hr
+  ddbench show protocol soft hard
+  ddbench show grid ipc-curves
+"""
+)
 @click.argument("kind")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--all", "every", is_flag=True, help="With several protocols: every field, not only the differing ones.")
 def show(kind: str, names: tuple[str, ...], every: bool) -> None:
-    """Explain a method's parameters, a protocol's fields (or the differences of several), a dataset, a student."""
+    """Explain a method's parameters, a protocol's fields (or how several differ), a dataset, a student, a grid."""
     kind = _kind(kind)
+    if kind == "grid":
+        _show_grids(names)
+        return
     infos = [registry().get(kind, name) for name in names]
     if kind == "protocol":
         _show_protocols(names, every)
@@ -78,6 +102,16 @@ def show(kind: str, names: tuple[str, ...], every: bool) -> None:
             _show_source(info.name)
         if kind == "backbone":
             _show_backbone(info)
+
+
+def _show_grids(names: tuple[str, ...]) -> None:
+    from benchmark.errors import unknown_name
+    from benchmark.grids.spec import shipped, text_of
+
+    for name in names:
+        if name not in shipped():
+            raise unknown_name("grid", name, shipped())
+        click.echo(f"{name}:\n\n{text_of(name)}")
 
 
 def _show_method(info) -> None:

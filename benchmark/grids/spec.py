@@ -61,6 +61,11 @@ def shipped() -> dict[str, str]:
     return found
 
 
+def text_of(name: str) -> str:
+    """The YAML of a grid that comes with ddbench."""
+    return files("benchmark.grids").joinpath(f"{name}.yaml").read_text()
+
+
 def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
     """A grid by file or by shipped name; ``changes`` replace values of its base (and axes of the same name).
 
@@ -69,7 +74,7 @@ def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
         UsageError: not YAML, unknown key, axis, method, student or parameter (nearest named), value out of range.
     """
     if name in shipped():
-        where, text = f"grid {name}", files("benchmark.grids").joinpath(f"{name}.yaml").read_text()
+        where, text = f"grid {name}", text_of(name)
     elif name.endswith((".yaml", ".yml")) or "/" in name:
         if not Path(name).is_file():
             raise MissingError(f"no grid file {name}", hint="ddbench grid --list shows the grids that are shipped")

@@ -1,6 +1,10 @@
+import json
+
 import pytest
 import yaml
+from click.testing import CliRunner
 
+from benchmark.cli.lists import list_, show
 from benchmark.errors import MissingError, UsageError
 from benchmark.grids.expand import count_cells, expand, request_of
 from benchmark.grids.spec import parse, read_grid, shipped
@@ -24,6 +28,27 @@ def test_ablations_of_the_paper_are_24_cells_or_more():
     own = [c for c in expand(found) if not c.beside]
     assert len(own) >= 24 and len(found.seeds) == 3
     assert sum(not c.group for c in own) == 1  # one centre
+
+
+@pytest.mark.parametrize("axis,values", [
+    ("d3hr.domain", {"ddim", "ddpm"}), ("d3hr.sampler", {"search", "gaussian"}), ("d3hr.score", {"paper", "kl"}),
+    ("d3hr.weight_mean", {0.0, 1.0}), ("d3hr.weight_std", {0.0, 1.0}), ("d3hr.lambda_skew", {0.0, 0.5}),
+    ("d3hr.depth", {5, 30, 31}), ("d3hr.m", {100, 1000}), ("d3hr.invert_guidance", {1.0, 4.0}),
+    ("d3hr.decode_guidance", {1.0, 4.0}),
+])  # fmt: skip
+def test_ablations_cover_what_the_paper_varies(axis, values):
+    found = {c.settings[axis] for c in expand(read_grid("d3hr-ablations")) if c.group in (axis, "") and not c.beside}
+    assert values <= found
+
+
+def test_grids_are_listed_and_shown():
+    run = CliRunner()
+    lines = run.invoke(list_, ["grids"]).output.splitlines()
+    assert [line.split()[0] for line in lines] == sorted(shipped())
+    assert {row["name"] for row in json.loads(run.invoke(list_, ["grids", "--json"]).output)["grid"]} == set(shipped())
+    assert yaml.safe_load(run.invoke(show, ["grid", "ipc-curves"]).output.partition("\n")[2])["axes"]["ipc"][0] == 1
+    with pytest.raises(UsageError, match="did you mean 'ipc-curves'"):
+        run.invoke(show, ["grid", "ipc-curve"], catch_exceptions=False)
 
 
 def test_product_includes_excludes_and_drops_what_a_method_lacks():
