@@ -2,8 +2,8 @@
 
 ``python tests/speed/bench_input_pipeline.py [--help]`` prints seconds and ratios as JSON.
 
-Measured once, on a quiet 2-core AMD EPYC machine without a GPU, at the defaults, 2026-11-23: 50 epochs of a 100-image set
-2.65 s against 0.084 s (32 times), one pass over 5,000 images in steady state 0.56 s against 0.081 s (6.9 times), a whole
+Measured on a quiet 2-core AMD EPYC machine without a GPU, at the defaults, 2026-11-23: 50 epochs of 100 images take
+2.65 s against 0.084 s (32 times), a pass over 5,000 images in steady state 0.56 s against 0.081 s (6.9 times), a whole
 ConvNet-3 step 136 ms against 75 ms (1.8 times).
 
 Published: `ImageFolder` of PNG files, PIL transforms, `DataLoader(num_workers=2, shuffle=True)`, whose workers start
