@@ -30,7 +30,8 @@ def teacher_stage(dataset: Dataset, name: str, recipe: Recipe | None = None) -> 
     """The stage of a teacher that is trained here: ``name`` is a student's name."""
     recipe = recipe or recipe_for(dataset)
     params = {"student": name, "recipe": recipe.document(), **student_version(name)}
-    return Stage("teacher", VERSION, params, {"dataset": dataset.digest}, 0, compute.Precision().document())
+    precision = compute.Precision(autocast=recipe.autocast).document()
+    return Stage("teacher", VERSION, params, {"dataset": dataset.digest}, 0, precision)
 
 
 def is_external(name: str) -> bool:
@@ -141,7 +142,9 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.lr * _one_cycle(step, recipe)
                 rows, share = ranks.part(len(x))
-                loss = F.cross_entropy(model(x[rows]), labels[index][rows], label_smoothing=recipe.label_smoothing)
+                with compute.Precision(autocast=recipe.autocast).context(device):
+                    logits = model(x[rows]).float()
+                loss = F.cross_entropy(logits, labels[index][rows], label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 (loss * share).backward()
                 ranks.sum_gradients(model.parameters())

@@ -22,10 +22,13 @@ class Recipe:
     label_smoothing: float = 0.0
     augment: tuple = ()
     interval: int = 100  # steps between checkpoints
+    autocast: str | None = None  # mixed precision: float32 weights, forward and backward passes in this type
 
     def document(self) -> dict:
-        """As JSON."""
-        return {**asdict(self), "augment": [dict(entry) for entry in self.augment]}
+        """As JSON; without ``autocast``, which is part of the precision policy."""
+        document = {**asdict(self), "augment": [dict(entry) for entry in self.augment]}
+        del document["autocast"]
+        return document
 
 
 _SHIFT = {"op": "crop_pad", "pad": 0.125}
@@ -38,7 +41,14 @@ RECIPES = {
     "digits": Recipe(steps=600, batch=64, augment=(_CROP,)),
     "gray": Recipe(steps=1500, batch=128, augment=(_SHIFT, _FLIP)),
     "small": Recipe(steps=3000, batch=128, augment=(_SHIFT, _FLIP)),
-    "large": Recipe(steps=20000, batch=128, lr=1e-3, ema=0.9995, augment=({**_CROP, "scale": [0.25, 1.0]}, _FLIP)),
+    "large": Recipe(
+        steps=20000,
+        batch=128,
+        lr=1e-3,
+        ema=0.9995,
+        augment=({**_CROP, "scale": [0.25, 1.0]}, _FLIP),
+        autocast="bfloat16",  # above 64 px a teacher needs a GPU; bfloat16 needs no loss scaling
+    ),
     "tiny": Recipe(steps=40, batch=32, ema=0.9, augment=()),
 }
 

@@ -109,6 +109,20 @@ def test_a_changed_students_version_changes_keys_and_identities(monkeypatch, sto
     assert after["evaluate"].spec["identity"]["student_version"] == 2
 
 
+def test_a_teacher_in_mixed_precision_has_a_key_of_its_own_and_float32_weights(store, easy, monkeypatch):
+    from dataclasses import replace
+
+    plain = teacher_stage(easy, "convnet3_bn").key
+    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], autocast="bfloat16"))
+    seen = []
+    forward = torch.nn.Linear.forward
+    monkeypatch.setattr(torch.nn.Linear, "forward", lambda s, x: seen.append(forward(s, x)) or seen[-1])
+    mixed = get_teacher(store, easy, "convnet3_bn")
+    assert mixed.key == teacher_stage(easy, "convnet3_bn").key != plain
+    assert seen[0].dtype == torch.bfloat16 and seen[-1].dtype == torch.float32  # the last one: its test
+    assert {p.dtype for p in mixed.model.parameters()} == {torch.float32} and mixed.accuracy > 90
+
+
 def test_recipes_follow_the_dataset(easy):
     from easy import easy_dataset
 
