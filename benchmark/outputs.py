@@ -87,11 +87,42 @@ def writable_folder(path: Path | str, option: str) -> Path:
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, not a folder", where=option, hint=f"name a folder with {option}")
     with writing(path, option):
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".ddbench-{uuid.uuid4().hex[:8]}"
-        probe.touch()
-        probe.unlink()
+        _try(path)
     return path
+
+
+def _try(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / f".ddbench-{uuid.uuid4().hex[:8]}"
+    probe.touch()
+    probe.unlink()
+
+
+def room_for(path: Path | str, option: str) -> Path:
+    """The absolute path, of which the folder is there and can be written: to be called before long work.
+
+    Raises:
+        UsageError: nothing can be written there.
+    """
+    path = Path(os.path.abspath(path))
+    with writing(path, option):
+        _try(path.parent)
+    return path
+
+
+def new_folder(path: Path | str, option: str) -> Path:
+    """`room_for` a folder that is new, or empty until now.
+
+    Raises:
+        UsageError: it is a file, holds something, or cannot be made.
+    """
+    path = Path(os.path.abspath(path))
+    with writing(path, option):
+        if path.exists() and not path.is_dir():
+            raise UsageError(f"{path} is a file, not a folder", where=option, hint=f"name a folder with {option}")
+        if path.is_dir() and any(path.iterdir()):
+            raise UsageError(f"{path} is not empty", where=option, hint="name a new folder, or empty that one")
+    return room_for(path, option)
 
 
 @contextlib.contextmanager
@@ -101,13 +132,8 @@ def whole_folder(path: Path | str, option: str) -> Iterator[Path]:
     Raises:
         UsageError: ``path`` is a file, holds something, or cannot be written.
     """
-    path = Path(os.path.abspath(path))
+    path = new_folder(path, option)
     with writing(path, option):
-        if path.exists() and not path.is_dir():
-            raise UsageError(f"{path} is a file, not a folder", where=option, hint=f"name a folder with {option}")
-        if path.is_dir() and any(path.iterdir()):
-            raise UsageError(f"{path} is not empty", where=option, hint="name a new folder, or empty that one")
-        path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
         temporary.mkdir()
         try:

@@ -47,6 +47,8 @@ def commands(results, made, path):
     yield ["compare", "d3hr", "random", *common, "--plot", f"{path}.svg"]
     yield ["export", str(made), *common, "--out", f"{path}"]
     yield ["d3hr-report", "--dataset", "digits", "--out", f"{path}"]
+    yield ["distill", "--method", "noise", "--dataset", "digits", "--seeds", "1", "--out", f"{path}"]
+    yield ["backbone", "train", "--dataset", "digits", "--out", f"{path}"]
     yield ["grid", "ipc-curves", "--dataset", "digits", "--ipc", "1", "--results", f"{path}"]
 
 
@@ -65,7 +67,9 @@ def quick(monkeypatch, tmp_path):
     """Commands that reach their work fail here: the path is to be refused before."""
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("d3hr_plugin.command._task", lambda *_: pytest.fail("work began"))
-    monkeypatch.setattr("benchmark.pipeline.run.run_plan", lambda *_: pytest.fail("work began"))
+    monkeypatch.setattr("benchmark.pipeline.run.run_plan", lambda *_, **__: pytest.fail("work began"))
+    monkeypatch.setattr("benchmark.cli.backbone._finish", lambda *_: pytest.fail("work was done"))
+    monkeypatch.setattr("benchmark.cli.backbone._dataset", lambda *_: pytest.fail("work began"), raising=False)
 
 
 @pseudo
@@ -84,11 +88,12 @@ def test_a_file_where_a_folder_is_meant(results, made, tmp_path, quick, capsys):
     for arguments in commands(results, made, tmp_path / "file" / "new"):
         code, text = code_of(arguments, capsys)
         assert code == 2 and "file" in text, (arguments, text)
-    for arguments in (["export", str(made), "--out"], ["d3hr-report", "--dataset", "digits", "--out"]):
-        code, text = code_of([*arguments, str(tmp_path / "file")], capsys)
-        assert code == 2 and "is a file, not a folder" in text
+    for arguments in commands(results, made, tmp_path / "file"):
+        if arguments[0] in ("export", "d3hr-report", "backbone", "distill"):
+            code, text = code_of(arguments, capsys)
+            assert code == 2 and "is a file" in text and "--out" in text
     assert (tmp_path / "file").read_text() == "mine"
-    assert [n for n in listing(tmp_path) if not n.startswith("cache")] == before
+    assert [n for n in listing(tmp_path) if not n.startswith("cache")] == before  # nothing was begun
 
 
 def test_a_folder_where_a_file_is_meant(results, made, tmp_path, quick, capsys):
@@ -102,7 +107,7 @@ def test_a_folder_where_a_file_is_meant(results, made, tmp_path, quick, capsys):
 
 def test_a_missing_parent_is_made(results, made, tmp_path, capsys):
     for arguments in commands(results, made, tmp_path / "deep" / "er" / "new"):
-        if arguments[0] not in ("d3hr-report", "grid"):
+        if arguments[0] not in ("d3hr-report", "grid", "distill", "backbone"):
             code, text = code_of(arguments, capsys)
             assert code == 0, text
     found = listing(tmp_path / "deep" / "er")

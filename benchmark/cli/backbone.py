@@ -175,16 +175,20 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _check_out(out: Path | None) -> None:
-    if out is not None and out.exists() and any(out.iterdir() if out.is_dir() else [out]):
-        raise UsageError(f"{out} exists and is not empty", where="--out")
+    from benchmark.outputs import new_folder
+
+    if out is not None:
+        new_folder(out, "--out")  # before hours of training
 
 
 def _finish(folder: Path, key: str, out: Path | None) -> None:
     from benchmark.backbones import folder as folders
     from benchmark.backbones.card import text
+    from benchmark.outputs import whole_folder
 
     if out is not None:
-        shutil.copytree(folder, out, dirs_exist_ok=True, ignore=shutil.ignore_patterns("artifact.json"))
+        with whole_folder(out, "--out") as temporary:
+            shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("artifact.json"))
     click.echo(text(folders.report(folder)))
     click.echo(f"picture            {(out or folder) / 'report.png'}")
     click.echo(f"folder             {out or folder}")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark.errors import JobError, UsageError
+from benchmark.outputs import room_for
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import Run
 from benchmark.pipeline.jobs import Context, is_done, stage_of, write_outcome
@@ -108,6 +109,7 @@ def distill_to(
 ) -> int:
     """Make the request's sets and copy them to ``out`` (``out/seed0`` … for several seeds)."""
     engine = registry().get("executor", executor, where="--executor").load()
+    out = Path(os.path.abspath(out))  # `.` has no name of its own
     store = Store()
     check_writable(store.root)
     if len(request.ipc) > 1:
@@ -117,6 +119,7 @@ def distill_to(
         raise UsageError(f"{out} is a file", where="--out", hint="name a folder")
     if out.exists() and any(out.iterdir()) and not any(path.exists() for path in mine):
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
+    room_for(out, "--out")
     jobs = worker_count(workers, device)
     count = shard[1] if shard else jobs
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
@@ -136,7 +139,6 @@ def distill_to(
     failures = run_plan(plan, engine, jobs, **more)
     if failures:
         return 1
-    check_writable(out.parent)
     for job in sets:
         target = out if len(sets) == 1 else out / f"seed{job.spec['seed']}"
         copy_set(store, job, target)
