@@ -78,7 +78,7 @@ def _print_forecast(request: Request, plan: Plan, finished: dict[str, bool], sha
 
     dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
     todo = forecast.left(plan, lambda job: finished[job.key], shares)
-    place = Place(device_name(plan.device), request.precision)
+    place = Place(device_name(plan.device), request.precision, plan.device.startswith("cuda"))
     lines = forecast.forecast(request, forecast.Facts.of(dataset), todo, place, dataset)
     print("\n" + "\n".join(lines)) if lines else None
 
@@ -96,7 +96,7 @@ def print_forecast_without_data(request: Request, device: str) -> None:
     if facts is None:
         return
     found = gpus() if device != "cpu" else []
-    place = Place(found[0][0] if found else cpu_name(), request.precision)
+    place = Place(found[0][0] if found else cpu_name(), request.precision, bool(found))
     lines = forecast.forecast(request, facts, forecast.everything(request, facts), place, dataset)
     source = f"{facts.train:,} training images in {len(facts.classes)} classes" + ("" if dataset else " as published")
     print(f"The predicted cost ({source}):\n" + "\n".join(lines) + "\n")

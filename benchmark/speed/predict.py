@@ -9,7 +9,9 @@ from benchmark.backbones.shape import Shape
 from benchmark.methods import Work
 from benchmark.speed.table import Row, passes, seconds_an_image, student_name
 
-ASSUMED = (100e12, 300e12)  # FLOP/s for which hours are given where nothing was measured
+GPU_RATES = (100e12, 300e12)  # FLOP/s for which hours are given where nothing was measured
+CPU_RATES = (20e9, 50e9)  # the same on one core, for what a CPU can do
+LONGEST_ON_CPU = 10 * 86400  # s; for more than that a CPU's hours are not worth printing
 STEP_PASSES = 3  # a training step: forward, and backward that costs two forwards
 PNG_SHARE = 0.7  # of the raw bytes, what a photograph takes as PNG
 
@@ -27,10 +29,11 @@ class Line:
 
 @dataclass(frozen=True)
 class Place:
-    """The device that is asked about: what the table calls it, and the precision."""
+    """The device that is asked about: what the table calls it, the precision, and whether it is a GPU."""
 
     device: str
     precision: str
+    gpu: bool = True
 
 
 def work_line(work: Work, shape: Shape, place: Place, rows: list[Row], sets: int = 1) -> Line:
@@ -87,7 +90,8 @@ def report(lines: Iterable[Line], place: Place, fill: str) -> list[str]:
             rate = f"{row.images_per_second:g} images/s"
             out.append(f"    {row.stage}{detail}: {rate}{threads}, {row.measured}, {row.backbone}: {row.command}")
     if unknown:
-        guesses = " or ".join(f"{hours_text(unknown / rate)} at {rate / 1e12:.0f} TFLOP/s" for rate in ASSUMED)
+        rates = GPU_RATES if place.gpu or unknown / CPU_RATES[0] > LONGEST_ON_CPU else CPU_RATES
+        guesses = " or ".join(f"{hours_text(unknown / rate)} at {flops_text(rate)}/s" for rate in rates)
         what = "this" if not measured else ", ".join(line.stage for line in lines if line.seconds is None)
         out.append(f"  no row of the throughput table for {what} on {place.device} in {place.precision}; fill it with")
         out.append(f"    {fill}")

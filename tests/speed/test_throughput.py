@@ -65,6 +65,10 @@ def test_imagenet_to_depth_30_is_eighteen_exaflop():
     assert line.flops == pytest.approx(1_281_167 * 30 * 2 * 237.3e9, rel=1e-3) and "18.2 EFLOP" not in line.text
     text = "\n".join(predict.report([line], PLACE, "FILL"))
     assert "18.2 EFLOP" in text and "50.7 h at 100 TFLOP/s or 16.9 h at 300 TFLOP/s" in text
+    cpu = Place("CPU", "fp32", gpu=False)
+    assert "50.7 h at 100 TFLOP/s" in "\n".join(predict.report([line], cpu, "FILL"))  # years there: a GPU's hours
+    small = predict.work_line(Work("invert", 1000, 30, 1.0), DIT_XL_2_256, cpu, [])
+    assert "98.9 h at 20 GFLOP/s or 39.6 h at 50 GFLOP/s" in "\n".join(predict.report([small], cpu, "FILL"))
 
 
 def test_texts():
