@@ -40,9 +40,9 @@ class Shape:
 
     @property
     def name(self) -> str:
-        """``dit 28x1152/2 4x32x32, vae 128-256-512-512 256px``: the key of the throughput table."""
+        """``dit 28x1152/2 4x32x32, vae 128-256-512-512 3x256px``: the key of the throughput table."""
         latent, vae = "x".join(map(str, self.latent)), "-".join(map(str, self.vae))
-        return f"dit {self.depth}x{self.width}/{self.patch} {latent}, vae {vae} {self.image_size}px"
+        return f"dit {self.depth}x{self.width}/{self.patch} {latent}, vae {vae} {self.channels}x{self.image_size}px"
 
     @property
     def tokens(self) -> int:

@@ -150,24 +150,29 @@ def _show_backbone(info) -> None:
     for side in PRESET_SIZES:
         size, levels = geometry(side)
         shape = shape_of_settings(Settings(**values, image_size=size, levels=levels), 10, 3)
-        speed = {(r.stage, r.guidance): f"{r.images_per_second:g}" for r in known if r.backbone == shape.name}
-        rows.append(
-            (
-                f"{size} px",
-                "x".join(map(str, shape.latent)),
-                shape.tokens,
-                f"{shape.dit_parameters() / 1e6:.1f} M",
-                flops_text(shape.forward_flops()),
-                speed.get(("encode", 1), "-"),
-                speed.get(("invert", 4), "-"),
-                speed.get(("decode", 1), "-"),
-            )
-        )
-    heads = ["images", "latent", "tokens", "DiT, 10 classes", "a pass", "encode/s", "invert/s", "decode/s"]
+        costs = [flops_text(f) for f in (shape.forward_flops(), shape.encode_flops(), shape.decode_flops())]
+        size_of = f"{shape.dit_parameters() / 1e6:.1f} M"
+        rows.append((f"{size} px", "x".join(map(str, shape.latent)), shape.tokens, size_of, *costs))
+    heads = ["images", "latent", "tokens", "DiT, 10 classes", "a pass", "an encoding", "a decoding"]
     click.echo("\n" + tabulate(rows, heads))
-    devices = ", ".join(sorted({f"{r.device}, {r.threads or 'no'} thread(s)" for r in known})) or "nowhere yet"
-    click.echo(f"\n  measured on: {devices}; invert: 30 steps, guidance 4; more rows: ddbench speed --help")
-    click.echo("  datasets with settings of their own: benchmark/backbones/datasets.yaml")
+    click.echo("\n  what datasets change of it, with measured quality: benchmark/backbones/datasets.yaml")
+    start = f"dit {values['depth']}x{values['width']}/"
+    measured = [
+        (
+            r.backbone,
+            r.stage,
+            f"{r.guidance:g}" if r.stage == "invert" else "",
+            r.images_per_second,
+            r.device,
+            r.precision,
+        )
+        for r in known
+        if r.backbone.startswith(start)
+    ]
+    if measured:
+        heads = ["backbone", "stage", "guidance", "images/s", "device", "precision"]
+        click.echo("\n" + tabulate(measured, heads))
+    click.echo("\n  more rows: ddbench speed --backbone NAME --dataset DATASET")
 
 
 def _show_source(name: str) -> None:

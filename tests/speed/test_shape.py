@@ -63,4 +63,4 @@ def test_known_without_files(monkeypatch, tmp_path):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     assert shape_by_name("facebook/DiT-XL-2-256") == DIT_XL_2_256
     assert shape_by_name("somebody/other") is None
-    assert json.dumps(DIT_XL_2_256.name) == '"dit 28x1152/2 4x32x32, vae 128-256-512-512 256px"'
+    assert json.dumps(DIT_XL_2_256.name) == '"dit 28x1152/2 4x32x32, vae 128-256-512-512 3x256px"'

@@ -93,7 +93,7 @@ def test_command_measures_and_writes(tmp_path, monkeypatch):
         ("invert", 4, 30),
         ("student", 1, 1),
     ]
-    assert {r.backbone for r in rows} == {"dit 4x128/1 4x4x4, vae 16-32 8px", "convnet3_bn 8px"}
+    assert {r.backbone for r in rows} == {"dit 4x128/1 4x4x4, vae 16-32 1x8px", "convnet3_bn 8px"}
     assert {r.command for r in rows} == {"ddbench speed --backbone tiny --dataset digits --batch 2 --device cpu"}
     assert all(r.images_per_second > 0 and r.memory > 10**7 and r.threads == 1 for r in rows)
     fast, slow = (next(r for r in rows if r.guidance == g and r.stage == "invert") for g in (1, 4))
