@@ -1,5 +1,7 @@
 """Each gate refuses with its own message, and passes what is right."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -142,3 +144,11 @@ def test_an_even_selection_of_a_large_set_is_looked_at(teacher, easy, few, monke
     monkeypatch.setattr(teacher, "logits", lambda x: seen.append(len(x)) or even)
     report = gates.check_set(images, labels, teacher, easy)
     assert seen == [8] and report["recognised"] == 100.0
+
+
+def test_two_images_of_two_classes_can_pass(teacher, easy, few, monkeypatch):
+    two = dataclasses.replace(easy, classes=easy.classes[:2])
+    monkeypatch.setattr(teacher, "logits", lambda x: torch.eye(2))
+    assert gates.check_set(few[0][:2], torch.tensor([0, 1]), teacher, two)["recognised"] == 100.0
+    with pytest.raises(GateError, match="at least 100.0 % for 2 images"):
+        gates.check_set(few[0][:2], torch.tensor([1, 0]), teacher, two)
