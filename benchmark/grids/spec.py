@@ -34,6 +34,7 @@ PLAIN = ("method", "dataset", "ipc", "student", "protocol", "teacher", "backbone
 NAMED = {"method": "method", "student": "student", "protocol": "protocol"}  # axes whose values are registered names
 DATASET_OPTIONS = ("image_size", "on_corrupt")
 MODES = ("product", "one-at-a-time")
+SHAPES = (("base", dict, "{NAME: value}"), ("axes", dict, "{NAME: [values]}"), ("beside", list, "[METHOD, …]"))
 KEYS = ("name", "summary", "mode", "base", "axes", "include", "exclude", "beside")
 
 
@@ -78,7 +79,11 @@ def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
     elif name.endswith((".yaml", ".yml")) or "/" in name:
         if not Path(name).is_file():
             raise MissingError(f"no grid file {name}", hint="ddbench grid --list shows the grids that are shipped")
-        where, text = name, Path(name).read_text()
+        where = name
+        try:
+            text = Path(name).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UsageError(f"{name} cannot be read as text: {error}", where=name, allowed="a YAML file") from error
     else:
         error = unknown_name("grid", name, shipped())
         raise UsageError(error.what, allowed=error.allowed, hint="ddbench grid --list, or name a FILE.yaml")
@@ -97,6 +102,9 @@ def parse(document: dict[str, Any], where: str, changes: dict[str, Any] | None =
     for key in document:
         if key not in KEYS:
             raise _unknown("key", key, KEYS, where)
+    for key, kind, example in SHAPES:
+        if document.get(key) is not None and not isinstance(document[key], kind):
+            raise UsageError(f"{key} cannot be {document[key]!r}", where=where, allowed=f"{key}: {example}")
     name = document["name"]
     if not isinstance(name, str) or not re.fullmatch(r"[\w+-][\w.+-]*", name):
         raise UsageError(f"{name!r} is no name for a grid", where=where, allowed="letters, digits and . _ + -")
@@ -132,7 +140,8 @@ def parse(document: dict[str, Any], where: str, changes: dict[str, Any] | None =
 def _values(name: str, given: Any, where: str) -> tuple:
     if isinstance(given, dict) and set(given) == {"range"}:
         numbers = given["range"]
-        if not isinstance(numbers, list) or len(numbers) not in (2, 3) or (len(numbers) == 3 and numbers[2] <= 0):
+        fine = isinstance(numbers, list) and len(numbers) in (2, 3) and all(map(_is_number, numbers))
+        if not fine or (len(numbers) == 3 and numbers[2] <= 0):
             raise UsageError(f"{name}: range takes [first, last] or [first, last, step > 0]", where=where)
         first, last, step = (*numbers, 1)[:3]
         count = int((last - first) / step + 1e-9) + 1
@@ -145,6 +154,10 @@ def _values(name: str, given: Any, where: str) -> tuple:
         if value not in unique:
             unique.append(value)
     return tuple(unique)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _cells(given: Any, where: str) -> tuple[dict[str, Any], ...]:

@@ -108,8 +108,8 @@ def add(source: Path, target: Path, *, replace: bool = False) -> Added:
     if verdict.faults:
         raise DataError(
             f"{len(verdict.faults)} of {len(verdict.faults) + verdict.records} records are bad; nothing was added",
-            where=str(verdict.faults[0].path),
-            allowed=verdict.faults[0].reason,
+            where=f"{verdict.faults[0].path}: {verdict.faults[0].reason}",
+            allowed="records as ddbench wrote them",
             hint=f"ddbench results verify {source}",
         )
     added, conflicts, incoming = Added(), [], []

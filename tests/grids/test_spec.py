@@ -118,6 +118,10 @@ def test_many_cells_need_yes():
     ("{axes: {d3hr.depth: 3}}", "needs a list"),
     ("{axes: {d3hr.depth: []}}", "needs a list"),
     ("{axes: {d3hr.depth: {range: [1, 5, 0]}}}", "range takes"),
+    ("{axes: {ipc: {range: [a, b]}}}", "range takes"),
+    ("{axes: 3}", "axes cannot be 3"),
+    ("{axes: {ipc: [1]}, base: [1]}", "base cannot be [1]"),
+    ("{axes: {ipc: [1]}, beside: random}", "beside cannot be 'random'"),
     ("{axes: {method: [d3h]}}", "did you mean 'd3hr'"),
     ("{axes: {student: [resnet19]}}", "did you mean 'resnet18'"),
     ("{axes: {ipc: [0]}}", "IPC 0"),
@@ -141,6 +145,9 @@ def test_names_and_files(tmp_path):
         read_grid("d3hr-ablation")
     with pytest.raises(MissingError):
         read_grid("nowhere.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\x00\xff")
+    with pytest.raises(UsageError, match="cannot be read as text"):
+        read_grid(str(tmp_path / "binary.yaml"))
     file = tmp_path / "mine.yaml"
     file.write_text("axes: {ipc: [1, 10]}")
     assert read_grid(str(file)).name == "mine"
