@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -82,7 +83,10 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
         for number, fix in enumerate(dict.fromkeys(findings.fixes), 1):
             click.echo(f"  {number}. {fix}")
         return 3
-    click.echo(f"\nReady:  ddbench run --method d3hr --dataset {dataset} --ipc 1")
+    names = ("data_root", "image_size", "backbone", "teacher", "on_corrupt")
+    chosen = {n: given[n] for n in names if given[n] not in (None, "", "error")}
+    more = "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in chosen.items())
+    click.echo(f"\nReady:  ddbench run --method d3hr --dataset {dataset}{more} --ipc 1")
     return 0
 
 

@@ -90,6 +90,7 @@ def test_corrupt_files_are_found_and_named(tmp_path, side):
     assert code == 3 and str(bad) in text and "--on-corrupt skip" in text
     code, text = run("--dataset", name, "--on-corrupt", "skip")
     assert code == 0 and "1 corrupt in train" in text and str(bad) in text and "7 images" in text
+    assert f"Ready:  ddbench run --method d3hr --dataset {name} --on-corrupt skip --ipc 1" in text
 
 
 def test_a_class_missing_in_val(tmp_path):
