@@ -14,6 +14,12 @@ from benchmark.errors import DataError, MissingError
 
 # SHA-256 of the 1000 ids joined by spaces in label order, of ds_inf/imagenet_1k_mapping.json in lin-zhao-resoLve/D3HR.
 D3HR_ORDER = "791ce0333040dd249d13133f90d28ef0263ffc01e5de0afd85b3e32048d7d456"
+# The same of the sorted lists in misc/class100.txt, class_woof.txt and class_nette.txt of vimar-gu/MinimaxDiffusion.
+MINIMAX_ORDER = {
+    "imagenet100": "469d277522bc36e827b1bc5121a8d837f7c0fe14737e8326ce34c6e5553f75af",
+    "imagewoof": "7068c1227e6e914e1e9e3b64e3c37457db73a0d95d0ff9373b5cd659b6396ef2",
+    "imagenette": "f59eff25ad35433f9030fda92270a65c59449b60da5c90cca80794deee62c523",
+}
 # Breeds as listed in the README of github.com/fastai/imagenette, with their labels in torchvision's list of categories.
 WOOF_NAMES = {
     *("Australian terrier", "Border terrier", "Samoyed", "Beagle", "Shih-Tzu"),
@@ -71,6 +77,8 @@ def test_subsets_against_independent_lists():
     import torchvision
     from torchvision.models._meta import _IMAGENET_CATEGORIES
 
+    for name, digest in MINIMAX_ORDER.items():
+        assert hashlib.sha256(" ".join(subset_wnids(name)).encode()).hexdigest() == digest
     assert set(torchvision.datasets.Imagenette._WNID_TO_CLASS) == set(IMAGENETTE) and list(IMAGENETTE) == sorted(
         IMAGENETTE
     )
@@ -226,10 +234,18 @@ def test_rdeds_numbered_folders(tmp_path):
     check_pictures(data.train, wnids, range(0, 20, 3))
 
 
-def test_imagenet100(whole):
+def test_imagenet100(whole, tmp_path):
     data = load_dataset("imagenet100", str(whole.parent))
     assert len(data.train) == 200 and len(data.classes) == 100 and list(data.folders) == sorted(cmc_list())
     check_pictures(data.train, data.folders, range(0, 200, 23))
+    build(tmp_path / "imagenet-100", train=1, wnids=sorted(cmc_list()), odd=False)
+    own = load_dataset("imagenet100", str(tmp_path))
+    assert (
+        own.notes["layout"] == "own" and own.folders == data.folders and own.train.labels.tolist() == list(range(100))
+    )
+    assert own.backbone_classes == data.backbone_classes and own.digest != data.digest
+    check_pictures(own.train, own.folders, range(0, 100, 17))
+    check_pictures(own.test, own.folders, range(0, 100, 31))
 
 
 # wnid and ImageNet label: the first three rows of ds_inf/tiny-imagenet-mapping.txt in lin-zhao-resoLve/D3HR.
