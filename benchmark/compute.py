@@ -94,6 +94,8 @@ def resolve_device(name: str = "auto") -> str:
     """``auto`` is ``cuda`` where there is one (under torchrun the rank's own), else ``cpu``."""
     import torch
 
+    if name == "cuda" and "LOCAL_RANK" in os.environ:
+        name = "auto"
     if name == "auto" and torch.cuda.is_available():
         return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
     if name == "auto":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 T = TypeVar("T")
 PLAIN_SECONDS = 10.0  # one line per this many seconds where the output is not a terminal
+TOLD_SECONDS = 2.0  # between what watchers are told
+watchers: list[Callable[[str], None]] = []  # called with the line of whatever moves on (the engine keeps it for status)
 
 
 class Progress:
@@ -20,7 +22,7 @@ class Progress:
 
     def __init__(self, total: int, label: str, unit: str = "it", initial: int = 0) -> None:
         self.total, self.label, self.unit, self.done, self.initial = total, label, unit, initial, initial
-        self.start = self.last = time.monotonic()
+        self.start = self.last = self.told = time.monotonic()
         self.text = ""
         self.bar = None
         self.quiet = os.environ.get("DDBENCH_PROGRESS", "1") == "0"
@@ -41,6 +43,10 @@ class Progress:
     def update(self, n: int = 1, note: str = "") -> None:
         self.done += n
         self.text = note or self.text
+        if watchers and time.monotonic() - self.told > TOLD_SECONDS:
+            self.told = time.monotonic()
+            for watcher in watchers:
+                watcher(self.line())
         if self.bar is not None:
             if note:
                 self.bar.set_postfix_str(note, refresh=False)
@@ -48,16 +54,16 @@ class Progress:
         elif not self.quiet and time.monotonic() - self.last > PLAIN_SECONDS:
             self._line()
 
-    def _line(self) -> None:
-        self.last = time.monotonic()
-        rate = (self.done - self.initial) / max(self.last - self.start, 1e-9)
+    def line(self) -> str:
+        """``label: 30/100 step (2.5 step/s, 28 s left)``."""
+        rate = (self.done - self.initial) / max(time.monotonic() - self.start, 1e-9)
         left = (self.total - self.done) / rate if rate else float("inf")
         note = f", {self.text}" if self.text else ""
-        print(
-            f"{self.label}: {self.done}/{self.total} {self.unit} ({rate:.3g} {self.unit}/s, {left:.0f} s left{note})",
-            file=sys.stderr,
-            flush=True,
-        )
+        return f"{self.label}: {self.done}/{self.total} {self.unit} ({rate:.3g} {self.unit}/s, {left:.0f} s left{note})"
+
+    def _line(self) -> None:
+        self.last = time.monotonic()
+        print(self.line(), file=sys.stderr, flush=True)
 
 
 def track(items: Iterable[T], label: str, unit: str = "it", total: int | None = None) -> Iterator[T]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from benchmark import ranks
 from benchmark.errors import UsageError
 
 
@@ -33,6 +34,9 @@ Examples:
 @click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
 @click.option("--results", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True)
 @click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`.")
+@click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto.")
+@click.option("--ddp", is_flag=True, help="Under torchrun: train backbones, teachers, large students together.")
+@click.option("--time-limit", type=float, default=None, help="Seconds a job may take before it has failed.")
 @click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw the pivots.")
@@ -86,7 +90,8 @@ def _run(found, options: dict[str, Any]) -> int:
     store = Store()
     planned = runner.plan_grid(found, cells, store, results, device, data_root=options["data_root"])
     context = Context(store, results, device)
-    click.echo(f"grid {found.name}: " + runner.describe(planned, context))
+    if ranks.leads():
+        click.echo(f"grid {found.name}: " + runner.describe(planned, context))
     if options["plan_only"]:
         return 0
     if all(planned.faults):
@@ -97,9 +102,12 @@ def _run(found, options: dict[str, Any]) -> int:
     for cell in planned.plan.skipped:
         write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
     try:
-        failures = run_plan(planned.plan, engine, count)
+        how = {name: options[name] for name in ("address", "time_limit", "ddp")}
+        failures = run_plan(planned.plan, engine, count, **how)
     finally:
-        rows = _write(found, planned, results, options["plots"], runner)
+        rows = _write(found, planned, results, options["plots"], runner) if ranks.leads() else []
+    if not ranks.leads():
+        return 0
     faults: list = []
     write_csv(read_records(results, faults), results / "leaderboard.csv")
     for fault in faults:

@@ -40,6 +40,7 @@ def _running(function):
         click.option("--results", default="results", show_default=True, help="Folder of records and leaderboard.csv."),
         click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`."),
         click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto."),
+        click.option("--ddp", is_flag=True, help="Under torchrun: train backbones, teachers, large students together."),
         click.option("--time-limit", type=float, default=None, help="Seconds a job may take before it has failed."),
         click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4)."),
     ]
@@ -273,10 +274,11 @@ def worker(folder: Path, device: str | None) -> int:
     import signal
 
     from benchmark.executors.local import end_with_parent
-    from benchmark.pipeline.engine import Run, work
+    from benchmark.pipeline.engine import work
+    from benchmark.pipeline.runs import Run
 
     # SIGTERM unwinds like Ctrl-C, so that temporary files go and nothing is half-written.
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     end_with_parent()
     return 1 if work(Run(folder), device, say=lambda text: print(text, flush=True)).failed else 0
 
@@ -291,6 +293,7 @@ def _where(options: dict[str, Any]) -> dict[str, Any]:
         "workers": options["jobs"],
         "address": options["address"],
         "time_limit": options["time_limit"],
+        "ddp": options["ddp"],
     }
 
 

@@ -1,46 +1,104 @@
-"""``status``: how far the runs in the store are."""
+"""``status``: how far the runs in the store are, who works on them, how to go on, and what can be forgotten."""
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
+from pathlib import Path
 
 import click
 
+from benchmark.errors import MissingError, UsageError
 
-@click.command(epilog="\b\nExamples:\n  ddbench status\n  ddbench status --watch")
-@click.option("--watch", is_flag=True, help="Repeat until the runs are done.")
+
+@click.command(
+    epilog="\b\nExamples:\n  ddbench status\n  ddbench status --watch\n  ddbench status --clean"
+    "\n  ddbench status --clean 20261123-101500-1a2b3c4d"
+)
+@click.argument("name", metavar="[RUN]", default="")
+@click.option("--watch", is_flag=True, help="Repeat until nobody works any more.")
 @click.option("--seconds", default=2.0, show_default=True, help="Pause between looks.")
-def status(watch: bool, seconds: float) -> None:
-    """Progress of the unfinished runs in the store: jobs done by kind, failures, and the command that resumes."""
-    while _print() and watch:
-        time.sleep(seconds)
+@click.option("--clean", is_flag=True, help="Forget RUN, or all runs that have ended (results stay).")
+def status(name: str, watch: bool, seconds: float, clean: bool) -> None:
+    """Runs in the store: jobs done by kind, what every worker is doing, failures, logs, and how to go on.
 
-
-def _print() -> bool:
-    """Print every run; whether one is unfinished."""
-    from pathlib import Path
-
-    from benchmark.pipeline.engine import Run
-    from benchmark.pipeline.jobs import Context, is_done
+    A run that ends well leaves no trace here, and repeating a command clears what its earlier attempts left.
+    """
+    from benchmark.pipeline.runs import Run
     from benchmark.store import Store
 
     store = Store()
-    folders = sorted((store.root / "runs").glob("*/plan.json"))
-    if not folders:
-        click.echo(f"no unfinished runs in {store.root}")
-        return False
-    unfinished = False
-    for file in folders:
-        run = Run(file.parent)
-        plan = run.plan
-        context = Context(store, Path(plan.results), plan.device)
-        failures = run.failures()
-        parts = []
-        for kind in dict.fromkeys(job.kind for job in plan.jobs):
-            jobs = plan.of_kind(kind)
-            done = sum(is_done(job, context) for job in jobs)
-            parts.append(f"{kind} {done}/{len(jobs)}")
-            unfinished |= done < len(jobs) - sum(j.key in failures for j in jobs)
-        click.echo(f"{file.parent.name}  " + "  ".join(parts) + (f"  failed {len(failures)}" if failures else ""))
-    click.echo("resume by repeating the command, or: ddbench worker " + str(folders[-1].parent))
-    return unfinished
+
+    def chosen() -> list[Run]:
+        return [run for run in Run.all(store) if name in ("", run.folder.name)]
+
+    if name and not chosen():
+        raise MissingError(f"no run {name!r}", where=str(store.root / "runs"), hint="ddbench status")
+    if clean:
+        _clean(chosen(), bool(name))
+        return
+    while True:
+        runs = chosen()
+        if not runs:
+            click.echo(f"no unfinished runs in {store.root}")
+        working = [_print(run) for run in runs]
+        if not (watch and any(working)):
+            return
+        time.sleep(seconds)
+        click.echo()
+
+
+def state_of(run, workers: list[dict], done: int, total: int, failed: int) -> str:
+    """What has become of a run, in a word or two; no file but the run's own is looked at."""
+    if workers:
+        return "running"
+    if total and done >= total:
+        return "finished"
+    if failed and done + failed >= total:
+        return "ended with failures"
+    if run.about.get("emitted"):
+        return "waiting for workers" if not done and not failed else "begun; waiting for workers"
+    return "stopped"
+
+
+def _print(run) -> bool:
+    """Print one run; whether somebody works on it."""
+    about, done, failures, workers = run.about, run.done(), run.failures(), run.workers()
+    totals = about.get("totals", {})
+    state = state_of(run, workers, sum(done.values()), sum(totals.values()), len(failures))
+    counts = "  ".join(f"{kind} {done[kind]}/{total}" for kind, total in totals.items())
+    lost = f"  failed {len(failures)}" if failures else ""
+    click.echo(f"{run.folder.name}  {state}:  {counts}{lost}")
+    for worker in workers:
+        if "job" in worker:
+            seconds = max(0.0, time.time() - worker.get("since", 0))
+            what = worker.get("progress") or worker["label"]
+            click.echo(f"  {worker['host']} {worker['pid']} on {worker['device']}, {seconds:.0f} s:  {what}")
+    for key, reason in list(failures.items())[:3]:
+        click.echo(f"  failed {key[:12]}: {reason.splitlines()[0]}")
+    if len(failures) > 3:
+        click.echo(f"  … {len(failures) - 3} more")
+    click.echo(f"  logs    {run.folder / 'logs'}/")
+    if state in ("stopped", "ended with failures") and about.get("command"):
+        inside = "" if about["cwd"] == os.getcwd() else f"cd {about['cwd']} && "
+        click.echo(f"  resume  {inside}{about['command']}")
+    elif state not in ("finished", "ended with failures"):
+        click.echo(f"  {'help' if workers else 'resume':7} ddbench worker {run.folder}")
+    if state in ("finished", "ended with failures"):
+        click.echo(f"  forget  ddbench status --clean {run.folder.name}")
+    return bool(workers)
+
+
+def _clean(runs: list, named: bool) -> None:
+    """Remove runs that nobody works on; of emitted plans only finished ones, unless named."""
+    for run in runs:
+        workers, totals = run.workers(), run.about.get("totals", {})
+        ended = sum(run.done().values()) + len(run.failures()) >= sum(totals.values())
+        if workers and named:
+            raise UsageError(f"{len(workers)} processes work on {run.folder.name}", where="--clean", hint="stop them")
+        if workers or (run.about.get("emitted") and not ended and not named):
+            click.echo(f"kept {run.folder.name}: {'at work' if workers else 'its workers are still to come'}")
+            continue
+        shutil.rmtree(Path(run.folder))
+        click.echo(f"forgotten {run.folder.name}")

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import JobError
-from benchmark.pipeline.engine import TIMED_OUT, Run, work
+from benchmark.pipeline.engine import TIMED_OUT, note_death, work
+from benchmark.pipeline.runs import Run
 
 DEATHS = 3  # a job whose worker was killed that often (out of memory, most likely) has failed
 PARENT = "DDBENCH_PARENT"  # environment variable: process id of the driver that started a worker
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR")  # torchrun's: a rank's workers are no ranks
 GRACE_SECONDS = 20.0  # how long a worker that was told to stop may take to do so
 
 
@@ -64,15 +66,19 @@ def worker_command() -> str:
 
 
 def _start(run: Run, device: str) -> subprocess.Popen:
-    environment = {**os.environ, PARENT: str(os.getpid())}
+    environment = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES} | {PARENT: str(os.getpid())}
     return subprocess.Popen([worker_command(), "worker", str(run.folder), "--device", device], env=environment)
 
 
 def end_with_parent() -> None:
-    """In a worker: stop when the process that started it is gone, however it went."""
+    """In a worker: stop when the process that started it is gone, however it went, or when it says so (SIGTERM).
+
+    A Ctrl-C in the terminal reaches all its processes: the driver's word alone counts, so that once means once.
+    """
     parent = os.environ.get(PARENT)
     if not parent:
         return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         while os.getppid() == int(parent):
@@ -97,7 +103,7 @@ def _watch(run: Run, workers: list[subprocess.Popen], devices: list[str]) -> Non
                     raise JobError("workers die again and again", hint="ddbench doctor; then repeat the command")
                 if code < 0:
                     text = f"worker killed by {signal.Signals(-code).name}"
-                    run.note_death(worker.pid, f"{text} {DEATHS} times (out of memory? fewer --jobs)", DEATHS)
+                    note_death(run, worker.pid, f"{text} {DEATHS} times (out of memory? fewer --jobs)", DEATHS)
                     print(f"{text}; another one takes over", file=sys.stderr, flush=True)
                 workers[slot] = _start(run, devices[slot])
                 running = True

@@ -5,13 +5,15 @@ A task holds no job: it claims jobs by the store's locks, so Ray's retries repea
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
 from typing import Any
 
 from benchmark.errors import JobError, MissingError
-from benchmark.pipeline.engine import Run, work
+from benchmark.pipeline.engine import work
+from benchmark.pipeline.runs import Run
 
 RETRIES = 5  # how often Ray starts a task again whose process died
 KEPT = ("DDBENCH_CACHE", "DDBENCH_DATA", "DDBENCH_THREADS", "DDBENCH_PROGRESS", "OMP_WAIT_POLICY")
@@ -34,8 +36,10 @@ def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
     if started:
         settings = {"address": address} if address else {"num_cpus": max(jobs, 1), "include_dashboard": False}
         ray.init(runtime_env={"env_vars": environment}, log_to_driver=True, logging_level="ERROR", **settings)
-    gpu = run.plan.device.startswith("cuda")
-    remote = ray.remote(num_cpus=1, num_gpus=1 if gpu else 0, max_retries=RETRIES, scheduling_strategy="SPREAD")(_loop)
+    share = 0.0
+    if run.plan.device.startswith("cuda"):  # more tasks than GPUs share them
+        share = min(1.0, math.floor(1e4 * ray.cluster_resources().get("GPU", 0) / max(jobs, 1)) / 1e4)
+    remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES, scheduling_strategy="SPREAD")(_loop)
     try:
         pending = [remote.remote(str(run.folder), environment) for _ in range(jobs)]
         while pending:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from benchmark.errors import DDBenchError
 from benchmark.pipeline import forecast
-from benchmark.pipeline.engine import Run
 from benchmark.pipeline.jobs import Context, is_done, task_and_units
 from benchmark.pipeline.plan import KINDS, Plan, make_plan
 from benchmark.pipeline.request import Request
+from benchmark.pipeline.runs import Run
 from benchmark.provenance import cpu_name
 from benchmark.speed.predict import Place
 from benchmark.speed.table import device_name
@@ -34,6 +34,7 @@ def print_plan(
     workers: int | None,
     address: str = "",
     time_limit: float | None = None,
+    ddp: bool = False,
 ) -> int:
     """Print the plan; nothing is made."""
     from benchmark.executors.local import default_jobs
@@ -148,7 +149,7 @@ def emit_commands(plan: Plan, store: Store, form: str, workers: int) -> int:
     """Write the run and print worker commands for a cluster that shares the store's file system."""
     from benchmark.executors.local import worker_command
 
-    run = Run.create(plan, store)
+    run = Run.create(plan, store, emitted=True)
     command = f"{shlex.quote(worker_command())} worker {shlex.quote(str(run.folder))}"
     if form == "joblist":
         for _ in range(workers):

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import traceback
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmark import __version__, compute
+from benchmark import __version__, compute, ranks
 from benchmark.cost import Meter
 from benchmark.errors import DDBenchError, JobError
 from benchmark.pipeline.plan import Job, set_stage, student_stage
@@ -22,6 +23,8 @@ from benchmark.progress import Progress
 from benchmark.provenance import cpu_name, gpu_name, provenance
 from benchmark.records import find_record, write_record
 from benchmark.store import Stage, Store
+
+STAGES = {"backbone": "backbone", "teacher": "teacher", "distill": "set", "evaluate": "student"}  # of jobs' results
 
 
 @dataclass
@@ -38,29 +41,28 @@ class Context:
 
 def is_done(job: Job, context: Context) -> bool:
     """Whether the job's result is there."""
-    stage = stage_of(job)
+    store = context.store
     if job.kind == "part":
-        return context.store.has(stage) or not _part_missing(job, context, stage)
-    if stage is None:  # an external backbone or teacher: nothing to make
-        return True
-    if job.kind == "evaluate":
-        return context.store.has(stage) and _is_recorded(job, context, stage)
-    return context.store.has(stage)
+        return store.has_key("set", job.key.split("/")[0]) or not _part_missing(job, context, stage_of(job))
+    if job.kind == "backbone" and job.spec["backbone"] not in registry().names("backbone"):
+        return True  # external: nothing to make
+    there = store.has_key(STAGES[job.kind], job.key)
+    return there and (job.kind != "evaluate" or _is_recorded(job, context))
 
 
-def _is_recorded(job: Job, context: Context, stage: Stage) -> bool:
+def _is_recorded(job: Job, context: Context) -> bool:
     """Whether a good record holds all that the trained student scored (a failed one, or one without a metric, not)."""
     record = find_record(context.results, job.spec["identity"])
     if record is None or record["outcome"]["status"] != "ok":
         return False
     try:
-        made = json.loads((context.store.path(stage) / "outcome.json").read_text())["scores"]
+        made = json.loads((context.store.place("student", job.key) / "outcome.json").read_text())["scores"]
     except (OSError, ValueError, KeyError):
         return False  # damaged: opening it says so and makes it again
     return all(record["scores"].get(name) == value for name, value in made.items())
 
 
-@lru_cache(maxsize=100_000)
+@lru_cache(maxsize=1000)
 def _stage_cached(kind: str, text: str) -> Stage | None:
     spec = json.loads(text)
     if kind in ("part", "distill"):
@@ -344,7 +346,9 @@ def _evaluate(job: Job, context: Context) -> None:
         outcome = {"scores": scores, "cost": cost, "gates": checks, "flags": result.flags, "resolved": result.resolved}
         (target / "outcome.json").write_text(json.dumps(outcome, sort_keys=True))
 
-    outcome = json.loads((context.store.build(stage, make) / "outcome.json").read_text())
+    outcome = json.loads((ranks.build(context.store, stage, make) / "outcome.json").read_text())
+    if not ranks.writes():
+        return
     made = found.manifest.get("cost", {})
     images = (f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES and f.name != "contact_sheet.png")
     size = sum(f.stat().st_size for f in images)
@@ -401,7 +405,7 @@ def _keep_sheet(folder: Path, identity: dict, context: Context) -> str:
     target = context.results / "sets" / name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{os.getpid()}.tmp")
+        temporary = target.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
         shutil.copyfile(source, temporary)
         os.replace(temporary, target)
     return f"sets/{name}"

@@ -270,6 +270,7 @@ class _Builder:
             "protocol_sets": self.protocol_sets,
             "teacher": teacher_name,
             "gate": made["gate"],
+            "image_size": self.dataset.image_size,
             "metrics": list(self.request.metrics),
             "tuning": self.request.tuning.get(method),
         }

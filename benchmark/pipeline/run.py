@@ -10,13 +10,15 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmark import ranks
 from benchmark.errors import JobError, UsageError
 from benchmark.outputs import room_for
 from benchmark.pipeline.describe import inner_stages
-from benchmark.pipeline.engine import Run
+from benchmark.pipeline.engine import work_together
 from benchmark.pipeline.jobs import Context, is_done, stage_of, write_outcome
 from benchmark.pipeline.plan import Plan, make_plan
 from benchmark.pipeline.request import Request
+from benchmark.pipeline.runs import Run
 from benchmark.plugins import registry
 from benchmark.store import Store
 from benchmark.store.store import disk_errors
@@ -41,6 +43,8 @@ def execute(
         write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
         print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
     failures = run_plan(plan, engine, count, **more)
+    if not ranks.leads():
+        return 0
     faults: list = []
     records = read_records(results, faults)
     for fault in faults:
@@ -61,39 +65,62 @@ def execute(
     return 1 if failures else 0
 
 
-def run_plan(plan: Plan, engine, workers: int, *, address: str = "", time_limit: float | None = None) -> dict[str, str]:
-    """Run what is not done yet and return the failures; says what is reused."""
+def run_plan(
+    plan: Plan, engine, workers: int, *, address: str = "", time_limit: float | None = None, ddp: bool = False
+) -> dict[str, str]:
+    """Run what is not done yet and return the failures; says what is reused.
+
+    Under torchrun every rank comes here: they share one run, and leave together. ``ddp`` has them train together what
+    is large (`benchmark.pipeline.engine.work_together`).
+    """
     plan.time_limit = time_limit
     store = Store(plan.store)
     context = Context(store, Path(plan.results), plan.device)
-    missing = [j for j in plan.jobs if not is_done(j, context)]
-    for kind in ("backbone", "teacher", "distill", "evaluate"):
-        jobs = plan.of_kind(kind)
-        if not jobs:
-            continue
-        new = sum(j in missing for j in jobs) if len(jobs) < 100 else len({j.key for j in missing if j.kind == kind})
-        named = f" ({jobs[0].label})" if len(jobs) == 1 else ""
-        print(f"{kind:9} {len(jobs) - new} reused, {new} to do{named}", flush=True)
-    if not missing:
+    folder, missing = "", []
+    if ranks.leads():
+        missing = [j for j in plan.jobs if not is_done(j, context)]
+        _say_reused(plan, missing, context)
+        if missing:
+            keys = {job.key for job in missing}
+            folder = str(Run.create(plan, store, done=(j for j in plan.jobs if j.key not in keys)).folder)
+    folder = ranks.agree(folder)
+    if not folder:
         return {}
-    if any(j.kind == "distill" for j in missing):
-        for stages in inner_stages(plan, context):
-            print(f"{stages.name}: {stages.text}", flush=True)
-    run = Run.create(plan, store)
-    small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2
+    run = Run(Path(folder))
+    small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2 and ranks.world() == 1
     try:
-        engine(run, 1 if small else workers, {"address": address})
+        with run.present("driver"):
+            if ddp and ranks.world() > 1:
+                work_together(run)
+            engine(run, 1 if small else workers, {"address": address})
     except KeyboardInterrupt:
         print(f"stopped; repeat the command to go on, or: ddbench worker {run.folder}", file=sys.stderr)
         raise
+    ranks.wait()
     failures = run.failures()
     for job in missing:
         if job.key not in failures and not is_done(job, context):
             failures[job.key] = "not done: a worker ended early"
             print(f"FAILED {job.label}: not done, a worker ended early (see above)", file=sys.stderr)
-    if not failures:
+    if not failures and ranks.leads():
         shutil.rmtree(run.folder, ignore_errors=True)
+    elif ranks.leads():
+        print(f"logs         {run.folder / 'logs'}/", file=sys.stderr)
     return failures
+
+
+def _say_reused(plan: Plan, missing: list, context: Context) -> None:
+    keys = {job.key for job in missing}
+    for kind in ("backbone", "teacher", "distill", "evaluate"):
+        jobs = plan.of_kind(kind)
+        if not jobs:
+            continue
+        new = sum(j.key in keys for j in jobs)
+        named = f" ({jobs[0].label})" if len(jobs) == 1 else ""
+        print(f"{kind:9} {len(jobs) - new} reused, {new} to do{named}", flush=True)
+    if any(j.kind == "distill" for j in missing):
+        for stages in inner_stages(plan, context):
+            print(f"{stages.name}: {stages.text}", flush=True)
 
 
 def distill_to(
@@ -114,6 +141,8 @@ def distill_to(
     check_writable(store.root)
     if len(request.ipc) > 1:
         raise UsageError("distill takes one IPC", where="--ipc")
+    if shard and ranks.world() > 1:
+        raise UsageError("torchrun's ranks share out the parts by themselves", where="--shard", hint="leave it out")
     mine = [out / f"seed{seed}" for seed in request.seeds] if len(request.seeds) > 1 else [out / "manifest.json"]
     if out.exists() and not out.is_dir():
         raise UsageError(f"{out} is a file", where="--out", hint="name a folder")
@@ -121,7 +150,7 @@ def distill_to(
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
     room_for(out, "--out")
     jobs = worker_count(workers, device)
-    count = shard[1] if shard else jobs
+    count = shard[1] if shard else jobs * ranks.world()
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
     if shard:
@@ -137,6 +166,8 @@ def distill_to(
             return 1 if failures else 0
         plan = whole
     failures = run_plan(plan, engine, jobs, **more)
+    if not ranks.leads():
+        return 0
     if failures:
         return 1
     for job in sets:

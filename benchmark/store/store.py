@@ -2,15 +2,14 @@
 
 A payload is made in a temporary sibling and renamed, so it is there whole or not at all. Work that is longer than a
 moment keeps its finished chunks or its last checkpoint in ``<root>/work/<stage>/<key>/`` until the artifact is
-published, so a killed process resumes there. A lock per artifact and per chunk (released by the kernel when its
-holder dies) lets any number of processes share a store and do each thing once.
+published, so a killed process resumes there. A lock per artifact and per chunk (`benchmark.store.lease`: it ends with
+its holder) lets any number of processes share a store and do each thing once.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
 import platform
@@ -22,9 +21,11 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from benchmark.errors import JobError, UsageError
+from benchmark.store import lease
 from benchmark.store.keys import Stage, digest_file
 
 MANIFEST = "artifact.json"
+WAIT_SECONDS = 0.2  # between looks at a lock that another process holds; longer after a while
 
 
 def default_cache() -> Path:
@@ -65,11 +66,19 @@ class Store:
 
     def path(self, stage: Stage) -> Path:
         """Where the stage's artifact lies, or will lie."""
-        return self.root / "artifacts" / stage.name / stage.key
+        return self.place(stage.name, stage.key)
+
+    def place(self, name: str, key: str) -> Path:
+        """:meth:`path` where only the stage's name and key are known."""
+        return self.root / "artifacts" / name / key
 
     def has(self, stage: Stage) -> bool:
         """Whether the artifact is there (its digests are checked when it is opened, not here)."""
-        return (self.path(stage) / MANIFEST).is_file()
+        return self.has_key(stage.name, stage.key)
+
+    def has_key(self, name: str, key: str) -> bool:
+        """:meth:`has` where only the stage's name and key are known."""
+        return (self.place(name, key) / MANIFEST).is_file()
 
     def open(self, stage: Stage) -> Path | None:
         """The artifact's folder with its digests verified, or None; a damaged one is set aside and reported."""
@@ -77,7 +86,7 @@ class Store:
 
     def open_key(self, name: str, key: str) -> Path | None:
         """:meth:`open` where only the stage's name and key are known."""
-        path = self.root / "artifacts" / name / key
+        path = self.place(name, key)
         if key in self._verified and path.is_dir():
             return path
         if not (path / MANIFEST).is_file():
@@ -132,15 +141,25 @@ class Store:
             began = time.time()
             try:
                 make(temporary)
-                self._seal(stage, temporary, time.time() - began)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.rename(temporary, target)
+                with lease.finish_writing():
+                    self._seal(stage, temporary, time.time() - began)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    self._publish(temporary, target)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
             shutil.rmtree(self._work(stage), ignore_errors=True)
         self._verified.add(stage.key)
         return target
+
+    def _publish(self, temporary: Path, target: Path) -> None:
+        """Rename; where a host that was taken for dead has published the same, its work counts."""
+        try:
+            os.rename(temporary, target)
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or self.fault(target):
+                raise
+            shutil.rmtree(temporary, ignore_errors=True)
 
     def _sweep(self) -> None:
         """Remove what killed processes of this machine left in ``tmp``."""
@@ -226,20 +245,30 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self, name: str, *, label: str = "") -> Iterator[None]:
-        """Hold the store's lock ``name``; the kernel frees it when this process ends, however it ends."""
-        folder = self.root / "locks"
-        with disk_errors(self.root):
-            folder.mkdir(parents=True, exist_ok=True)
-            file = open(folder / f"{name}.lock", "a")  # noqa: SIM115 - kept open while the lock is held
-        try:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
+        """Hold the store's lock ``name``; it is freed when this process ends, however it ends."""
+        pause = WAIT_SECONDS
+        while True:
+            with self.try_lock(name) as ours:
+                if ours:
+                    yield
+                    return
+            if pause == WAIT_SECONDS:
                 print(f"{label or name}: another process is making this; waiting", file=sys.stderr, flush=True)
-                fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            time.sleep(pause)
+            pause = min(2.0, pause * 1.1)
+
+    @contextlib.contextmanager
+    def try_lock(self, name: str) -> Iterator[bool]:
+        """Hold the lock ``name`` if it is free; yields whether it is ours."""
+        path = self.root / "locks" / f"{name}.lock"
+        with disk_errors(self.root):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = lease.try_lock(path)
+        try:
+            yield file is not None
         finally:
-            file.close()
+            if file is not None:
+                lease.release(file, path)
 
     def _work(self, stage: Stage) -> Path:
         return self.root / "work" / stage.name / stage.key

@@ -13,7 +13,8 @@ import pytest
 from executors_toy import outcomes, toy_plan, work_done
 
 from benchmark.executors import local
-from benchmark.pipeline.engine import Run, work
+from benchmark.pipeline.engine import work
+from benchmark.pipeline.runs import Run
 from benchmark.plugins import registry
 from benchmark.store import Store
 
@@ -26,6 +27,11 @@ def undisturbed(tmp_path_factory, digits_teacher_store):
     found = outcomes(root)
     assert len(found) == 6 and all(outcome["status"] == "ok" for outcome, _ in found.values())
     return found
+
+
+def busy(run: Run) -> list[int]:
+    """Process ids of the workers that are doing a job."""
+    return [worker["pid"] for worker in run.workers() if "job" in worker]
 
 
 @pytest.mark.slow
@@ -58,10 +64,7 @@ def test_killed_workers_are_replaced(tmp_path, digits_teacher_store, undisturbed
         for _ in range(2):
             if stop.wait(3 + draw.random()):
                 return
-            pids = (
-                [int(p.name) for p in (run.folder / "running").glob("*")] if (run.folder / "running").exists() else []
-            )
-            for pid in pids[:1]:
+            for pid in busy(run)[:1]:
                 os.kill(pid, signal.SIGKILL)
 
     thread = threading.Thread(target=killer)
@@ -98,9 +101,8 @@ def test_ray_on_two_nodes_with_a_killed_worker(tmp_path, digits_teacher_store, u
         def kill_one() -> None:
             for _ in range(600):
                 time.sleep(0.1)
-                pids = list((run.folder / "running").glob("*")) if (run.folder / "running").exists() else []
-                if pids:
-                    os.kill(int(pids[0].name), signal.SIGKILL)
+                for pid in busy(run)[:1]:
+                    os.kill(pid, signal.SIGKILL)
                     return
 
         thread = threading.Thread(target=kill_one)
@@ -143,14 +145,13 @@ def test_workers_end_with_their_driver(tmp_path, digits_teacher_store):
     plan = toy_plan(tmp_path, digits_teacher_store, seeds=2, steps=10**7)
     run = Run.create(plan, Store(tmp_path / "store"))
     code = "import sys; from pathlib import Path; from benchmark.executors import local\n"
-    code += "from benchmark.pipeline.engine import Run; local.execute(Run(Path(sys.argv[1])), 2, {})"
+    code += "from benchmark.pipeline.runs import Run; local.execute(Run(Path(sys.argv[1])), 2, {})"
     driver = subprocess.Popen([sys.executable, "-c", code, str(run.folder)], stdout=subprocess.DEVNULL)
-    folder = run.folder / "running"
     for _ in range(1800):
         time.sleep(0.1)
-        if folder.exists() and len(list(folder.iterdir())) == 2:
+        pids = busy(run)
+        if len(pids) == 2:
             break
-    pids = [int(p.name) for p in folder.iterdir()]
     assert len(pids) == 2
     driver.kill()
     driver.wait()

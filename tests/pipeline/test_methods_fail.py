@@ -9,7 +9,8 @@ import torch
 
 from benchmark.methods import Method, param
 from benchmark.pipeline import Request, make_plan
-from benchmark.pipeline.engine import Run, work
+from benchmark.pipeline.engine import work
+from benchmark.pipeline.runs import Run
 from benchmark.plugins import MethodInfo, registry
 from benchmark.store import Store
 
