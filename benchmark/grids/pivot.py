@@ -140,8 +140,11 @@ def _lines(pivot: Pivot, path: Path) -> Path | None:
         return None
     if not numeric:
         axes.set_xticks(range(len(pivot.row_values)), [str(v) for v in pivot.row_values], rotation=20)
+        axes.set_xlim(-0.6, len(pivot.row_values) - 0.4)
     elif min(pivot.row_values) > 0 and max(pivot.row_values) / min(pivot.row_values) >= 50:
         axes.set_xscale("log")
+        axes.set_xticks(pivot.row_values, [f"{v:g}" for v in pivot.row_values])
+        axes.minorticks_off()
     axes.set_xlabel(pivot.rows)
     axes.set_ylabel("top-1 % (95 % interval)")
     axes.set_title(pivot.title, fontsize=10)
