@@ -81,7 +81,8 @@ def _print_forecast(request: Request, plan: Plan, finished: dict[str, bool], sha
     todo = forecast.left(plan, lambda job: finished[job.key], shares)
     place = Place(device_name(plan.device), request.precision, plan.device.startswith("cuda"))
     lines = forecast.forecast(request, forecast.Facts.of(dataset), todo, place, dataset)
-    print("\n" + "\n".join(lines)) if lines else None
+    if lines:
+        print("\n" + "\n".join(lines))
 
 
 def print_forecast_without_data(request: Request, device: str) -> None:

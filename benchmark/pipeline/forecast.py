@@ -53,6 +53,7 @@ class ToDo:
     sets: dict[tuple[str, int], int]
     students: dict[tuple[str, str, int], int]
     shares: dict[str, float]
+    backbone: bool = False  # whether it is still to be trained here
 
 
 def everything(request: Request, facts: Facts) -> ToDo:
@@ -68,6 +69,7 @@ def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
     """What a plan's jobs for which ``done(job)`` is false ask for; ``shares`` as in `ToDo`."""
     sets: dict = {}
     students: dict = {}
+    trained = any(job.kind == "backbone" and not done(job) for job in plan.jobs)
     for job in plan.jobs:
         if job.kind == "distill" and not done(job):
             key = job.spec["method"], job.spec["ipc"]
@@ -76,7 +78,7 @@ def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
             identity = job.spec["identity"]
             key = identity["student"], job.spec["protocol"], identity["ipc"]
             students[key] = students.get(key, 0) + 1
-    return ToDo(sets, students, shares)
+    return ToDo(sets, students, shares, trained)
 
 
 def backbone_shape(request: Request, facts: Facts, dataset=None) -> tuple[str, Shape | None]:
@@ -94,49 +96,72 @@ def backbone_shape(request: Request, facts: Facts, dataset=None) -> tuple[str, S
     return name, shape_by_name(name)
 
 
+@dataclass(frozen=True)
+class Block:
+    """A method's part of the prediction: its text, the real images that it encodes, the device memory that it takes."""
+
+    lines: list[str]
+    encoded: int = 0
+    memory: int = 0
+
+
 def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=None) -> list[str]:
     """The prediction as lines of text: a block a method, the students, memory, disk and how to divide the work."""
     rows = table.committed()
-    sets = {} if request.set_dir else split_sets(request.sets, request.methods)[0]
     name, shape = backbone_shape(request, facts, dataset)
-    fill = f"ddbench speed --backbone {name} --precision {place.precision}"
-    out, encoded, memory, counted = [], 0, 0, 0
-    for method in () if request.set_dir else request.methods:
-        cls = registry().get("method", method).load()
-        params = make_params(cls, method, facts.name, sets.get(method, {}))
-        made: Method = cls(params)
-        wanted = {ipc: todo.sets.get((method, ipc), 0) for ipc in request.ipc}
-        if not any(wanted.values()):
-            continue
-        counted += sum(wanted.values())
-        if not made.requires and not made.work(facts.train, len(facts.classes), 1):
-            continue  # reads images, no more
-        work = _work(made, facts, wanted, todo.shares.get(method, 1.0))
-        if not work or shape is None:
-            why = f"the files of backbone {name} are not here" if work else "its cost is not modelled"
-            out.append(f"{method}: not predicted ({why})")
-            continue
-        lines = [predict.work_line(w, shape, place, rows, n) for w, n in work]
-        out.append(f"{method} on {facts.name}, {shape.name}:")
-        out += predict.report(lines, place, fill)
-        encoded = max([encoded, *(w.images for w, _ in work if w.stage == "encode" and w.shared)])
-        batch = max(getattr(params, "invert_batch", 0), getattr(params, "decode_batch", 0)) or BATCH
-        tuned = any(w.stage == "tune" for w, _ in work)
-        memory = max(memory, shape.memory(params.batch if tuned else batch, training=tuned))
-    out += _students(request, facts, todo, place, rows)
+    methods = () if request.set_dir else tuple(m for m in request.methods if any(k[0] == m for k in todo.sets))
+    blocks = [_method(m, request, facts, todo, place, rows, name, shape) for m in methods]
+    out = _training(name, dataset, shape, place) if todo.backbone else []
+    out += [line for block in blocks for line in block.lines] + _students(request, facts, todo, place, rows)
+    memory = max([0, *(block.memory for block in blocks)])
     if memory:
         out.append(f"memory: about {predict.bytes_text(memory)} on the device (estimated from the shapes)")
-    half = place.precision in ("bf16", "fp16")
-    disk = []
-    for ipc in request.ipc:
-        number = sum(todo.sets.get((m, ipc), 0) for m in request.methods)
-        images = ipc * len(facts.classes)
-        disk += predict.disk_lines(
-            shape if not disk else None, encoded, half, number, images, facts.image_size, facts.channels
-        )
-    if disk and counted:
+    if methods:
+        encoded, disk = max([0, *(block.encoded for block in blocks)]), []
+        if encoded:
+            disk.append(predict.latents_text(shape, encoded, half=place.precision in ("bf16", "fp16")))
+        for ipc in request.ipc:
+            number = sum(todo.sets.get((m, ipc), 0) for m in methods)
+            disk.append(predict.sets_text(number, ipc * len(facts.classes), facts.image_size, facts.channels))
         out.append("disk, for the store: " + "; ".join(disk))
-    return out + (_shards(request) if counted and any(":" in line for line in out) else [])
+    return out + (_shards(request) if any(block.lines for block in blocks) else [])
+
+
+def _method(
+    name: str, request: Request, facts: Facts, todo: ToDo, place: Place, rows, backbone: str, shape: Shape | None
+) -> Block:
+    cls = registry().get("method", name).load()
+    params = make_params(cls, name, facts.name, split_sets(request.sets, request.methods)[0].get(name, {}))
+    method: Method = cls(params)
+    wanted = {ipc: todo.sets.get((name, ipc), 0) for ipc in request.ipc}
+    work = _work(method, facts, wanted, todo.shares.get(name, 1.0))
+    if not work and not method.requires:
+        return Block([])  # reads images, no more
+    if not work or shape is None:
+        why = f"the files of backbone {backbone} are not here" if work else "its cost is not modelled"
+        return Block([f"{name}: not predicted ({why})"])
+    lines = [predict.work_line(w, shape, place, rows, n) for w, n in work]
+    fill = f"ddbench speed --backbone {backbone} --precision {place.precision}"
+    fill += f" --dataset {facts.name}" if backbone in registry().names("backbone") else ""
+    tuned = any(w.stage == "tune" for w, _ in work)
+    batch = max(getattr(params, "invert_batch", 0), getattr(params, "decode_batch", 0)) or BATCH
+    return Block(
+        [f"{name} on {facts.name}, {shape.name}:", *predict.report(lines, place, fill)],
+        encoded=max([0, *(w.images for w, _ in work if w.stage == "encode" and w.shared)]),
+        memory=shape.memory(params.batch if tuned else batch, training=tuned),
+    )
+
+
+def _training(name: str, dataset, shape: Shape, place: Place) -> list[str]:
+    """The backbone that is trained here first: FLOPs only, its speed is not in the table."""
+    from benchmark.backbones.settings import settings
+
+    chosen = settings(dataset, name)
+    coder = predict.STEP_PASSES * (shape.encode_flops() + shape.decode_flops())
+    vae = predict.training_line("vae", chosen.vae_steps, chosen.vae_batch, coder)
+    dit = predict.training_line("dit", chosen.dit_steps, chosen.dit_batch, predict.STEP_PASSES * shape.forward_flops())
+    fill = f"ddbench backbone train --dataset {dataset.name} --preset {name}"
+    return [f"backbone {name}, trained once:", *predict.report([vae, dit], place, fill)]
 
 
 def _work(method: Method, facts: Facts, wanted: dict[int, int], share: float) -> list[tuple[Work, int]]:

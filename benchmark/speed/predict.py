@@ -99,19 +99,24 @@ def report(lines: Iterable[Line], place: Place, fill: str) -> list[str]:
     return out
 
 
-def disk_lines(shape: Shape | None, encoded: int, half: bool, sets: int, images: int, side: int, channels: int):
-    """What the store will hold: latents of ``encoded`` real images, and ``sets`` sets of ``images`` images."""
-    parts = []
-    if shape is not None and encoded:
-        latent = "x".join(map(str, shape.latent))
-        kind = "2 bytes" if half else "4 bytes"
-        size = bytes_text(shape.latent_bytes(encoded, half))
-        parts.append(f"latents {size} ({encoded:,} x mean and deviation x {latent} x {kind})")
-    if sets:
-        raw = images * side * side * channels
-        total = bytes_text(sets * raw * PNG_SHARE)
-        parts.append(f"{sets} set(s) of {images:,} images {total}, and {bytes_text(raw)} while one is made")
-    return parts
+def training_line(what: str, steps: int, batch: int, each: float) -> Line:
+    """Training for ``steps`` steps of ``batch`` images, ``each`` FLOPs an image and step."""
+    text = f"{steps:,} steps x {batch} images x {flops_text(each)} (forward, backward)"
+    return Line(what, text, steps * batch * each, None, None)
+
+
+def latents_text(shape: Shape, images: int, half: bool) -> str:
+    """Disk for the cached latents of ``images`` real images."""
+    latent, kind = "x".join(map(str, shape.latent)), "2 bytes" if half else "4 bytes"
+    size = bytes_text(shape.latent_bytes(images, half))
+    return f"latents {size} ({images:,} x mean and deviation x {latent} x {kind})"
+
+
+def sets_text(sets: int, images: int, side: int, channels: int) -> str:
+    """Disk for ``sets`` distilled sets of ``images`` images."""
+    raw = images * side * side * channels
+    total = bytes_text(sets * raw * PNG_SHARE)
+    return f"{sets} set(s) of {images:,} images {total}, and {bytes_text(raw)} while one is made"
 
 
 def flops_text(value: float) -> str:

@@ -49,6 +49,10 @@ def test_what_is_there_costs_nothing(monkeypatch):
     text = "\n".join(forecast.forecast(request, facts, whole, place, digits))
     assert text.count("1,347 images x 30 steps") == 1  # once for both IPC values and both seeds
     assert "2 sets x 10 images" in text and "2 sets x 100 images" in text
+    assert "trained once" not in text
+    untrained = forecast.ToDo(whole.sets, whole.students, {}, backbone=True)
+    text = "\n".join(forecast.forecast(request, facts, untrained, place, digits))
+    assert "backbone tiny, trained once:" in text and "1,000 steps x 128 images x 81.2 MFLOP" in text
     half = forecast.ToDo(whole.sets, whole.students, {"d3hr": 0.5})
     assert "674 images x 30 steps" in "\n".join(forecast.forecast(request, facts, half, place, digits))
     none = forecast.ToDo({("d3hr", 10): 1}, {}, {"d3hr": 0.0})
