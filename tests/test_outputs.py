@@ -45,6 +45,7 @@ def commands(results, made, path):
     yield ["leaderboard", *common, "--format", "latex", "--out", f"{path}.tex"]
     yield ["report", *common, "--out", f"{path}.html"]
     yield ["compare", "d3hr", "random", *common, "--plot", f"{path}.svg"]
+    yield ["results", "add", str(results), "--results", f"{path}-ours"]
     yield ["export", str(made), *common, "--out", f"{path}"]
     yield ["d3hr-report", "--dataset", "digits", "--out", f"{path}"]
     yield ["distill", "--method", "noise", "--dataset", "digits", "--seeds", "1", "--out", f"{path}"]

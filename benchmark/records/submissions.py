@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.errors import DataError, MissingError
+from benchmark.outputs import writable_folder
 from benchmark.records.files import FOLDER, Fault, find_record, iter_records, record_path, write_record
 from benchmark.records.remake import is_dirty
 
@@ -135,6 +136,7 @@ def add(source: Path, target: Path, *, replace: bool = False) -> Added:
             allowed="equal scores: the same identity gives the same result on the same kind of hardware",
             hint="look at both; --replace takes the new ones",
         )
+    writable_folder(target, "--results")
     for record in incoming:
         _copy_beside(record, source, target)
         write_record(target, record)
