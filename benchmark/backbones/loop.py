@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import nn
 from benchmark import ranks
 from benchmark.progress import Progress
 from benchmark.store import Stage, Store
+from benchmark.store.checked import find_checked, replace_checked
 
 INTERVAL_SECONDS = 10.0  # aimed at between checkpoints: what a kill costs at most
 SAVE_SHARE = 0.05  # of the time may go into writing checkpoints: large models have longer intervals
@@ -151,15 +151,14 @@ def train(
 
 
 def _save(file: Path, state: Averaged, about: dict) -> None:
-    temporary = file.with_suffix(f".{os.getpid()}.tmp")
-    save_file(state.tensors(), temporary, metadata={"about": json.dumps(about)})
-    os.replace(temporary, file)
+    replace_checked(file, lambda temporary: save_file(state.tensors(), temporary, {"about": json.dumps(about)}))
 
 
 def _resume(file: Path, state: Averaged) -> tuple[int, float, list, list]:
-    if not file.is_file():
+    found = find_checked(file)
+    if found is None:
         return 0, 0.0, [], [0.0, 0]
-    with safe_open(file, "pt") as saved:
+    with safe_open(found, "pt") as saved:
         about = json.loads(saved.metadata()["about"])
         state.load({key: saved.get_tensor(key) for key in saved.keys()})  # noqa: SIM118 - not a dict
     return about["done"], about["seconds"], about["curve"], about["recent"]

@@ -88,7 +88,7 @@ def _take_over(path: Path) -> bool:
         stamp, holder = path.stat().st_mtime_ns, path.read_text().split()
     except FileNotFoundError:
         return True
-    known, since = _seen.get(str(path), (0, 0.0))
+    known, since = _seen.get(str(path), (None, 0.0))
     if known != stamp or holder[:1] == [platform.node()]:
         _seen[str(path)] = stamp, time.monotonic()
         return False

@@ -15,6 +15,7 @@ from benchmark import compute, ranks
 from benchmark.compute import derive_seed, fast_layout, generator
 from benchmark.progress import Progress
 from benchmark.store import Stage, Store, digest_of
+from benchmark.store.checked import remove_checked
 from benchmark.students import build_student, student_version
 from benchmark.teachers.recipes import Recipe, recipe_for
 from benchmark.teachers.teacher import Ensemble, Teacher
@@ -165,7 +166,7 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
         save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, out / "model.safetensors")
         (out / "report.json").write_text(json.dumps({"accuracy": top1, "top5": top5, "steps": step}, indent=1))
         if ranks.writes():
-            file.unlink(missing_ok=True)
+            remove_checked(file)
     finally:
         torch.set_num_threads(threads)
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmark.errors import DataError, GateError, MissingError, UsageError
+from benchmark.store.checked import replace_checked
 from benchmark.students import build_student
 from benchmark.teachers import RECIPES, get, get_teacher, recipe_for, teacher_key, teacher_stage
 from benchmark.teachers.external import read_weights
@@ -205,7 +206,7 @@ def test_a_malicious_pickle_is_refused_and_does_nothing(store, easy, tmp_path, w
 
 def test_our_own_checkpoints_are_not_unpickled_either(tmp_path):
     file, proof = tmp_path / "student.pt", tmp_path / "it ran"
-    torch.save({"step": Malicious(str(proof))}, file)
+    replace_checked(file, lambda temporary: torch.save({"step": Malicious(str(proof))}, temporary))
     assert checkpoint.load(file) is None and not proof.exists()
 
 

@@ -88,7 +88,7 @@ def test_dropout_is_resumed_too(few, easy, tmp_path, monkeypatch):
 
 
 def test_a_damaged_checkpoint_is_begun_again(few, easy, tmp_path, capsys):
-    (tmp_path / "student.pt").write_bytes(b"not a checkpoint")
+    (tmp_path / "student-0123456789abcdef.pt").write_bytes(b"not a checkpoint")
     assert same(run(few, easy, workdir=tmp_path), run(few, easy))
     assert "damaged checkpoint" in capsys.readouterr().err
     assert checkpoint.load(tmp_path / "nothing.pt") is None
