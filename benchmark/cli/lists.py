@@ -128,6 +128,8 @@ def _show_method(info) -> None:
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         choices = field.metadata.get("choices")
         about = field.metadata.get("help", "") + (f" ({', '.join(map(str, choices))})" if choices else "")
+        if field.metadata.get("tune"):
+            about += f" [tune: {', '.join(map(str, field.metadata['tune']))}]"
         rows.append((field.name, json.dumps(default), about, field.metadata.get("source", "")))
     if rows:
         click.echo(tabulate(rows, ["parameter", "default", "meaning", "source"], maxcolwidths=[None, 16, 60, 44]))

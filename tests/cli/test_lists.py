@@ -26,3 +26,7 @@ def test_env_without_a_gpu(monkeypatch):
         assert "gpu          none" in CliRunner().invoke(lists.env, []).output
     finally:
         provenance.cache_clear()
+
+
+def test_a_method_shows_what_tuning_tries():
+    assert "[tune: 0.3, 0.5, 0.7]" in CliRunner().invoke(lists.show, ["method", "d4m"]).output
