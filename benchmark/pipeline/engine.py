@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmark import progress, ranks
 from benchmark.errors import DDBenchError, JobError
-from benchmark.pipeline.jobs import Context, is_done, run_job, write_failure
+from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job, write_failure
 from benchmark.pipeline.plan import Job
 from benchmark.pipeline.runs import Run
 from benchmark.store import Store
@@ -98,7 +98,7 @@ def do_job(
     began = time.monotonic()
     try:
         with _shown(run, job, context, alive, limit):
-            run_job(job, context)
+            _run_with_inputs(run, job, context)
     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises fails its job only
         _fail(run, job, context, _reason(error, context, run.log_file(job)), report)
         if not isinstance(error, DDBenchError):
@@ -109,6 +109,19 @@ def do_job(
     run.log(job, f"done in {time.monotonic() - began:.1f} s")
     say(f"done  {job.label}  ({time.monotonic() - began:.1f} s)")
     return True
+
+
+def _run_with_inputs(run: Run, job: Job, context: Context) -> None:
+    """Do the job; an input that was there when the run was planned and proves damaged is made again first."""
+    try:
+        run_job(job, context)
+    except LostInput as lost:
+        maker = next((j for j in run.plan.jobs if j.key == lost.key), None)
+        if maker is None:
+            raise
+        run.log(job, f"{lost}: made again")
+        run_job(maker, context)
+        run_job(job, context)
 
 
 def work_together(run: Run, device: str | None = None, *, say=print) -> None:

@@ -27,6 +27,14 @@ from benchmark.store import Stage, Store
 STAGES = {"backbone": "backbone", "teacher": "teacher", "distill": "set", "evaluate": "student"}  # of jobs' results
 
 
+class LostInput(JobError):
+    """What an earlier job made is gone or was found damaged (and set aside); that job, ``key``, must be done again."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the distilled set {key[:12]} is not whole any more", hint="repeat the command")
+        self.key = key
+
+
 @dataclass
 class Context:
     """Where a worker reads and writes, and on what device it computes."""
@@ -305,7 +313,7 @@ def _evaluate(job: Job, context: Context) -> None:
     else:
         folder = context.store.open_key("set", spec["set"])
         if folder is None:
-            raise JobError("the distilled set is not whole any more", hint="repeat the command: it is made again")
+            raise LostInput(spec["set"])
         found = read_set(folder, dataset)
 
     def make(target: Path) -> None:
