@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from benchmark import ranks
 from benchmark.errors import UsageError
 
 
@@ -68,7 +69,8 @@ def train(out: Path | None, preset: str, sets: tuple[str, ...], teacher: str, de
     stage = backbone_stage(found, preset, **values)  # refuses wrong settings before anything runs
     if teacher:
         teacher_key(found, teacher)  # and a teacher that is not there
-    folder = train_backbone(Store(), found, preset, resolve_device(device), judge=teacher, **values)
+    with ranks.together():
+        folder = train_backbone(Store(), found, preset, resolve_device(device), judge=teacher, **values)
     _finish(folder, stage.key, out)
 
 
@@ -107,7 +109,8 @@ def finetune(
     from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage
 
     chosen = FinetuneSettings(**values)
-    folder = finetune_backbone(Store(), source, data, chosen, resolve_device(device))
+    with ranks.together():
+        folder = finetune_backbone(Store(), source, data, chosen, resolve_device(device))
     _finish(folder, finetune_stage(data, key, chosen).key, out)
 
 
@@ -186,6 +189,8 @@ def _finish(folder: Path, key: str, out: Path | None) -> None:
     from benchmark.backbones.card import text
     from benchmark.outputs import whole_folder
 
+    if not ranks.leads():
+        return
     if out is not None:
         with whole_folder(out, "--out") as temporary:
             shutil.copytree(folder, temporary, dirs_exist_ok=True, ignore=shutil.ignore_patterns("artifact.json"))

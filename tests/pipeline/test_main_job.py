@@ -1,9 +1,14 @@
 """The main job end to end, at the smallest size: from a command to records, a board and a contact sheet."""
 
 import json
+import os
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
+
+from benchmark.store import Store
 
 
 def records(folder: Path) -> dict:
@@ -107,3 +112,28 @@ def test_an_unwritable_store_is_refused(ddbench, smoke, tmp_path):
 def test_plan_says_what_is_cached_and_runs_nothing(ddbench, smoke, tmp_path):
     done = ddbench("plan", *smoke[1:])
     assert "evaluate: 2 jobs, 0 cached, 2 to do" in done.stdout and made(tmp_path) == ["teacher"]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+@pytest.mark.slow
+def test_a_store_that_fills_up_is_one_clear_error_and_resumes(ddbench, smoke, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=50m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("this sandbox cannot mount")
+    try:
+        place = {"DDBENCH_CACHE": str(disk / "store")}
+        ddbench("plan", *smoke[1:], **place)  # the fixture puts the teacher there
+        free = shutil.disk_usage(disk).free
+        with open(disk / "ballast", "wb") as file:
+            file.write(b"x" * (free - 40_000))
+        full = ddbench(*smoke, "--jobs", "1", check=False, **place)
+        assert full.returncode == 1 and "no space left" in full.stderr and "Traceback" not in full.stderr
+        artifacts = [p for kind in ("set", "student") for p in (disk / "store" / "artifacts" / kind).glob("*")]
+        assert not any(Store.fault(p) for p in artifacts) and not list((disk / "store" / "tmp").glob("*"))
+        (disk / "ballast").unlink()
+        ddbench(*smoke, "--jobs", "1", **place)
+        found = records(tmp_path / "results").values()
+        assert len(found) == 2 and all(outcome["status"] == "ok" for _, outcome, _ in found)
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
