@@ -6,10 +6,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from executors_toy import outcomes, toy_plan, work_done
 from safetensors.torch import load_file
 
 from benchmark import ranks
 from benchmark.errors import JobError
+from benchmark.pipeline.engine import work
+from benchmark.pipeline.runs import Run
+from benchmark.store import Store
 
 # of the largest answer: sums in another order, in float32, over some tens of steps; one step in float64. AdamW steps
 # by the sign of a gradient that is nearly zero, so a network with many weights and few images (the teacher) strays.
@@ -63,3 +67,18 @@ def test_rows_cover_the_batch(monkeypatch):
     assert covered == list(range(4, 11)) and shares == pytest.approx(1)
     with pytest.raises(JobError, match="batch of 2"):
         ranks.part(2)
+
+
+@pytest.mark.slow
+def test_ranks_share_out_one_run(tmp_path, digits_teacher_store):
+    calm = tmp_path / "calm"
+    work(Run.create(toy_plan(calm, digits_teacher_store, seeds=3), Store(calm / "store")), say=lambda text: None)
+    toy_plan(tmp_path, digits_teacher_store, seeds=3)
+    command = ["-m", "benchmark.cli", "run", "--method", "random", "--no-floor", "--dataset", "digits", "--seeds", "3"]
+    command += ["--protocol", "smoke", "--set", "protocol.steps=3", "--results", str(tmp_path / "results")]
+    done = torchrun(tmp_path, *command, DDBENCH_CACHE=str(tmp_path / "store"))
+    assert done.returncode == 0, done.stderr
+    assert outcomes(tmp_path) == outcomes(calm) and len(outcomes(calm)) == 3
+    assert max(work_done(tmp_path).values()) == 1, "a rank did what another had done"
+    assert done.stdout.count("leaderboard  ") == 1, "every rank reported"
+    assert not list((tmp_path / "store" / "runs").iterdir())
