@@ -140,7 +140,7 @@ def _methods(text: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(registry().select("method", text, where="--method"))
 
 
-def _check_first(methods: tuple[str, ...], options: dict[str, Any]) -> None:
+def check_first(methods: tuple[str, ...], options: dict[str, Any]) -> None:
     """Say everything that is missing at once, before anything is loaded."""
     from benchmark.datasets.requirements import check_requirements
     from benchmark.pipeline.request import DEFAULT_PROTOCOLS
@@ -185,7 +185,7 @@ def run(**options: Any) -> int:
 
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
-    _check_first(methods, options)
+    check_first(methods, options)
     return execute(_tuned(request, options["tuned"]), **_where(options))
 
 
@@ -210,7 +210,7 @@ def plan(**options: Any) -> int:
     except MissingError:
         if not options["emit"]:
             print_forecast_without_data(request, options["device"])
-        _check_first(methods, options)  # says everything that is missing at once
+        check_first(methods, options)  # says everything that is missing at once
         raise
 
 
@@ -233,7 +233,7 @@ def distill(**options: Any) -> int:
     if len(methods) > 1:
         raise UsageError(f"distill makes the set of one method, not {len(methods)}", where="--method")
     request = _request(options, methods)
-    _check_first(methods, options)
+    check_first(methods, options)
     return distill_to(request, options["out"], shard=_shard(options["shard"]), **_where(options))
 
 
@@ -262,7 +262,7 @@ def evaluate(**options: Any) -> int:
             raise UsageError("the set has no manifest that names its dataset", where="--dataset", hint="give --dataset")
         options["dataset"] = known["dataset"]
     name = options["name"] or known.get("method") or Path(options["set_dir"]).resolve().name
-    _check_first((), options)
+    check_first((), options)
     return execute([_request(options, (name,))], **_where(options))
 
 

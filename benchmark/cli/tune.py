@@ -38,7 +38,7 @@ def tune(**options: Any) -> int:
 
     Writes RESULTS/tuning/DATASET.yaml, which `run --tuned` takes; the records that it makes then name the trials.
     """
-    from benchmark.cli.run import ipc_values
+    from benchmark.cli.run import check_first, ipc_values
     from benchmark.grids import run as grids
     from benchmark.grids import tune as tuning
     from benchmark.grids.spec import Grid
@@ -46,19 +46,21 @@ def tune(**options: Any) -> int:
     from benchmark.plugins import registry
 
     if options["trials"] < 1 or options["seeds"] < 1:
-        raise UsageError("--trials and --seeds must be at least 1", where="ddbench tune")
+        raise UsageError("no trial can be made", where="--trials, --seeds", allowed="1 or more")
     reg = registry()
     methods = tuple(reg.select("method", options["methods"], where="--method"))
     reg.get("dataset", options["dataset"].removesuffix("@val"), where="--dataset")
     reg.get("protocol", options["protocol"], where="--protocol")
     given, protocol = split_sets(parse_sets(options["sets"]), methods)
+    ipc = ipc_values(options["ipc"])
+    check_first(methods, options | {"protocols": (options["protocol"],), "download": False, "image_size": None})
     name = options["dataset"].removesuffix("@val")
     base = {"dataset": f"{name}@val", "protocol": options["protocol"], "student": options["student"]}
     base |= {"backbone": options["backbone"], "teacher": options["teacher"]}
     base |= {f"protocol.{k}": v for k, v in protocol.items()}
     seeds = tuple(range(options["seeds"]))
     grid = Grid("tune", base=base, axes={"method": methods}, seeds=seeds)
-    cells = tuning.cells(methods, ipc_values(options["ipc"]), options["trials"], base, given)
+    cells = tuning.cells(methods, ipc, options["trials"], base, given)
     return _run(grid, cells, Path(options["results"]) / "tuning", name, options, grids, tuning)
 
 
@@ -88,7 +90,8 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
     write_csv(read_records(results, []), results / "leaderboard.csv")
     held = load_dataset(grid.base["dataset"], root=options["data_root"])
     about = {"dataset": grid.base["dataset"], "digest": held.digest, "protocol": options["protocol"]}
-    about |= {"student": options["student"] or _student(rows), "seeds": len(grid.seeds), "backbone": _backbone(rows)}
+    about |= {"protocol_changes": {k: v for k, v in grid.base.items() if k.startswith("protocol.")}}
+    about |= {"student": options["student"] or _student(rows), "seeds": len(grid.seeds), "budget": options["trials"]}
     file = results / f"{name.replace(':', '-').replace('/', '_')}.yaml"
     tuning.write(file, about, found)
     click.echo("\n" + _table(found) + f"\n\ntuning file  {file}\nnext         ddbench run … --tuned {file}")
@@ -97,10 +100,6 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
 
 def _student(rows: list[dict]) -> str:
     return next((r["student"] for r in rows if r.get("student")), "")
-
-
-def _backbone(rows: list[dict]) -> str:
-    return next((r["backbone_key"] for r in rows if r.get("backbone_key")), "")
 
 
 def _table(found: dict[str, dict[int, dict]]) -> str:

@@ -100,6 +100,15 @@ def test_a_second_tuning_keeps_the_first_ones_methods(tmp_path):
     assert list(yaml.safe_load(file.read_text())["methods"]) == ["c"]
 
 
+def test_missing_data_is_said_once_before_any_planning(monkeypatch, tmp_path):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("DDBENCH_DATA", raising=False)
+    arguments = ["--method", "d3hr", "--dataset", "cifar10", "--results", str(tmp_path / "results")]
+    with pytest.raises(MissingError, match="cifar10") as error:
+        CliRunner().invoke(tune_command, arguments, standalone_mode=False, catch_exceptions=False)
+    assert "--data-root" in str(error.value) and not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_tuned_settings_reach_the_run_and_its_records(shaded, monkeypatch, tmp_path, digits_teacher_store):
     results, weights = tmp_path / "results", tmp_path / "teacher.safetensors"
