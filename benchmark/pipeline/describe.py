@@ -12,7 +12,7 @@ from pathlib import Path
 from benchmark.errors import DDBenchError
 from benchmark.pipeline import forecast
 from benchmark.pipeline.jobs import Context, is_done, task_and_units
-from benchmark.pipeline.plan import KINDS, Plan, make_plan
+from benchmark.pipeline.plan import KINDS, Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
 from benchmark.provenance import cpu_name
@@ -40,7 +40,7 @@ def print_plan(
     from benchmark.executors.local import default_jobs
 
     store = Store()
-    parts = workers if emit and workers else 1
+    parts = parts_for(requests, workers) if emit and workers else 1
     plan = make_plan(requests, store, results, device=device, parts=parts)
     context = Context(store, results, device)
     if emit:

@@ -25,6 +25,7 @@ from benchmark.records import find_record, write_record
 from benchmark.store import Stage, Store
 
 STAGES = {"backbone": "backbone", "teacher": "teacher", "distill": "set", "evaluate": "student"}  # of jobs' results
+GOLDEN_RATIO = 0.6180339887498949  # its multiples, modulo 1, leave no wide gap however many are taken
 
 
 class LostInput(JobError):
@@ -223,13 +224,19 @@ def _make_units(job: Job, context: Context, stage: Stage) -> list[Path]:
         meta = {"seconds": f"{meter.seconds:.3f}", "peak": str(meter.peak)}
         save_file({"images": images.contiguous().cpu()}, str(file), metadata=meta)
 
-    # Start elsewhere for every seed: runs of several seeds side by side then make different shared statistics first.
-    order = list(range(low, high))
-    turn = (job.spec["seed"] * 3) % max(1, len(order))
-    order = order[turn:] + order[:turn]
+    order = unit_order(low, high, job.spec["seed"])
     with Progress(len(order), job.label, "unit") as bar:
         files = context.store.chunks(stage, len(units), make, which=order, each=lambda _: bar.update())
     return [file for _, file in sorted(zip(order, files))]
+
+
+def unit_order(low: int, high: int, seed: int) -> list[int]:
+    """Units ``low`` to ``high``, begun elsewhere for every seed, with starts spread evenly however many seeds there are.
+
+    So sets that are made side by side make different shared statistics first, in place of waiting for the same.
+    """
+    turn = low + int((high - low) * (seed * GOLDEN_RATIO % 1))
+    return [*range(turn, high), *range(low, turn)]
 
 
 def _check_images(images, unit, task) -> None:

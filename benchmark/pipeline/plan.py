@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,12 @@ def make_plan(
         plan.requests.append(request.document())
         _Builder(request, store, plan, seen, parts, only_distill).build()
     return plan
+
+
+def parts_for(requests: Sequence[Request], workers: int) -> int:
+    """Into how many jobs each set is cut, so that no worker is left without a part of a method's sets."""
+    sets = max((len(r.ipc) * len(r.seeds) for r in requests), default=1)
+    return math.ceil(workers / max(1, sets))
 
 
 class _Builder:

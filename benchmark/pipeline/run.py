@@ -6,17 +6,16 @@ import os
 import shutil
 import sys
 import time
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
 from benchmark import ranks
 from benchmark.errors import JobError, UsageError
-from benchmark.outputs import room_for
+from benchmark.outputs import room_for, whole_folder, writable_folder
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import work_together
 from benchmark.pipeline.jobs import Context, is_done, stage_of, write_outcome
-from benchmark.pipeline.plan import Plan, make_plan
+from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
 from benchmark.plugins import registry
@@ -35,9 +34,9 @@ def execute(
     engine = registry().get("executor", executor, where="--executor").load()
     count = worker_count(workers, device)
     store = Store()
-    check_writable(store.root)
-    check_writable(results)
-    plan = make_plan(requests, store, results, device=device)
+    writable_folder(store.root, "DDBENCH_CACHE")
+    writable_folder(results, "--results")
+    plan = make_plan(requests, store, results, device=device, parts=parts_for(requests, count * ranks.world()))
     context = Context(store, results, device)
     for cell in plan.skipped:
         write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
@@ -138,7 +137,7 @@ def distill_to(
     engine = registry().get("executor", executor, where="--executor").load()
     out = Path(os.path.abspath(out))  # `.` has no name of its own
     store = Store()
-    check_writable(store.root)
+    writable_folder(store.root, "DDBENCH_CACHE")
     if len(request.ipc) > 1:
         raise UsageError("distill takes one IPC", where="--ipc")
     if shard and ranks.world() > 1:
@@ -197,36 +196,8 @@ def copy_set(store: Store, job, target: Path) -> None:
     manifests = [folder / "manifest.json" for folder in (source, target)]
     if manifests[1].is_file() and manifests[0].read_bytes() == manifests[1].read_bytes():
         return  # copied by an earlier run of the same command, or by another shard
-    with disk_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}")
-        try:
-            shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("artifact.json"))
-            if target.is_dir():
-                _remove_empty(target)
-            os.rename(temporary, target)
-        except BaseException:
-            shutil.rmtree(temporary, ignore_errors=True)
-            raise
-
-
-def _remove_empty(target: Path) -> None:
-    if any(target.iterdir()):
-        raise UsageError(f"{target} holds something else", where="--out", hint="name a new folder, or empty that one")
-    os.rmdir(target)
-
-
-def check_writable(folder: Path) -> None:
-    """Fail before any work where results could not be written."""
-    with disk_errors(folder):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except FileNotFoundError as error:  # below a pseudo file system
-            hint = "name another folder with --results or --out, or set DDBENCH_CACHE"
-            raise UsageError(f"cannot make the folder {folder}", hint=hint) from error
-        probe = folder / f".ddbench-{uuid.uuid4().hex[:8]}"
-        probe.touch()
-        probe.unlink()
+    with whole_folder(target, "--out") as temporary:
+        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("artifact.json"), dirs_exist_ok=True)
 
 
 def _sheets(plan: Plan, results: Path) -> list[Path]:

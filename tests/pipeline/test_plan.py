@@ -1,0 +1,29 @@
+"""How a request becomes jobs for many workers."""
+
+import itertools
+
+import pytest
+
+from benchmark.pipeline.jobs import unit_order
+from benchmark.pipeline.plan import make_plan, parts_for
+from benchmark.pipeline.request import Request
+from benchmark.store import Store
+
+
+@pytest.mark.parametrize(("seeds", "workers", "parts"), [(1, 1, 1), (1, 2, 2), (3, 8, 3), (5, 2, 1), (2, 16, 8)])
+def test_no_worker_is_left_without_a_part(tmp_path, seeds, workers, parts):
+    request = Request("digits", ("random",), seeds=tuple(range(seeds)))
+    assert parts_for([request], workers) == parts
+    plan = make_plan([request], Store(tmp_path), tmp_path / "results", parts=parts)
+    assert len(plan.of_kind("part")) == (seeds * parts if parts > 1 else 0)
+    for job in plan.of_kind("distill"):
+        assert {j.key for j in plan.of_kind("part") if j.key.startswith(job.key)} <= set(job.needs)
+
+
+@pytest.mark.parametrize(("units", "seeds"), itertools.product((1, 10, 1000), (1, 3, 8)))
+def test_seeds_begin_far_apart(units, seeds):
+    orders = [unit_order(50, 50 + units, seed) for seed in range(seeds)]
+    assert all(sorted(order) == list(range(50, 50 + units)) for order in orders)
+    starts = sorted(order[0] for order in orders)
+    gaps = [b - a for a, b in itertools.pairwise([*starts, starts[0] + units])]
+    assert max(gaps) <= 3 * units / seeds + 1  # rotation by golden ratio: three-distance theorem
