@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import Callable
 
-T = TypeVar("T")
 PLAIN_SECONDS = 10.0  # one line per this many seconds where the output is not a terminal
 TOLD_SECONDS = 2.0  # between what watchers are told
 watchers: list[Callable[[str], None]] = []  # called with the line of whatever moves on (the engine keeps it for status)
@@ -64,13 +62,3 @@ class Progress:
     def _line(self) -> None:
         self.last = time.monotonic()
         print(self.line(), file=sys.stderr, flush=True)
-
-
-def track(items: Iterable[T], label: str, unit: str = "it", total: int | None = None) -> Iterator[T]:
-    """Iterate over ``items`` with progress."""
-    if total is None:
-        total = len(items)  # type: ignore[arg-type]
-    with Progress(total, label, unit) as bar:
-        for item in items:
-            yield item
-            bar.update()

@@ -79,7 +79,7 @@ def _run(found, options: dict[str, Any]) -> int:
     from benchmark.leaderboard import write_csv
     from benchmark.outputs import writable_folder
     from benchmark.pipeline.jobs import Context
-    from benchmark.pipeline.run import check_writable, run_plan, worker_count, write_outcome
+    from benchmark.pipeline.run import run_plan, worker_count, write_outcome
     from benchmark.plugins import registry
     from benchmark.records import read_records
     from benchmark.store import Store
@@ -97,7 +97,7 @@ def _run(found, options: dict[str, Any]) -> int:
     if all(planned.faults):
         raise UsageError(f"no cell of the grid can run: {planned.faults[0]}", where=found.name)
     engine = registry().get("executor", options["executor"], where="--executor").load()
-    check_writable(store.root)
+    writable_folder(store.root, "DDBENCH_CACHE")
     writable_folder(results / "grids" / found.name, "--results")
     for cell in planned.plan.skipped:
         write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})

@@ -68,8 +68,9 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
     from benchmark.compute import resolve_device
     from benchmark.datasets import load_dataset
     from benchmark.leaderboard import write_csv
+    from benchmark.outputs import writable_folder
     from benchmark.pipeline.jobs import Context
-    from benchmark.pipeline.run import check_writable, run_plan, worker_count
+    from benchmark.pipeline.run import run_plan, worker_count
     from benchmark.plugins import registry
     from benchmark.records import read_records
     from benchmark.store import Store
@@ -81,8 +82,8 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
         return 0
     if all(planned.faults):
         raise UsageError(f"no trial can run: {planned.faults[0]}", where="ddbench tune")
-    check_writable(store.root)
-    check_writable(results)
+    writable_folder(store.root, "DDBENCH_CACHE")
+    writable_folder(results, "--results")
     engine = registry().get("executor", "local").load()
     failures = run_plan(planned.plan, engine, worker_count(options["jobs"], device))
     rows = grids.gather(planned, results, grid.seeds)

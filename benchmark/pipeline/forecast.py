@@ -193,7 +193,7 @@ def _students(request: Request, facts: Facts, todo: ToDo, place: Place, rows) ->
             batch = protocol.batch_size(ipc, len(facts.classes), images)
             side = protocol.resolution or facts.image_size
             flops = forward_flops(student, len(facts.classes), facts.channels, side)
-        except (DDBenchError, RuntimeError, NotImplementedError) as error:
+        except (DDBenchError, RuntimeError) as error:
             out.append(f"students {student}, {name}: not predicted ({error})")
             continue
         line = predict.student_line(student, side, steps, batch, count, flops, place, rows)

@@ -50,7 +50,6 @@ class StudentInfo(Info):
     """A student architecture; ``target(argument, num_classes, channels, image_size)`` returns an ``nn.Module``."""
 
     lr_group: str = "resnet"  # key into a protocol's `lr` table
-    tags: tuple[str, ...] = ()
     version: int = 1  # raised when the same name and seed give another network; enters keys and records when not 1
 
 

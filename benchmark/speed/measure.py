@@ -106,7 +106,7 @@ def measure_student(
     """Row ``student``: images a second of a training step (forward, backward, AdamW), without augmentation."""
     policy = Precision.named(precision)
     compute.prepare("evaluate", policy)
-    model = build_student(name, classes, channels, side, 0).to(device).train()
+    model = compute.fast_layout(build_student(name, classes, channels, side, 0).to(device)).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
     images = torch.randn(batch, channels, side, side, generator=compute.generator("speed")).to(device)
     labels = (torch.arange(batch) % classes).to(device)

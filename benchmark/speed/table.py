@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import csv
 import io
-import os
 from dataclasses import astuple, dataclass, fields
 from importlib.resources import files
 from pathlib import Path
 
 from benchmark.errors import DataError
+from benchmark.outputs import write_text
 
 INVERSION_STEPS = 30  # of the inversion that a row speaks of: D3HR's default depth
 
@@ -73,9 +73,7 @@ def add(path: Path, rows: list[Row]) -> None:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([f.name for f in fields(Row)])
     writer.writerows(astuple(row) for row in sorted(new.values(), key=_what))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(out.getvalue())
-    os.replace(temporary, path)
+    write_text(out.getvalue(), path, "--add")
 
 
 def _what(row: Row) -> tuple:

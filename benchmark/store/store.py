@@ -1,7 +1,7 @@
-"""Artifacts on disk: ``<root>/artifacts/<stage>/<key>/`` holds the payload and ``artifact.json``.
+"""Artifacts on disk: ``artifacts/STAGE/KEY`` below the store's root holds the payload and ``artifact.json``.
 
 A payload is made in a temporary sibling and renamed, so it is there whole or not at all. Work that is longer than a
-moment keeps its finished chunks or its last checkpoint in ``<root>/work/<stage>/<key>/`` until the artifact is
+moment keeps its finished chunks or its last checkpoint in the same place below ``work`` until the artifact is
 published, so a killed process resumes there. A lock per artifact and per chunk (`benchmark.store.lease`: it ends with
 its holder) lets any number of processes share a store and do each thing once.
 """
