@@ -7,8 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from benchmark.errors import MissingError, UsageError
-from benchmark.store import default_cache, digest_file, digest_of
+from benchmark.errors import DataError, MissingError, UsageError
+from benchmark.store import MANIFEST, default_cache, digest_file, digest_of
 
 ABOUT = "ddbench.json"  # dataset, classes, label dropout, settings: what diffusers' format has no field for
 REPORT = "report.json"
@@ -94,10 +94,30 @@ def report(path: Path) -> dict:
 
 
 def external_key(folder_or_hub_id: str | Path) -> str:
-    """Content digest of a user's backbone (configuration and weights of its parts), cached by size and time."""
+    """Content digest of a user's backbone (configuration and weights of its parts), cached by size and time.
+
+    Raises:
+        DataError: it was made here and is no longer what was written.
+    """
     path = resolve(folder_or_hub_id)
     check(path)
+    _check_unchanged(path)
     return digest_of({part: digest(path / part) for part in PARTS} | {"about": about(path)})
+
+
+def _check_unchanged(path: Path) -> None:
+    """Where ddbench made the folder (it then holds the list of its files' digests), each file must be as written."""
+    if not (path / MANIFEST).is_file():
+        return
+    for name, written in json.loads((path / MANIFEST).read_text())["files"].items():
+        file = path / name
+        if not file.is_file() or _cached_digest(file) != written["sha256"]:
+            raise DataError(
+                f"{file} {'does not have the digest it was written with' if file.is_file() else 'is missing'}",
+                where="--backbone",
+                hint="repeat the `ddbench backbone` command that made it (it sets the damaged folder aside); "
+                f"if you changed it on purpose, remove {path / MANIFEST}",
+            )
 
 
 def digest(folder: Path) -> str:

@@ -231,7 +231,7 @@ def _make_units(job: Job, context: Context, stage: Stage) -> list[Path]:
 
 
 def unit_order(low: int, high: int, seed: int) -> list[int]:
-    """Units ``low`` to ``high``, begun elsewhere for every seed, with starts spread evenly however many seeds there are.
+    """Units ``low`` to ``high``, begun elsewhere for every seed; starts spread evenly however many seeds there are.
 
     So sets that are made side by side make different shared statistics first, in place of waiting for the same.
     """

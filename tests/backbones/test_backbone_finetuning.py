@@ -14,7 +14,7 @@ from benchmark.backbones.dit import label_tables
 from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage, relabel
 from benchmark.backbones.loop import Averaged
 from benchmark.compute import Precision
-from benchmark.errors import UsageError
+from benchmark.errors import DataError, UsageError
 from benchmark.store import Store
 
 QUICK = {"steps": 12, "batch": 8, "lr": 1e-3}
@@ -78,6 +78,21 @@ def test_kill_and_resume_gives_equal_weights(folder, four, store, judge, tmp_pat
             finetune_backbone(store, folder, four, chosen)
     one, other = transformer(whole), transformer(finetune_backbone(store, folder, four, chosen))
     assert all(torch.equal(one[k], other[k]) for k in one)
+
+
+def test_a_flipped_byte_is_noticed_and_made_again(folder, four, store, judge, capsys):
+    chosen = FinetuneSettings(**QUICK)
+    made = finetune_backbone(store, folder, four, chosen)
+    before, key = {k: v.clone() for k, v in transformer(made).items()}, external_key(made)  # files are mapped, not read
+    weights = made / "transformer" / "diffusion_pytorch_model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[-5] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(DataError, match="does not have the digest it was written with"):
+        external_key(made)
+    again = finetune_backbone(Store(store.root), folder, four, chosen)
+    assert "set aside" in capsys.readouterr().err and external_key(again) == key
+    assert all(torch.equal(before[k], tensor) for k, tensor in transformer(again).items())
 
 
 def test_known_classes_keep_their_rows(folder):

@@ -1,4 +1,4 @@
-"""Kills a worker and then the driver of a Ray grid at random moments, starts it again, and compares.
+"""Kills a worker and then the driver of a D3HR grid on Ray at random moments, starts it again, and compares.
 
     python tests/executors/faults.py --store STORE --to DIR --times 10 [--seed 0]
 
@@ -27,10 +27,12 @@ from benchmark.pipeline.runs import Run
 from benchmark.store import Store
 
 GRID = """
-base: {method: random, dataset: digits, protocol: smoke, seeds: 3}
-axes: {ipc: [1, 2, 5, 10], protocol.steps: [40, 80]}
+base: {method: d3hr, dataset: digits, protocol: smoke, seeds: 2, ipc: 2, d3hr.invert_images: 32, d3hr.m: 1000}
+mode: product
+axes: {d3hr.depth: [30, 20], d3hr.sampler: [search, matched], d3hr.decode_guidance: [2.0, 1.0]}
+beside: [random]
 """
-IN_HAND = 3  # jobs that the kills can cost: one of the killed worker, two of the killed driver's workers
+IN_HAND = 3 * 4  # what kills can cost: a job of the killed worker and two of the driver's, each begun in four notes
 
 
 def begun(root: Path) -> Counter:
@@ -70,7 +72,7 @@ def disturbed(root: Path, command: list[str], draw: random.Random) -> tuple[int,
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--store", type=Path, help="store to begin with (the teacher of digits)")
+    parser.add_argument("--store", type=Path, help="store to begin with (backbone and teacher of digits)")
     parser.add_argument("--to", type=Path, required=True, help="folder to work in")
     parser.add_argument("--times", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
@@ -91,7 +93,7 @@ def main() -> int:
         for number in range(options.times):
             root = to / f"disturbed{number}"
             shutil.rmtree(root, ignore_errors=True)
-            for kind in ("teacher",):
+            for kind in ("teacher", "backbone", "backbone.vae"):
                 shutil.copytree(trained / "artifacts" / kind, root / "store" / "artifacts" / kind)
             killed = disturbed(root, command_of("ray", root, arguments, address), draw)
             unequal = differences(expected, outcomes(root / "results"))
