@@ -11,6 +11,7 @@ from scipy import stats
 
 from benchmark import backbones
 from benchmark.methods import Task
+from benchmark.progress import Progress
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw
 from d3hr_plugin.inversion import invert
@@ -39,10 +40,13 @@ class Sample:
     def inverted(self, task: Task, steps: int, depths: Sequence[int], guidance: float, batch: int = 128):
         """Latents at each depth, ``{depth: [n, c, h, w]}``."""
         made: dict[int, list] = {d: [] for d in depths}
-        for x, y in zip(self.latents.split(batch), self.targets.split(batch), strict=True):
-            kept = invert(task.backbone, x, y, steps=steps, depths=depths, guidance=guidance)
-            for depth in depths:
-                made[depth].append(kept[depth].cpu())
+        label = f"inverting {max(depths)} of {steps} steps, guidance {guidance:g}"
+        with Progress(len(self.latents), label, "image") as bar:
+            for x, y in zip(self.latents.split(batch), self.targets.split(batch), strict=True):
+                kept = invert(task.backbone, x, y, steps=steps, depths=depths, guidance=guidance)
+                for depth in depths:
+                    made[depth].append(kept[depth].cpu())
+                bar.update(len(x))
         return {d: torch.cat(parts) for d, parts in made.items()}
 
 

@@ -83,16 +83,28 @@ def _text(row: dict[str, Any] | None) -> str:
     return interval(row["top1_last"], row["top1_last_half"])
 
 
+def _against_base(row: dict[str, Any] | None) -> str:
+    if row is None or row.get("base_difference") is None:
+        return MISSING
+    return "{:+.1f} ± {}".format(
+        row["base_difference"], MISSING if row["base_half"] is None else f"{row['base_half']:.1f}"
+    )
+
+
 def markdown(found: Sequence[Pivot]) -> str:
-    """The pivots as Markdown tables."""
+    """The pivots as Markdown tables; axes varied one at a time with the difference from the base, paired by seed."""
     blocks = []
     for p in found:
         corner = f"{p.rows} \\ {p.columns}" if p.columns else p.rows
         heads = [MISSING if v is None else str(v) for v in p.column_values] if p.columns else ["top-1 %"]
+        paired = any("base_difference" in row for row in p.cells.values())
+        heads += ["against the base"] * paired
         lines = [f"**{p.title}**", "", f"| {corner} | " + " | ".join(heads) + " |", "|:---|" + "---:|" * len(heads)]
         for value in p.row_values:
             name = MISSING if value is None else value
-            lines.append(f"| {name} | " + " | ".join(_text(_at(p, value, c)) for c in p.column_values) + " |")
+            texts = [_text(_at(p, value, c)) for c in p.column_values]
+            texts += [_against_base(_at(p, value, ""))] * paired
+            lines.append(f"| {name} | " + " | ".join(texts) + " |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

@@ -11,10 +11,11 @@ from typing import Any
 from benchmark.errors import DDBenchError
 from benchmark.grids.expand import GridCell, request_of
 from benchmark.grids.spec import Grid
-from benchmark.leaderboard.cells import BASELINE, collect, key_of, rows_of
+from benchmark.leaderboard.cells import BASELINE, collect, key_of, number, rows_of
 from benchmark.leaderboard.columns import NAMES
 from benchmark.leaderboard.table import cell_text
 from benchmark.methods import make_params
+from benchmark.metrics.statistics import paired_difference
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.jobs import Context, is_done
 from benchmark.pipeline.plan import KINDS, Job, Plan, make_plan
@@ -44,12 +45,12 @@ def plan_grid(
     merged = Plan(str(store.root), str(results), device)
     out = GridPlan(list(cells), merged, [], [])
     seen: dict[str, Job] = {}
-    for number, cell in enumerate(cells):
+    for place, cell in enumerate(cells):
         request = request_of(cell, grid, **options)
         try:
             reason = declined(request)
             if reason:
-                out.unsupported.add(number)
+                out.unsupported.add(place)
             else:
                 part = make_plan([request], store, results, device=device)
         except DDBenchError as error:
@@ -109,7 +110,8 @@ def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[
 
     Gains are over the random real images of the grid, else over those that the results folder holds.
     A cell without a record has a reason: its method declined it (``skipped`` seeds), it could not be planned, or its
-    jobs were not run (``failed`` seeds).
+    jobs were not run (``failed`` seeds). Where axes are varied one at a time, ``base_difference`` ± ``base_half`` is
+    the difference from the base cell, paired by seed.
     """
     found, keys = [], []
     for identities in planned.identities:
@@ -120,15 +122,21 @@ def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[
     cells = collect(unique.values())
     others = collect(r for r in iter_records(results, []) if r["identity"]["method"]["name"] == BASELINE)
     by_key = {cell.key._replace(set=""): row for cell, row in zip(cells, rows_of(cells, others))}
+    scores = {cell.key._replace(set=""): cell.by_seed() for cell in cells}
+    base = next((k for c, k in zip(planned.cells, keys) if not c.group and not c.beside), None)
+    varied = any(cell.group for cell in planned.cells)
     rows = []
-    for number, (cell, key, fault) in enumerate(zip(planned.cells, keys, planned.faults)):
+    for place, (cell, key, fault) in enumerate(zip(planned.cells, keys, planned.faults)):
         row = by_key.get(key) if key is not None else None
         if row is None:
             known = key._asdict() if key is not None else _settings(cell)
-            lost, left = (0, len(seeds)) if number in planned.unsupported else (len(seeds), 0)
+            lost, left = (0, len(seeds)) if place in planned.unsupported else (len(seeds), 0)
             row = {**known, "seeds": 0, "failed": lost, "skipped": left, "gain_seeds": 0}
             row["flags"] = "failures" if lost else ""
             row["reason"] = fault or "no record: its jobs did not run"
+        if varied and cell.group and key in scores and base in scores:
+            mean, half, _ = paired_difference(scores[key], scores[base])
+            row = {**row, "base_difference": number(mean), "base_half": number(half)}
         axes = {f"axis.{name}": value for name, value in cell.axes.items()}
         rows.append({**axes, "axis.group": cell.group, "beside": int(cell.beside), **row})
     return rows

@@ -102,9 +102,13 @@ def test_one_at_a_time_gives_a_table_an_axis_with_the_centre_in_each(planned, tm
     axes: {ipc: [1, 2], student: [resnet18, vgg11]}
     """)
     finish(made, tmp_path, lambda c: 50 + c.settings["ipc"])
-    tables = pivots(found, gather(made, tmp_path, found.seeds))
+    rows = gather(made, tmp_path, found.seeds)
+    tables = pivots(found, rows)
     assert [(t.rows, t.row_values) for t in tables] == [("ipc", [1, 2]), ("student", ["resnet18", "vgg11"])]
-    assert "| vgg11 | 51.5" in markdown(tables)
+    text = markdown(tables)  # differences are paired by seed: the same in both seeds, so without a spread
+    assert "| 1 | 51.5 ± 6.4 | – |" in text and "| 2 | 52.5 ± 6.4 | +1.0 ± 0.0 |" in text
+    assert "| vgg11 | 51.5 ± 6.4 | +0.0 ± 0.0 |" in text
+    assert "base_difference" in grid_csv(rows).splitlines()[0]
 
 
 @dataclass(frozen=True)
