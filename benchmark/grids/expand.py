@@ -26,8 +26,10 @@ class GridCell:
 
     @property
     def label(self) -> str:
-        """``ipc=10, d3hr.depth=30``."""
-        return ", ".join(f"{name}={value}" for name, value in self.axes.items()) or "base"
+        """``ipc=10, d3hr.depth=30``; of a cell that varies one axis only that; a method run beside is named."""
+        axes = {self.group: self.axes[self.group]} if self.group in self.axes else self.axes
+        text = ", ".join(f"{name}={value}" for name, value in axes.items()) or "base"
+        return f"{self.settings['method']} beside {text}" if self.beside else text
 
 
 def shown(value: Any) -> Any:
