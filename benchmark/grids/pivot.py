@@ -110,13 +110,16 @@ def markdown(found: Sequence[Pivot]) -> str:
 
 
 def draw(found: Sequence[Pivot], folder: Path) -> list[Path]:
-    """A line plot of each pivot (bars where values are words) and a heat map where it has two axes; SVG files."""
+    """A line plot of each pivot (bars where values are words) and a heat map where it has two axes; SVG files.
+
+    Axes varied one at a time are drawn together as well: every value's difference from the base.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "ddbench"  # the same bytes every time
 
-    files = []
+    files = [_effects(found, folder / "effects.svg")]
     for number, pivot in enumerate(found[:MOST_PLOTS]):
         stem = f"{number:02d}-" + "".join(c if c.isalnum() or c in "._-" else "_" for c in pivot.rows)
         files.append(_lines(pivot, folder / f"{stem}.svg"))
@@ -162,6 +165,36 @@ def _lines(pivot: Pivot, path: Path) -> Path | None:
     axes.set_title(pivot.title, fontsize=10)
     if pivot.columns:
         axes.legend(fontsize=8)
+    return _save(figure, path)
+
+
+def _effects(found: Sequence[Pivot], path: Path) -> Path | None:
+    """Differences from the base, paired by seed, a line a value, grouped by axis; None where there are none."""
+    import matplotlib.pyplot as plt
+
+    lines = []  # (label, row or None for an axis's name)
+    for pivot in found:
+        own = [(v, _at(pivot, v, "")) for v in pivot.row_values]
+        base = next((v for v, row in own if row is not None and not row["axis.group"]), MISSING)
+        own = [(f"{v}", row) for v, row in own if row is not None and row.get("base_difference") is not None]
+        lines += [(f"{pivot.rows}, base {base}", None), *own] if own else []
+    if not lines:
+        return None
+    figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.19 * len(lines)), layout="constrained")
+    places = [-i for i in range(len(lines))]
+    for place, (_, row) in zip(places, lines):
+        if row is not None:
+            mean, half = row["base_difference"], row["base_half"] or 0
+            sure = half > 0 and abs(mean) > half
+            axes.errorbar(mean, place, xerr=half, fmt="o", ms=4, capsize=2, color="C0" if sure else "0.6")
+    axes.axvline(0, color="0.3", lw=0.8)
+    axes.set_yticks(places, [label for label, _ in lines], fontsize=7)
+    for tick, (_, row) in zip(axes.get_yticklabels(), lines):
+        tick.set_fontweight("bold" if row is None else "normal")
+    axes.tick_params(axis="y", length=0)
+    axes.set_ylim(-len(lines) + 0.3, 0.7)
+    axes.set_xlabel("top-1 points from the base, paired by seed (95 % interval; blue: away from 0)", fontsize=8)
+    axes.set_title(found[0].title.partition(":")[0], fontsize=10)
     return _save(figure, path)
 
 

@@ -109,6 +109,9 @@ def test_one_at_a_time_gives_a_table_an_axis_with_the_centre_in_each(planned, tm
     assert "| 1 | 51.5 ± 6.4 | – |" in text and "| 2 | 52.5 ± 6.4 | +1.0 ± 0.0 |" in text
     assert "| vgg11 | 51.5 ± 6.4 | +0.0 ± 0.0 |" in text
     assert "base_difference" in grid_csv(rows).splitlines()[0]
+    names = [f.name for f in draw(tables, tmp_path / "plots")]
+    assert names == ["effects.svg", "00-ipc.svg", "01-student.svg"]
+    assert "ipc, base 1" in (tmp_path / "plots" / "effects.svg").read_text()  # svg text stays in comments
 
 
 @dataclass(frozen=True)
