@@ -243,7 +243,7 @@ def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
             _room(findings, shape.memory(TOGETHER), given["device"])
     except DDBenchError:
         pass  # said already
-    for part in (given["teacher"] or load_protocol("soft").teacher_for(data.image_size)).split("+"):
+    for part in (given["teacher"] or load_protocol("soft").teacher_of(data)).split("+"):
         if not is_external(part):
             state = "in the store" if store.has(teacher_stage(data, part)) else "not there yet; trained on first use"
             findings.say(OK, "teacher", f"{part}: {state}")

@@ -128,7 +128,7 @@ def find_data(name: str, root: Path | None) -> Path | None:
 
 def backbone_requirements(dataset: str, backbone: str, device: str) -> list[Requirement]:
     """The diffusion backbone (nothing, if it is trained here) and, for a large one, a GPU."""
-    from benchmark.pipeline.resources import IMAGENET_BACKBONE, imagenet_family
+    from benchmark.pipeline.resources import IMAGENET_BACKBONE
 
     name = backbone or (IMAGENET_BACKBONE if imagenet_family(dataset) else "")
     if not name or name in registry().names("backbone"):
@@ -207,15 +207,22 @@ def gpus() -> list[tuple[str, int, int]]:
     return [(name.strip(), int(free) << 20, int(total) << 20) for name, free, total in rows if total.strip().isdigit()]
 
 
+def imagenet_family(dataset: str) -> bool:
+    """Whether the classes of a built-in dataset are ImageNet-1K's, known from its name alone."""
+    name = dataset.removesuffix("@val")
+    return name == "tinyimagenet" or FINDERS.get(name) == "imagenet:find"
+
+
 def teacher_requirements(
     dataset: str, teacher: str, protocols: Sequence[str], image_size: int | None, used: bool
 ) -> list[Requirement]:
     """The weights of a teacher that is not trained here: the given one, else that of each protocol."""
     from benchmark.protocols import load_protocol
 
-    names = {teacher} if teacher else {load_protocol(p).teacher_for(image_size or 224) for p in protocols}
-    if used and not teacher:
-        names.add(load_protocol("soft").teacher_for(image_size or 224))
+    if used:
+        protocols = [*protocols, "soft"]
+    its = {load_protocol(p).teacher_for(image_size or 224, imagenet_family(dataset)) for p in protocols}
+    names = {teacher} if teacher else its
     found = [teacher_requirement(part) for name in sorted(names) for part in name.split("+")]
     return [r for r in found if r is not None]
 

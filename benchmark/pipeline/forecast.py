@@ -84,7 +84,8 @@ def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
 def backbone_shape(request: Request, facts: Facts, dataset=None) -> tuple[str, Shape | None]:
     """(name, shape) of the backbone that the request means; the shape is None where its files are not here."""
     from benchmark.backbones.settings import default_preset, settings
-    from benchmark.pipeline.resources import IMAGENET_BACKBONE, imagenet_family
+    from benchmark.datasets.requirements import imagenet_family
+    from benchmark.pipeline.resources import IMAGENET_BACKBONE
 
     name = request.backbone
     if not name:

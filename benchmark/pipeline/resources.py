@@ -11,14 +11,6 @@ from benchmark.store import Stage, Store
 IMAGENET_BACKBONE = "facebook/DiT-XL-2-256"
 
 
-def imagenet_family(dataset: str) -> bool:
-    """Whether the classes of a built-in dataset are ImageNet-1K's, known from its name alone."""
-    from benchmark.datasets.requirements import FINDERS
-
-    name = dataset.removesuffix("@val")
-    return name == "tinyimagenet" or FINDERS.get(name) == "imagenet:find"
-
-
 @dataclass(frozen=True)
 class BackboneRef:
     """A backbone by name, with its key; ``stage`` is None for one that is not made here."""
@@ -28,13 +20,13 @@ class BackboneRef:
     stage: Stage | None
     preset: str = ""
 
-    def build(self, store: Store, dataset, device: str) -> Path | str:
-        """Its folder (trained if need be), or the hub id."""
+    def build(self, store: Store, dataset, device: str, judge: str = "") -> Path | str:
+        """Its folder (trained if need be, with a report card by the teacher ``judge``), or the hub id."""
         if self.stage is None:
             return self.name
         from benchmark.backbones import train_backbone
 
-        return train_backbone(store, dataset, self.preset, device)
+        return train_backbone(store, dataset, self.preset, device, judge=judge)
 
 
 def resolve_backbone(dataset, name: str = "") -> BackboneRef:

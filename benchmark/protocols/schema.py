@@ -149,12 +149,21 @@ class Protocol:
                 changes.update(fields)
         return dataclasses.replace(self, **changes, datasets={})
 
-    def teacher_for(self, image_size: int) -> str:
-        """The teacher's name for images of this side."""
+    def teacher_for(self, image_size: int, imagenet: bool) -> str:
+        """The teacher's name for images of this side.
+
+        ``imagenet``: the classes are ImageNet-1K's. Weights that were trained on these fit no others: the same
+        architecture is then trained here.
+        """
         if not isinstance(self.teacher, dict):
             return self.teacher
         sides = sorted(int(s) for s in self.teacher)
-        return self.teacher[next((s for s in sides if image_size <= s), sides[-1])]
+        name = self.teacher[next((s for s in sides if image_size <= s), sides[-1])]
+        return name if imagenet else name.removeprefix("torchvision:")
+
+    def teacher_of(self, dataset: Dataset) -> str:
+        """The teacher's name for a dataset."""
+        return self.teacher_for(dataset.image_size, dataset.backbone_classes is not None)
 
     def batch_size(self, ipc: int, classes: int, images: int) -> int:
         """Images a step."""

@@ -33,7 +33,7 @@ def test_imagenet_without_anything():
         "ddbench speed --backbone facebook/DiT-XL-2-256 --precision fp32",
         "latents 42 GB",
         "--shard I/N",
-        "resnet18 at 224 px x 2,500 steps x 64 images",
+        "resnet18 at 224 px x 117,300 steps x 128 images",
     ):
         assert words in text, words
 

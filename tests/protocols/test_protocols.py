@@ -142,3 +142,21 @@ def test_loading_and_describing_needs_no_torch():
     code = "import sys; from benchmark.protocols import describe; describe('soft', 'fkd')"
     code += "; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("name", ["hard", "soft"])
+@pytest.mark.parametrize("data", [CIFAR, CIFAR100, TINY, IMAGENET], ids=lambda d: d.name)
+def test_the_harness_own_protocols_show_every_image_often_enough(name, data):
+    classes = len(data.classes)
+    for ipc in (1, 10, 50, 200):
+        images = ipc * classes
+        protocol = load_protocol(name).for_dataset(data)
+        steps = protocol.length(ipc, classes, images)[1]
+        assert steps * protocol.batch_size(ipc, classes, images) >= 80 * images
+
+
+def test_weights_that_know_imagenet_teach_no_other_classes():
+    own = SimpleNamespace(name="imagefolder:pets", image_size=224, classes=range(37), backbone_classes=None)
+    family = SimpleNamespace(name="imagenette", image_size=224, classes=range(10), backbone_classes=tuple(range(10)))
+    assert load_protocol("soft").teacher_of(own) == "resnet18"
+    assert load_protocol("soft").teacher_of(family) == "torchvision:resnet18"
