@@ -104,7 +104,8 @@ def attack(
 
 def _sample(context: Context) -> tuple[Tensor, Tensor, Augmenter]:
     augment: Augmenter = context.result.augment
-    images, labels = test_set(context.dataset, augment.size, device=context.device)
+    resize = context.result.resolved.get("test_resize", 1.0)  # as the student's accuracy was measured
+    images, labels = test_set(context.dataset, augment.size, resize, context.device)
     order = torch.randperm(len(images), generator=generator("robustness"))[: context.limit]
     return images[order].to(labels.device), labels[order], augment
 

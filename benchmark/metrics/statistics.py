@@ -51,15 +51,3 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: flo
         return math.nan, math.nan, 0
     mean, half = mean_interval([a[s] - b[s] for s in shared], level)
     return mean, half, len(shared)
-
-
-def unpaired_difference(a: Sequence[float], b: Sequence[float], level: float = 0.95) -> tuple[float, float]:
-    """Difference of two independent means and the half width of its interval (Welch)."""
-    (ma, sa), (mb, sb) = mean_std(a), mean_std(b)
-    va, vb = sa**2 / len(a), sb**2 / len(b)
-    if math.isnan(va) or math.isnan(vb):
-        return ma - mb, math.nan
-    if va + vb == 0:
-        return ma - mb, 0.0
-    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))
-    return ma - mb, t_quantile(level, freedom) * math.sqrt(va + vb)

@@ -61,9 +61,9 @@ def external_teacher(dataset: Dataset, name: str, device: str) -> Teacher:
         GateError: a head for another number of classes.
     """
     if name.startswith(("torchvision:", "timm:")):
-        model, accuracy, mean, std, size = _pretrained(dataset, name)
+        model, accuracy, mean, std, size, resize = _pretrained(dataset, name)
     else:
-        model, accuracy, mean, std, size = _from_file(dataset, name)
+        (model, accuracy, mean, std, size), resize = _from_file(dataset, name), 1.0
     head = [m for m in model.modules() if isinstance(m, nn.Linear)][-1]
     if dataset.backbone_classes is not None and head.out_features == 1000 and len(dataset.classes) != 1000:
         rows = torch.tensor(dataset.backbone_classes)
@@ -78,7 +78,10 @@ def external_teacher(dataset: Dataset, name: str, device: str) -> Teacher:
             hint="ddbench list students: a student's name as teacher is trained here",
         )
     key = external_key(name)
-    return Teacher(model, name=name, key=key, accuracy=accuracy, mean=mean, std=std, size=size, device=device)
+    resize = resize if dataset.image_size == size else 1.0
+    return Teacher(
+        model, name=name, key=key, accuracy=accuracy, mean=mean, std=std, size=size, resize=resize, device=device
+    )
 
 
 def _weights_name(name: str) -> str:
@@ -97,7 +100,7 @@ def _weights_name(name: str) -> str:
     return f"{name} {torchvision.models.get_model_weights(model)['IMAGENET1K_V1']}"
 
 
-def _pretrained(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, Any, Any, int]:
+def _pretrained(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, Any, Any, int, float]:
     library, _, argument = name.partition(":")
     label = _weights_name(name)
     if dataset.channels != 3:
@@ -109,13 +112,15 @@ def _pretrained(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, A
 
             model = timm.create_model(argument, pretrained=True)
             config = model.pretrained_cfg
-            return model, None, config["mean"], config["std"], config["input_size"][-1]
+            return model, None, config["mean"], config["std"], config["input_size"][-1], 1 / config["crop_pct"]
         import torchvision
 
         weights = torchvision.models.get_model_weights(argument)["IMAGENET1K_V1"]
         model = torchvision.models.get_model(argument, weights=weights)
         recorded = weights.meta["_metrics"]["ImageNet-1K"]["acc@1"] if whole else None
-        return model, recorded, IMAGENET_MEAN, IMAGENET_STD, weights.transforms().crop_size[0]
+        test = weights.transforms()
+        resize = test.resize_size[0] / test.crop_size[0]
+        return model, recorded, IMAGENET_MEAN, IMAGENET_STD, test.crop_size[0], resize
     except (OSError, RuntimeError) as error:
         raise MissingError(
             f"cannot get the weights of {label}: {error}",

@@ -110,7 +110,7 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
     threads = torch.get_num_threads()
     compute.prepare("teacher")
     try:
-        images, labels = _resident(dataset, device)
+        images, labels = _images(dataset, device), torch.from_numpy(dataset.train.labels).to(device)
         augment = Augmenter([dict(e) for e in recipe.augment], dataset.image_size, dataset.mean, dataset.std)
         model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0)
         model = fast_layout(model.to(device)).train()
@@ -177,6 +177,24 @@ def _one_cycle(step: int, recipe: Recipe) -> float:
     return (step + 1) / rise if step < rise else (recipe.steps - step) / (recipe.steps - rise)
 
 
-def _resident(dataset: Dataset, device: str) -> tuple[torch.Tensor, torch.Tensor]:
-    images = dataset.train.images(range(len(dataset.train)))
-    return images.to(device), torch.from_numpy(dataset.train.labels).to(device)
+class _Read:
+    """The training images where they do not fit in memory: read anew for every batch."""
+
+    def __init__(self, dataset: Dataset, device: str) -> None:
+        self.split, self.device = dataset.train, device
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
+        return self.split.images(index.cpu().numpy()).to(self.device)
+
+
+def _images(dataset: Dataset, device: str) -> torch.Tensor | _Read:
+    """Training images uint8 ``[n, C, side, side]`` by index: resident on the device where they fit."""
+    from benchmark.training.testing import memory_limit
+
+    size = len(dataset.train) * dataset.channels * dataset.image_size**2
+    if size > memory_limit() or (device.startswith("cuda") and size > torch.cuda.mem_get_info()[0] // 2):
+        return _Read(dataset, device)
+    return dataset.train.images(range(len(dataset.train))).to(device)

@@ -20,6 +20,8 @@ class Teacher:
         accuracy: recorded top-1 on the test split in percent, or None where nobody recorded one.
         mean, std: the normalisation that the model was trained with.
         size: side in pixels that the model sees.
+        resize: test images are resized to ``size`` times this and cropped in the middle, as they were where
+            ``accuracy`` was recorded (torchvision: 256 / 224).
     """
 
     def __init__(
@@ -32,10 +34,12 @@ class Teacher:
         mean: Sequence[float],
         std: Sequence[float],
         size: int,
+        resize: float = 1.0,
         device: str = "cpu",
     ) -> None:
         self.model = fast_layout(model.to(device)).eval().requires_grad_(False)
         self.name, self.key, self.accuracy, self.size, self.device = name, key, accuracy, size, device
+        self.resize = resize
         self.mean = torch.tensor(mean, dtype=torch.float32, device=device).view(1, -1, 1, 1)
         self.std = torch.tensor(std, dtype=torch.float32, device=device).view(1, -1, 1, 1)
 
@@ -81,7 +85,7 @@ class Ensemble(Teacher):
     def __init__(self, members: list[Teacher], *, name: str, key: str, accuracy: float | None) -> None:
         self.members, self.name, self.key, self.accuracy = members, name, key, accuracy
         self.model = members[0].model
-        self.device, self.size = members[0].device, members[0].size
+        self.device, self.size, self.resize = members[0].device, members[0].size, members[0].resize
         self.mean, self.std = members[0].mean, members[0].std
 
     @torch.no_grad()

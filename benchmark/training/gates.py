@@ -30,7 +30,7 @@ def check_teacher(teacher: Teacher, dataset: Dataset) -> dict[str, Any]:
         GateError: another number of classes; below the recorded accuracy; at chance.
     """
     classes = len(dataset.classes)
-    images, labels = test_set(dataset, device=teacher.device)
+    images, labels = test_set(dataset, resize=teacher.resize, device=teacher.device)
     logits = teacher.logits(images)
     if logits.shape[1] != classes:
         raise GateError(

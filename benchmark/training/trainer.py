@@ -379,6 +379,7 @@ class _Run:
             "lr_group": self.group,
             "resolution": self.size,
             "input_size": self.input_size,
+            "test_resize": self.protocol.test_resize,
         }
         cuda = torch.device(self.device).type == "cuda"
         self.model.eval()

@@ -58,6 +58,20 @@ def test_a_killed_teacher_costs_one_interval_and_ends_the_same(tmp_path, easy, m
     assert not (killed.root / "work" / "teacher").exists() or not list((killed.root / "work" / "teacher").iterdir())
 
 
+def test_a_training_split_beyond_memory_gives_the_same_teacher(tmp_path, easy, monkeypatch):
+    from dataclasses import replace
+
+    from benchmark.store import Store
+    from benchmark.training import testing
+
+    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], steps=5))
+    resident = get_teacher(Store(tmp_path / "a"), easy, "convnet3_in")
+    monkeypatch.setattr(testing, "memory_limit", lambda: easy.train.array.nbytes - 1)
+    read = get_teacher(Store(tmp_path / "b"), easy, "convnet3_in")
+    for a, b in zip(resident.model.state_dict().values(), read.model.state_dict().values()):
+        assert torch.equal(a, b)
+
+
 def test_threads_are_put_back(store, easy, monkeypatch):
     from dataclasses import replace
 
