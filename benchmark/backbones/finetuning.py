@@ -27,7 +27,7 @@ from benchmark.datasets.base import Dataset
 from benchmark.errors import UsageError
 from benchmark.store import Stage, Store
 
-FINETUNE_VERSION = 1
+FINETUNE_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -77,9 +77,11 @@ def finetune_stage(dataset: Dataset, source_key: str, chosen: FinetuneSettings) 
 
 
 def finetune_backbone(
-    store: Store, source: str | Path, dataset: Dataset, chosen: FinetuneSettings, device: str = "cpu"
+    store: Store, source: str | Path, dataset: Dataset, chosen: FinetuneSettings, device: str = "cpu", judge: str = ""
 ) -> Path:
     """The folder of ``source`` fine-tuned on ``dataset``: from the store, or trained now (resuming after a kill).
+
+    ``judge`` is the teacher that the report card asks; "" is that of the protocol ``soft``.
 
     ``report.json`` holds the report card after, and under ``before`` the validation loss before the first step.
 
@@ -94,7 +96,9 @@ def finetune_backbone(
     threads = torch.get_num_threads()
     try:
         compute.prepare("backbone", chosen.policy())
-        return ranks.build(store, stage, lambda folder: _make(store, stage, source, dataset, chosen, device, folder))
+        return ranks.build(
+            store, stage, lambda folder: _make(store, stage, source, dataset, chosen, device, judge, folder)
+        )
     finally:
         torch.set_num_threads(threads)
 
@@ -106,13 +110,14 @@ def _make(
     dataset: Dataset,
     chosen: FinetuneSettings,
     device: str,
+    judge: str,
     folder: Path,
 ) -> None:
     path = folders.resolve(source)
     folders.check(path)
     origin = folders.about(path)
     vae, dit, scheduler = load_parts(path, torch.float32)
-    relabel(dit, origin.get("classes"), dataset.classes, chosen.seed)
+    relabel(dit, known_rows(dit, origin.get("classes"), dataset), dataset.classes, chosen.seed)
     select(dit, chosen.parameters)
     vae, dit = vae.to(device).eval().requires_grad_(False), dit.to(device)
     coder = around(vae, dit, scheduler, dataset, device, chosen.policy(), origin, path)
@@ -164,21 +169,31 @@ def _make(
     curves = {"columns": ["step", "seconds", "training", "held_out"], "dit": curve}
     save_folder(folder, vae, dit, scheduler, about, curves)
     backbone = load_backbone(folder, dataset, device, chosen.policy(), stage.key)
-    report = write_report(store, folder, backbone, dataset, held_out)
+    report = write_report(store, folder, backbone, dataset, held_out, judge)
     report["before"] = {"validation": {"loss": sum(e for _, e in before) / len(before), "levels": before}}
     (folder / folders.REPORT).write_text(json.dumps(report, indent=1))
 
 
-def relabel(dit: DiTTransformer2DModel, old: list[str] | None, new: tuple[str, ...], seed: int) -> None:
+def known_rows(dit: DiTTransformer2DModel, old: list[str] | None, dataset: Dataset) -> dict[str, int]:
+    """Rows of the old label table by name of the dataset's class: by the names that the backbone was trained with.
+
+    Where these are unknown (a backbone from the hub): ImageNet-1K's rows for a dataset of ImageNet's classes, and all
+    rows where the count is the same.
+    """
+    count = dit.config.num_embeds_ada_norm
+    if old is not None:
+        return {name: row for row, name in enumerate(old)}
+    if dataset.backbone_classes is not None and count == 1000:
+        return dict(zip(dataset.classes, dataset.backbone_classes))
+    return {name: row for row, name in enumerate(dataset.classes)} if count == len(dataset.classes) else {}
+
+
+def relabel(dit: DiTTransformer2DModel, known: dict[str, int], new: tuple[str, ...], seed: int) -> None:
     """Give every block a label table for the classes ``new``; the unconditional row is last, as diffusers has it.
 
-    Rows of classes that the old table knows by name are kept, as is the whole table where names are unknown and the
-    count is the same. Other rows start at the unconditional row (the block's best guess for an unknown class) plus
-    noise of the table's initial scale.
+    Rows of ``known`` classes are kept (:func:`known_rows`). Others start at the unconditional row (the block's best
+    guess for an unknown class) plus noise of the table's initial scale.
     """
-    known = {name: row for row, name in enumerate(old or [])}
-    if old is None and dit.config.num_embeds_ada_norm == len(new):
-        known = {name: row for row, name in enumerate(new)}
     draw = compute.generator("relabel", seed)
     for table in label_tables(dit):
         weight = table.embedding_table.weight.detach()

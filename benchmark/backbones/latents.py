@@ -85,7 +85,8 @@ def mapped(file: Path) -> dict[str, np.ndarray]:
 
     The format: 8 bytes of header length, the header (JSON: dtype, shape, byte range of each tensor), the bytes.
     """
-    whole = np.memmap(file, np.uint8, "r")
+    # torch's mapping closes the file; numpy's keeps it open, and ImageNet-1K has more files than a process may open
+    whole = torch.from_file(str(file), shared=False, size=file.stat().st_size, dtype=torch.uint8).numpy()
     start = 8 + int(whole[:8].view("<u8")[0])
     header = json.loads(whole[8:start].tobytes())
     kinds = {"F16": "<f2", "F32": "<f4"}

@@ -81,7 +81,7 @@ def classifier(store: Store, dataset: Dataset, device: str, judge: str = "") -> 
     from benchmark.protocols import load_protocol
     from benchmark.teachers import get_teacher
 
-    teacher = get_teacher(store, dataset, judge or load_protocol("soft").teacher_for(dataset.image_size), device)
+    teacher = get_teacher(store, dataset, judge or load_protocol("soft").teacher_of(dataset), device)
     return {"name": teacher.name, "key": teacher.key, "accuracy": teacher.accuracy}, teacher.logits
 
 

@@ -88,6 +88,7 @@ def train(out: Path | None, preset: str, sets: tuple[str, ...], teacher: str, de
 @click.option("--label-dropout", default=0.1, show_default=True, help="Share of unconditional images; 0: no guidance.")
 @click.option("--precision", default="fp32", show_default=True, help="fp32, tf32 or bf16 (autocast).")
 @click.option("--seed", default=0, show_default=True, help="Seed of the run.")
+@click.option("--teacher", default="", help="Who judges the samples, as in `run`. Default: that of `soft`.")
 def finetune(
     dataset: str,
     data_root: str | None,
@@ -96,6 +97,7 @@ def finetune(
     device: str,
     out: Path | None,
     source: str,
+    teacher: str,
     **values: Any,
 ):
     """Fine-tune a backbone's DiT on another dataset, and print the report card before and after."""
@@ -110,7 +112,7 @@ def finetune(
 
     chosen = FinetuneSettings(**values)
     with ranks.together():
-        folder = finetune_backbone(Store(), source, data, chosen, resolve_device(device))
+        folder = finetune_backbone(Store(), source, data, chosen, resolve_device(device), teacher)
     _finish(folder, finetune_stage(data, key, chosen).key, out)
 
 

@@ -11,7 +11,7 @@ from benchmark.backbones import external_key, load_backbone
 from benchmark.backbones import loop as loop_module
 from benchmark.backbones.backbone import load_parts
 from benchmark.backbones.dit import label_tables
-from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage, relabel
+from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage, known_rows, relabel
 from benchmark.backbones.loop import Averaged
 from benchmark.compute import Precision
 from benchmark.errors import DataError, UsageError
@@ -98,7 +98,7 @@ def test_a_flipped_byte_is_noticed_and_made_again(folder, four, store, judge, ca
 def test_known_classes_keep_their_rows(folder):
     _, dit, _ = load_parts(folder, torch.float32)
     old = [t.embedding_table.weight.detach().clone() for t in label_tables(dit)]
-    relabel(dit, ["a", "b", "c"], ("c", "new", "a"), 0)
+    relabel(dit, {"a": 0, "b": 1, "c": 2}, ("c", "new", "a"), 0)
     for before, table in zip(old, label_tables(dit)):
         after = table.embedding_table.weight
         assert torch.equal(after[0], before[2]) and torch.equal(after[2], before[0])
@@ -106,6 +106,17 @@ def test_known_classes_keep_their_rows(folder):
         assert not torch.equal(after[1], before[3])
         assert table.dropout_prob == 0 and after.requires_grad
     assert dit.config.num_embeds_ada_norm == 3
+
+
+def test_imagenets_rows_are_kept_for_datasets_of_its_classes():
+    from types import SimpleNamespace as Made
+
+    hub, small = Made(config=Made(num_embeds_ada_norm=1000)), Made(config=Made(num_embeds_ada_norm=2))
+    two = Made(classes=("tench", "church"), backbone_classes=(0, 497))
+    own = Made(classes=("a", "b"), backbone_classes=None)
+    assert known_rows(hub, None, two) == {"tench": 0, "church": 497}
+    assert known_rows(hub, None, own) == {} and known_rows(small, None, own) == {"a": 0, "b": 1}
+    assert known_rows(small, ["b", "c"], own) == {"b": 0, "c": 1}
 
 
 def test_wrong_settings():
