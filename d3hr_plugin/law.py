@@ -177,7 +177,8 @@ def search(n: int, std: np.ndarray, m: int, weights: tuple[float, float, float],
     rng = np.random.Generator(np.random.SFC64(seed))
     std = np.asarray(std, dtype=np.float64)
     d = len(std)
-    used = [weights[0] > 0 and spread > 0, weights[1] > 0 and n > 1 and spread > 0, weights[2] > 0 and n > 2]
+    spreads = spread > 0 and std.max() > 0  # a class of one image has no deviations: every group is its mean
+    used = [weights[0] > 0 and spreads, weights[1] > 0 and n > 1 and spreads, weights[2] > 0 and n > 2]
     laws = [
         mean_law(np.square(spread * std) / n) if used[0] else None,
         deviation_law(np.square(std), n, spread) if used[1] else None,

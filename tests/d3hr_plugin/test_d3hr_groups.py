@@ -176,3 +176,10 @@ def test_spread_scales_the_draws_and_zero_is_the_class_mean():
 def test_sobol_says_how_many_coordinates_it_has():
     with pytest.raises(UsageError, match="at most 21201 coordinates"):
         SAMPLERS["sobol"](Draw(2, torch.ones(30_000), ("x",)))
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+@pytest.mark.parametrize("sampler", sorted(SAMPLERS))
+def test_a_class_without_spread_is_its_mean(sampler, n):
+    group = SAMPLERS[sampler](Draw(n, torch.zeros(D), ("flat", 0), 20))
+    assert torch.isfinite(group.latents).all() and group.latents.shape == (n, D)
