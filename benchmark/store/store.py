@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
 import platform
 import shutil
@@ -20,11 +21,13 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from benchmark.cost import Stopwatch, aside
 from benchmark.errors import JobError, UsageError
 from benchmark.store import lease
 from benchmark.store.keys import Stage, digest_file
 
 MANIFEST = "artifact.json"
+SECONDS = "seconds.txt"  # in a work folder: what each chunk took
 WAIT_SECONDS = 0.2  # between looks at a lock that another process holds; longer after a while
 
 
@@ -91,15 +94,22 @@ class Store:
             return path
         if not (path / MANIFEST).is_file():
             return None
-        fault = self.fault(path)
-        if fault:
-            aside = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
-            with disk_errors(path):
-                os.rename(path, aside)
-            print(f"store: {fault}; set aside as {aside} and made again", file=sys.stderr, flush=True)
+        if self.fault(path) and self._set_aside(path, key):
             return None
         self._verified.add(key)
         return path
+
+    def _set_aside(self, path: Path, key: str) -> bool:
+        """Move a damaged artifact away; False where another process has done so and made it again."""
+        with disk_errors(path), self.lock(f"damaged-{key}"):
+            if not path.exists():
+                return True
+            fault = self.fault(path)
+            if fault:
+                target = path.with_name(f"{path.name}.damaged-{uuid.uuid4().hex[:8]}")
+                os.rename(path, target)
+                print(f"store: {fault}; set aside as {target} and made again", file=sys.stderr, flush=True)
+            return bool(fault)
 
     @staticmethod
     def fault(path: Path) -> str:
@@ -117,7 +127,8 @@ class Store:
         return ""
 
     def info(self, stage: Stage) -> dict:
-        """The artifact's ``artifact.json``: stage document, files, seconds."""
+        """The artifact's ``artifact.json``: stage document, files, and the seconds that its own making took: chunks by
+        other processes included, waiting and the making of other artifacts not."""
         return json.loads((self.path(stage) / MANIFEST).read_text())
 
     # -- making -------------------------------------------------------------------------------------------------
@@ -130,7 +141,7 @@ class Store:
         found = self.open(stage)
         if found is not None:
             return found
-        with disk_errors(self.root), self.lock(stage.key, label=stage.name):
+        with aside(), disk_errors(self.root), self.lock(stage.key, label=stage.name):
             found = self.open(stage)  # another process may have made it meanwhile
             if found is not None:
                 return found
@@ -138,11 +149,11 @@ class Store:
             temporary = self.root / "tmp" / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             self._sweep()
             temporary.mkdir(parents=True)
-            began = time.time()
             try:
-                make(temporary)
+                with Stopwatch() as watch:
+                    make(temporary)
                 with lease.finish_writing():
-                    self._seal(stage, temporary, time.time() - began)
+                    self._seal(stage, temporary, watch.seconds + self._chunk_seconds(stage))
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self._publish(temporary, target)
             except BaseException:
@@ -220,20 +231,28 @@ class Store:
         found = find()
         if found is not None:
             return found
-        with disk_errors(folder), self.lock(f"{stage.key}-{index}", label=f"{stage.name} chunk {index}"):
+        with aside(), disk_errors(folder), self.lock(f"{stage.key}-{index}", label=f"{stage.name} chunk {index}"):
             found = find()
             if found is not None:
                 return found
             self.log_work(stage, "chunk", index)
             temporary = folder / f"tmp-{index:06d}-{os.getpid()}{suffix}"
             try:
-                make(index, temporary)
+                with Stopwatch() as watch:
+                    make(index, temporary)
+                with open(folder / SECONDS, "a") as file:
+                    file.write(f"{watch.seconds:.3f}\n")
                 final = folder / f"chunk-{index:06d}-{digest_file(temporary)[:16]}{suffix}"
                 os.rename(temporary, final)
             except BaseException:
                 temporary.unlink(missing_ok=True)
                 raise
             return final
+
+    def _chunk_seconds(self, stage: Stage) -> float:
+        """What the stage's chunks took, whichever processes made them."""
+        file = self._work(stage) / SECONDS
+        return math.fsum(map(float, file.read_text().split())) if file.is_file() else 0.0
 
     def log_work(self, stage: Stage, unit: str, amount) -> None:
         """Append to ``<root>/work.jsonl`` that a piece of work *begins*: so kills can be seen to cost little."""
@@ -254,7 +273,8 @@ class Store:
                     return
             if pause == WAIT_SECONDS:
                 print(f"{label or name}: another process is making this; waiting", file=sys.stderr, flush=True)
-            time.sleep(pause)
+            with aside():
+                time.sleep(pause)
             pause = min(2.0, pause * 1.1)
 
     @contextlib.contextmanager

@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from benchmark.cost import Meter
 from benchmark.errors import DDBenchError, JobError
 from benchmark.store import Stage, Store, canonical_json
 
@@ -159,3 +160,41 @@ def test_a_full_disk_is_one_clear_error_and_work_resumes(tmp_path):
         assert (store.build(stage(), lambda f: (f / "big").write_bytes(b"y" * 1_000_000)) / "big").stat().st_size == 1e6
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def _open(root, queue):
+    try:
+        queue.put(Store(root).open(stage()) is None)
+    except Exception as error:  # noqa: BLE001 - shown by the test
+        queue.put(repr(error))
+
+
+def test_several_processes_meet_one_damaged_artifact(store):
+    path = store.build(stage(), lambda f: (f / "x.bin").write_bytes(bytes(1 << 22)))
+    (path / "x.bin").write_bytes(bytes((1 << 22) - 1) + b"1")
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    workers = [context.Process(target=_open, args=(store.root, queue)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    assert [queue.get(timeout=60) for _ in workers] == [True] * 4
+    assert len(list(path.parent.glob("*.damaged-*"))) == 1 and not path.exists()
+
+
+def test_an_artifacts_seconds_are_its_own(store):
+    """Chunks count whoever made them; other artifacts that are made on the way, and waiting, do not."""
+
+    def chunk(index, file):
+        time.sleep(0.1)
+        file.write_bytes(b"x")
+
+    def outer(folder):
+        time.sleep(0.1)
+        store.build(stage(name="t.inner"), lambda f: time.sleep(0.5))
+
+    store.chunks(stage(), 3, chunk, which=[0])  # by a process that was killed then, say
+    with Meter() as meter:
+        time.sleep(0.1)
+        store.build(stage(), lambda f: (store.chunks(stage(), 3, chunk), outer(f)))
+    assert 0.1 <= meter.seconds < 0.3
+    assert 0.4 <= store.info(stage())["seconds"] < 0.7 and 0.5 <= store.info(stage(name="t.inner"))["seconds"] < 0.7
