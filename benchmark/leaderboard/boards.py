@@ -61,7 +61,7 @@ class Board:
         return " ".join(parts)
 
 
-IDENTITY = ("method", "method_version", "params", "backbone", "backbone_key", "precision", "set")
+IDENTITY = ("method", "method_version", "params", "inputs", "backbone", "backbone_key", "precision", "set")
 
 
 def boards(rows: Iterable[dict[str, Any]]) -> list[Board]:
@@ -128,7 +128,7 @@ def labels(rows: Sequence[dict]) -> list[str]:
     several = {
         (method, name): len({row[name] for row in members}) > 1
         for method, members in by_method.items()
-        for name in ("method_version", "backbone", "backbone_key", "precision")
+        for name in ("method_version", "inputs", "backbone", "backbone_key", "precision")
     }
     out = []
     for row in rows:
@@ -137,6 +137,8 @@ def labels(rows: Sequence[dict]) -> list[str]:
         parts += [f"{key}={_short(values.get(key, '–'))}" for key in varying[method]]
         if several[method, "method_version"]:
             parts.append(f"v{row['method_version']}")
+        if several[method, "inputs"]:
+            parts.append(row["inputs"] or "no inputs")
         if several[method, "backbone"]:
             parts.append(f"on {row['backbone'] or 'no backbone'}")
         if several[method, "backbone_key"]:

@@ -38,6 +38,7 @@ class Key(NamedTuple):
     method: str
     method_version: str
     params: str
+    inputs: str
     backbone: str
     backbone_key: str
     precision: str
@@ -80,15 +81,18 @@ class Cell(NamedTuple):
 def collect(records: Iterable[dict]) -> list[Cell]:
     """Group records (read one at a time) into cells, ordered by key.
 
-    Where two records differ in nothing but their set (a folder made elsewhere was evaluated under the same name), the
-    set that was evaluated later gets a cell of its own, with all its seeds.
+    A seed that failed or was skipped counts no more once it succeeded. Where two records differ in nothing but their
+    set (a folder made elsewhere was evaluated under the same name), the set that was evaluated later gets a cell of
+    its own, with all its seeds.
     """
     groups: dict[Key, list[Sample]] = defaultdict(list)
     for record in records:
         groups[key_of(record["identity"])].append(sample_of(record))
     cells = []
     for key in sorted(groups):
-        samples = sorted(groups[key], key=lambda s: (s.seed, s.created, s.set))
+        fine = {s.seed for s in groups[key] if s.status == "ok"}
+        samples = [s for s in groups[key] if s.status == "ok" or s.seed not in fine]
+        samples.sort(key=lambda s: (s.seed, s.created, s.set))
         apart = {second.set for first, second in zip(samples, samples[1:]) if first.seed == second.seed}
         parts: dict[str, list[Sample]] = defaultdict(list)
         for sample in samples:
@@ -114,10 +118,20 @@ def key_of(identity: dict) -> Key:
         method["name"],
         str(method["version"]),
         canonical_json(method["params"]),
+        inputs_text(method.get("inputs", {})),
         backbone.get("name", ""),
         backbone.get("key", "")[:SHORT],
         precision_name(identity["precision"]),
     )
+
+
+def inputs_text(inputs: dict[str, Any]) -> str:
+    """``teacher resnet18 0123abcd…, squeeze 4567cdef…``: what a set was made from beside data and backbone."""
+    parts = []
+    for kind, made in sorted(inputs.items()):
+        name, key = (made.get("name", ""), made.get("key", "")) if isinstance(made, dict) else ("", str(made))
+        parts.append(" ".join(part for part in (kind, name, key[:SHORT]) if part))
+    return ", ".join(parts)
 
 
 def precision_name(policy: dict) -> str:

@@ -141,7 +141,7 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
         key, other = a[column].key, b[column].key
         notes = [
             f"{name}: {getattr(key, name)} against {getattr(other, name)}"
-            for name in ("backbone", "backbone_key", "precision")
+            for name in ("inputs", "backbone", "backbone_key", "precision")
             if getattr(key, name) and getattr(other, name) and getattr(key, name) != getattr(other, name)
         ]
         pairs.append(

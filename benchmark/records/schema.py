@@ -31,6 +31,7 @@ FIELDS: tuple[tuple[str, tuple[type, ...], bool, str], ...] = (
     ("identity.method.name", (str,), True, ""),
     ("identity.method.version", (int, str), True, ""),
     ("identity.method.params", (dict,), True, "every parameter, defaults included"),
+    ("identity.method.inputs", (dict,), False, "what else the set was made from: teacher, files; by key or digest"),
     ("identity.seed", (int,), True, "seeds the distilled set and the student"),
     ("identity.student", (str,), True, "architecture"),
     ("identity.student_version", (int,), False, "version of the architecture's code, where it is not 1"),
@@ -57,7 +58,14 @@ FIELDS: tuple[tuple[str, tuple[type, ...], bool, str], ...] = (
     ("scores.ece", (*NUMBER, NULL), False, "expected calibration error, percent"),
     ("scores.curve", (list,), False, "[[epoch, top1, top5], …] of the evaluated epochs, percent"),
     ("cost", (dict,), True, ""),
-    ("cost.distill_seconds", (*NUMBER, NULL), False, "wall-clock seconds that made the distilled set"),
+    (
+        "cost.distill_seconds",
+        (*NUMBER, NULL),
+        False,
+        "wall-clock seconds of one worker that made the distilled set, with the whole of the stages that other sets "
+        "share (D3HR's statistics, say) and without waiting for other workers",
+    ),
+    ("cost.distill_shared_seconds", (*NUMBER, NULL), False, "the part of it that other sets share"),
     ("cost.train_seconds", (*NUMBER, NULL), False, "wall-clock seconds that trained and tested the student"),
     ("cost.peak_memory_bytes", (*NUMBER, NULL), False, "peak memory of training, bytes"),
     ("cost.image_bytes", (*NUMBER, NULL), False, "size of the distilled images on disk, bytes"),

@@ -8,7 +8,7 @@ from scipy import stats
 from synthetic import make_record
 
 from benchmark import leaderboard, records
-from benchmark.leaderboard import csv_text, table
+from benchmark.leaderboard import boards, csv_text, table
 from benchmark.leaderboard.cells import collect, rows_of
 from benchmark.leaderboard.columns import DTYPES, FLAGS
 
@@ -41,6 +41,28 @@ def test_mean_interval_and_paired_gain_against_scipy():
 def test_never_averages_over_anything_but_seeds(change):
     rows = board(*runs("d3hr", [80, 82, 84]), *[make_record("d3hr", s, top1=20, **change) for s in (3, 4)])
     assert sorted((r["top1_last"], r["seeds"]) for r in rows) == [(20, 2), (82, 3)]
+
+
+def test_sets_made_with_two_teachers_are_two_rows():
+    """Class labels need no teacher, the method did."""
+    made = []
+    for key, values in (("a" * 64, (40, 41, 42)), ("b" * 64, (90, 91, 92, 93, 94))):
+        for seed, value in enumerate(values):
+            record = make_record("rded", seed, top1=value)
+            record["identity"]["method"]["inputs"] = {"teacher": {"name": "resnet18", "key": key}}
+            made.append(record)
+    rows = board(*made)
+    assert sorted((r["top1_last"], r["seeds"], r["inputs"]) for r in rows) == [
+        (41, 3, "teacher resnet18 " + "a" * 12), (92, 5, "teacher resnet18 " + "b" * 12)]  # fmt: skip
+    assert len(set(boards.labels(rows))) == 2
+
+
+def test_a_seed_that_was_skipped_counts_no_more_once_it_is_there():
+    skipped = [make_record("d4m", s, status="skipped", reason="no model") for s in range(3)]
+    for record in skipped:
+        record["identity"]["set"] = ""
+    (row,) = board(*skipped, *runs("d4m", [80.0, 82.0]))
+    assert (row["seeds"], row["skipped"], row["top1_last"]) == (2, 1, 81.0)
 
 
 @pytest.mark.parametrize("change", [
