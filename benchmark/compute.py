@@ -91,24 +91,46 @@ def fast_layout(model):
 
 
 def resolve_device(name: str = "auto") -> str:
-    """``auto`` is ``cuda`` where there is one (under torchrun the rank's own), else ``cpu``."""
+    """``auto`` is ``cuda`` where there is one (under torchrun the rank's own), else ``cpu``.
+
+    A card with a number becomes the process's current one: what is measured without naming a device is then its own.
+    """
     import torch
 
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = "auto"
-    if name == "auto" and torch.cuda.is_available():
-        return f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
-    if name == "auto":
+    if name == "auto" and not torch.cuda.is_available():
         return "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError(f"unknown device {name!r}", where="--device", allowed="auto, cpu, cuda, cuda:N") from error
+    if name == "auto":
+        name = f"cuda:{os.environ['LOCAL_RANK']}" if "LOCAL_RANK" in os.environ else "cuda"
+    device = _device(name)
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise UsageError(
             f"device {name!r} is not there", where="--device", allowed=f"cpu, {torch.cuda.device_count()} CUDA devices"
         )
+    if device.type == "cuda" and device.index is not None:
+        torch.cuda.set_device(device)
     return name
+
+
+def device_elsewhere(name: str) -> str:
+    """``name`` for workers on other machines, which resolve it there: ``auto`` stays ``auto``.
+
+    Raises:
+        UsageError: not the name of a device.
+    """
+    if name != "auto":
+        _device(name)
+    return name
+
+
+def _device(name: str):
+    import torch
+
+    try:
+        return torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"unknown device {name!r}", where="--device", allowed="auto, cpu, cuda, cuda:N") from error
 
 
 def derive_seed(*parts: object) -> int:

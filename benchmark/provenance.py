@@ -13,9 +13,13 @@ from typing import Any
 from benchmark import __version__
 
 
-@lru_cache(maxsize=1)
 def provenance() -> dict[str, Any]:
-    """Versions, commit and hardware."""
+    """Versions, commit, hardware and the time."""
+    return {**_environment(), "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
+
+
+@lru_cache(maxsize=1)
+def _environment() -> dict[str, Any]:
     from importlib.metadata import PackageNotFoundError, version
 
     found = {"ddbench": __version__, "python": platform.python_version(), "commit": _commit()}
@@ -25,7 +29,6 @@ def provenance() -> dict[str, Any]:
         except PackageNotFoundError:
             found[name] = ""
     found["hardware"] = {"machine": platform.machine(), "cpus": os.cpu_count(), "cpu": cpu_name(), "gpu": gpu_name()}
-    found["created"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     return found
 
 
@@ -51,4 +54,4 @@ def cpu_name() -> str:
 def gpu_name() -> str:
     import torch
 
-    return torch.cuda.get_device_name(0) if torch.cuda.is_available() else ""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -273,22 +274,28 @@ def worker(folder: Path, device: str | None) -> int:
     """Work on the jobs of a run until none is left."""
     import signal
 
-    from benchmark.executors.local import end_with_parent
+    from benchmark.executors.local import PARENT, end_with_parent, execute
     from benchmark.pipeline.engine import work
     from benchmark.pipeline.runs import Run
 
     # SIGTERM unwinds like Ctrl-C, so that temporary files go and nothing is half-written.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    run = Run(Path(os.path.abspath(folder)))
+    run.enter()
+    if PARENT not in os.environ and run.plan.time_limit:  # a job past its limit ends its process: have one to lose
+        execute(run, 1, {"device": device})
+        return 1 if run.failures() else 0
     end_with_parent()
-    return 1 if work(Run(folder), device, say=lambda text: print(text, flush=True)).failed else 0
+    return 1 if work(run, device, say=lambda text: print(text, flush=True)).failed else 0
 
 
 def _where(options: dict[str, Any]) -> dict[str, Any]:
-    from benchmark.compute import resolve_device
+    from benchmark.compute import device_elsewhere, resolve_device
 
+    elsewhere = options.get("emit") or options["executor"] == "ray"  # this machine may have no GPU; those may
     return {
         "results": Path(options["results"]),
-        "device": resolve_device(options["device"]),
+        "device": (device_elsewhere if elsewhere else resolve_device)(options["device"]),
         "executor": options["executor"],
         "workers": options["jobs"],
         "address": options["address"],

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmark.compute import resolve_device
 from benchmark.errors import JobError
 from benchmark.pipeline.engine import TIMED_OUT, note_death, work
 from benchmark.pipeline.runs import Run
@@ -43,9 +44,9 @@ def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
         KeyboardInterrupt: the workers were told to stop and did.
     """
     if jobs <= 1 and not run.plan.time_limit:
-        work(run)
+        work(run, options.get("device"))  # of this torchrun rank, where there are several
         return
-    device = run.plan.device
+    device = resolve_device(options.get("device") or run.plan.device)
     gpus = default_jobs(device)
     devices = [f"cuda:{index % gpus}" if device == "cuda" else device for index in range(jobs)]
     workers = [_start(run, d) for d in devices]

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.errors import JobError, MissingError
-from benchmark.pipeline.engine import work
+from benchmark.executors import local
 from benchmark.pipeline.runs import Run
 
 RETRIES = 5  # how often Ray starts a task again whose process died
@@ -37,7 +37,7 @@ def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
         settings = {"address": address} if address else {"num_cpus": max(jobs, 1), "include_dashboard": False}
         ray.init(runtime_env={"env_vars": environment}, log_to_driver=True, logging_level="ERROR", **settings)
     share = 0.0
-    if run.plan.device.startswith("cuda"):  # more tasks than GPUs share them
+    if run.plan.device != "cpu":  # more tasks than GPUs share them; without a GPU in the cluster the share is 0
         share = min(1.0, math.floor(1e4 * ray.cluster_resources().get("GPU", 0) / max(jobs, 1)) / 1e4)
     remote = ray.remote(num_cpus=1, num_gpus=share, max_retries=RETRIES, scheduling_strategy="SPREAD")(_loop)
     try:
@@ -56,5 +56,7 @@ def _loop(folder: str, environment: dict[str, str]) -> float:
     """One task: the worker loop until nothing is left; returns its seconds."""
     os.environ.update(environment)
     began = time.monotonic()
-    work(Run(Path(folder)), say=lambda text: print(text, flush=True))
+    run = Run(Path(folder))
+    run.enter()
+    local.execute(run, 1, {})
     return time.monotonic() - began

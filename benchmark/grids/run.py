@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -42,7 +43,7 @@ def plan_grid(
     grid: Grid, cells: Sequence[GridCell], store: Store, results: Path, device: str, **options: Any
 ) -> GridPlan:
     """Plan every cell by itself, so that one that cannot be planned (IPC too large …) is a row and stops no other."""
-    merged = Plan(str(store.root), str(results), device)
+    merged = Plan(os.path.abspath(store.root), os.path.abspath(results), device)
     out = GridPlan(list(cells), merged, [], [])
     seen: dict[str, Job] = {}
     for place, cell in enumerate(cells):
@@ -59,7 +60,6 @@ def plan_grid(
             out.identities.append([])
             out.faults.append(reason)
             continue
-        merged.requests += part.requests
         merged.skipped += part.skipped
         for job in part.jobs:
             out.wanted[job.kind] += len(grid.seeds) if job.kind in ("backbone", "teacher") else 1

@@ -40,12 +40,13 @@ def print_plan(
     from benchmark.executors.local import default_jobs
 
     store = Store()
-    parts = parts_for(requests, workers) if emit and workers else 1
+    workers = workers or default_jobs(device)
+    parts = parts_for(requests, workers) if emit else 1
     plan = make_plan(requests, store, results, device=device, parts=parts)
     context = Context(store, results, device)
     if emit:
         plan.time_limit = time_limit
-        return emit_commands(plan, store, emit, workers or default_jobs(device))
+        return emit_commands(plan, store, emit, workers)
     finished = {job.key: is_done(job, context) for job in plan.jobs}
     total_missing = sum(not done for done in finished.values())
     for kind in KINDS:
@@ -160,8 +161,9 @@ def emit_commands(plan: Plan, store: Store, form: str, workers: int) -> int:
     print("#SBATCH --job-name=ddbench")
     print(f"#SBATCH --array=0-{workers - 1}")
     print("#SBATCH --requeue")
-    if plan.device.startswith("cuda"):
-        print("#SBATCH --gpus=1")
+    if plan.device != "cpu":
+        guess = plan.device == "auto"
+        print("#SBATCH --gpus=1" + ("   # by default; for nodes without a GPU: --device cpu" if guess else ""))
     print(f"export DDBENCH_CACHE={shlex.quote(str(store.root))}")
     print(command)
     return 0

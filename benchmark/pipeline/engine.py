@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark import progress, ranks
+from benchmark.compute import resolve_device
 from benchmark.errors import DDBenchError, JobError
 from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job, write_failure
 from benchmark.pipeline.plan import Job
@@ -45,7 +46,7 @@ def work(run: Run, device: str | None = None, *, say=print, jobs: Sequence[Job] 
     """
     plan = run.plan
     store = Store(plan.store)
-    context = Context(store, Path(plan.results), device or plan.device)
+    context = Context(store, Path(plan.results), resolve_device(device or plan.device))
     report = Report()
     pending = list(plan.jobs if jobs is None else jobs)
     inside = {job.key for job in pending}
@@ -71,6 +72,10 @@ def work(run: Run, device: str | None = None, *, say=print, jobs: Sequence[Job] 
                 if not is_done(job, context):
                     with store.try_lock(f"job-{job.key.replace('/', '_')}") as ours:
                         if not ours:
+                            left.append(job)
+                            continue
+                        if run.has_failed(job):  # by another worker, since this pass began
+                            progressed = True
                             left.append(job)
                             continue
                         if is_done(job, context):

@@ -52,7 +52,12 @@ def is_done(job: Job, context: Context) -> bool:
     """Whether the job's result is there."""
     store = context.store
     if job.kind == "part":
-        return store.has_key("set", job.key.split("/")[0]) or not _part_missing(job, context, stage_of(job))
+        if store.has_key("set", job.key.split("/")[0]):
+            return True
+        try:
+            return not _part_missing(job, context, stage_of(job))
+        except Exception:  # noqa: BLE001 - a plug-in that cannot name its units: the job will say why
+            return False
     if job.kind == "backbone" and job.spec["backbone"] not in registry().names("backbone"):
         return True  # external: nothing to make
     there = store.has_key(STAGES[job.kind], job.key)
@@ -125,7 +130,8 @@ def _dataset(spec: dict[str, Any]):
 
 def _backbone(job: Job, context: Context) -> None:
     dataset = _dataset(job.spec)
-    resolve_backbone(dataset, job.spec["backbone"]).build(context.store, dataset, context.device)
+    ref = resolve_backbone(dataset, job.spec["backbone"])
+    ref.build(context.store, dataset, context.device, job.spec["judge"])
 
 
 def _teacher(job: Job, context: Context) -> None:
@@ -200,7 +206,8 @@ def _part(job: Job, context: Context) -> None:
 
 
 def _make_units(job: Job, context: Context, stage: Stage) -> list[Path]:
-    """Make the job's units as chunks of the set's stage; each holds uint8 images and the seconds they took."""
+    """Make the job's units as chunks of the set's stage; each holds uint8 images and the seconds they took, without
+    those of shared stages (`Method.stages`), which are counted where these are made."""
     import torch
     from safetensors.torch import save_file
 
@@ -263,13 +270,15 @@ def _distill(job: Job, context: Context) -> None:
         from safetensors import safe_open
 
         files = _make_units(whole, context, stage)
-        _, task, units = task_and_units(whole, context)
+        method, task, units = task_and_units(whole, context)
         where = {cell: (u, row) for u, unit in enumerate(units) for row, cell in enumerate(unit.cells)}
         seconds = peak = 0.0
         for file in files:
             with safe_open(str(file), "pt") as chunk:
                 meta = chunk.metadata()
                 seconds, peak = seconds + float(meta["seconds"]), max(peak, float(meta["peak"]))
+
+        shared = sum(context.store.info(s)["seconds"] for s in method.stages(task) if context.store.has(s))
 
         def images() -> Iterator:
             opened, current = None, -1
@@ -281,21 +290,25 @@ def _distill(job: Job, context: Context) -> None:
                             opened, current = chunk.get_tensor("images").permute(0, 2, 3, 1).numpy(), unit
                     yield label, index, opened[row]
 
-        info = registry().get("method", spec["method"])
         write_set(
             folder,
             task.dataset,
             task.ipc,
             images(),
             {
-                "method": {"name": spec["method"], "version": info.version, "params": spec["params"]},
+                "method": spec["document"],
                 "seed": task.seed,
                 "backbone": {"name": spec["backbone"], "key": spec["inputs"]["backbone"]}
                 if task.backbone_key
                 else None,
                 "precision": task.precision.document(),
                 "ddbench": __version__,
-                "cost": {"seconds": round(seconds, 3), "peak_memory_bytes": int(peak), "device": device_name(context)},
+                "cost": {
+                    "seconds": round(seconds + shared, 3),
+                    "shared_seconds": round(shared, 3),
+                    "peak_memory_bytes": int(peak),
+                    "device": device_name(context),
+                },
             },
         )
 
@@ -368,6 +381,7 @@ def _evaluate(job: Job, context: Context) -> None:
     images = (f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES and f.name != "contact_sheet.png")
     size = sum(f.stat().st_size for f in images)
     outcome["cost"] |= {"distill_seconds": made.get("seconds"), "image_bytes": size}
+    outcome["cost"]["distill_shared_seconds"] = made.get("shared_seconds")
     outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
     artifacts = {"set": spec["set"], "contact_sheet": _keep_sheet(Path(folder), identity, context)}
     skipped = dataset.notes.get("skipped")

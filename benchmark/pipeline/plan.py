@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -50,7 +51,6 @@ class Plan:
     device: str
     jobs: list[Job] = field(default_factory=list)
     skipped: list[dict[str, Any]] = field(default_factory=list)
-    requests: list[dict[str, Any]] = field(default_factory=list)
     time_limit: float | None = None  # seconds a job may take
 
     def write(self, path: Path) -> None:
@@ -86,10 +86,9 @@ def make_plan(
         UsageError, MissingError: a name, a parameter, data or weights that are not there; nothing has run yet.
     """
     threads("evaluate")  # a wrong DDBENCH_THREADS is said here, not by every job
-    plan = Plan(str(store.root), str(results), device)
+    plan = Plan(os.path.abspath(store.root), os.path.abspath(results), device)  # workers may run in other folders
     seen: dict[str, Job] = {}
     for request in requests:
-        plan.requests.append(request.document())
         _Builder(request, store, plan, seen, parts, only_distill).build()
     return plan
 
@@ -169,7 +168,7 @@ class _Builder:
     def backbone(self) -> tuple[str, dict[str, str]]:
         """(key of the backbone's job, identity of the backbone)."""
         ref = resolve_backbone(self.dataset, self.request.backbone)
-        spec = {"backbone": ref.name}
+        spec = {"backbone": ref.name, "judge": self.request.teacher}
         self._add("backbone", ref.key, f"backbone {ref.name} for {self.dataset.name}", spec)
         return ref.key, {"name": ref.name, "key": ref.key}
 
@@ -193,7 +192,7 @@ class _Builder:
             if len(self.request.methods) == 1 or name == self.request.methods[0]:
                 raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")
             return {**made, "reason": reason}
-        inputs, needs = {"dataset": self.dataset.digest}, []
+        inputs, needs, teacher = {"dataset": self.dataset.digest}, [], {}
         spec: dict[str, Any] = {"method": name, "params": document, "hints": hints, "ipc": ipc, "seed": seed}
         try:
             if "backbone" in method.requires:
@@ -211,9 +210,13 @@ class _Builder:
             if name == self.request.methods[0]:
                 raise
             return {**made, "reason": str(error)}
+        further = {k: v for k, v in inputs.items() if k not in ("dataset", "backbone")}
+        if further:  # what else it is made from: two teachers make two methods' rows, whatever protocol tests them
+            made["method"]["inputs"] = further | ({"teacher": teacher} if "teacher" in further else {})
         stage = set_stage(name, info.version, document, ipc, inputs, seed, self.precision)
         label = f"{name} ipc {ipc} seed {seed} on {self.dataset.name}"
         spec["inputs"] = inputs
+        spec["document"] = made["method"]
         if self.parts > 1:
             keys = [f"{stage.key}/{i}of{self.parts}" for i in range(self.parts)]
             for i, key in enumerate(keys):
@@ -243,7 +246,7 @@ class _Builder:
         """The teacher that methods see: --teacher, or that of the protocol `soft`, whatever protocol tests them."""
         from benchmark.protocols import load_protocol
 
-        return self.request.teacher or load_protocol("soft").teacher_for(self.dataset.image_size)
+        return self.request.teacher or load_protocol("soft").teacher_of(self.dataset)
 
     def _evaluate(self, made: dict, method: str, ipc: int, seed: int, name: str, protocol, student: str) -> None:
         from benchmark.teachers import teacher_key
@@ -261,7 +264,7 @@ class _Builder:
             "precision": self.precision.document(),
             "set": made["key"],
         }
-        teacher_name = self.request.teacher or protocol.teacher_for(self.dataset.image_size)
+        teacher_name = self.request.teacher or protocol.teacher_of(self.dataset)
         if protocol.labels != "hard":  # with hard labels the teacher only guards the gates
             identity["teacher"] = {"name": teacher_name, "key": teacher_key(self.dataset, teacher_name)}
         if made.get("reason"):

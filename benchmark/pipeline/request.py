@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from benchmark.errors import UsageError
@@ -34,18 +34,6 @@ class Request:
     set_dir: str = ""
     metrics: tuple[str, ...] = ()  # extra scores
     tuning: dict[str, Any] = field(default_factory=dict)  # by method: where its settings come from; goes into records
-
-    def document(self) -> dict[str, Any]:
-        """JSON-able form."""
-        return asdict(self)
-
-    @staticmethod
-    def read(document: dict[str, Any]) -> Request:
-        """The inverse of :meth:`document`."""
-        values = dict(document)
-        for name in ("methods", "ipc", "students", "protocols", "seeds", "metrics"):
-            values[name] = tuple(values[name])
-        return Request(**values)
 
 
 def parse_sets(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:

@@ -81,7 +81,7 @@ def run_plan(
         _say_reused(plan, missing, context)
         if missing:
             keys = {job.key for job in missing}
-            folder = str(Run.create(plan, store, done=(j for j in plan.jobs if j.key not in keys)).folder)
+            folder = str(Run.create(plan, store, done=(j for j in plan.jobs if j.key not in keys), driver=True).folder)
     folder = ranks.agree(folder)
     if not folder:
         return {}
@@ -90,8 +90,8 @@ def run_plan(
     try:
         with run.present("driver"):
             if ddp and ranks.world() > 1:
-                work_together(run)
-            engine(run, 1 if small else workers, {"address": address})
+                work_together(run, plan.device)
+            engine(run, 1 if small else workers, {"address": address, "device": plan.device})
     except KeyboardInterrupt:
         print(f"stopped; repeat the command to go on, or: ddbench worker {run.folder}", file=sys.stderr)
         raise
@@ -149,13 +149,12 @@ def distill_to(
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
     room_for(out, "--out")
     jobs = worker_count(workers, device)
-    count = shard[1] if shard else jobs * ranks.world()
+    count = shard[1] * jobs if shard else jobs * ranks.world()
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
     if shard:
-        plan.jobs = [
-            j for j in plan.jobs if j.kind in ("backbone", "teacher") or j.spec.get("part", [-1])[0] == shard[0]
-        ]
+        first = ("backbone", "teacher")
+        plan.jobs = [j for j in plan.jobs if j.kind in first or j.spec.get("part", [-1])[0] // jobs == shard[0]]
         failures = run_plan(plan, engine, jobs, **more)
         context = Context(store, results, device)
         whole = make_plan([request], store, results, device=device, parts=count, only_distill=True)

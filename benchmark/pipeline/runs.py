@@ -34,10 +34,13 @@ class Run:
         self.folder = folder
 
     @staticmethod
-    def create(plan: Plan, store: Store, *, done: Iterable[Job] = (), emitted: bool = False) -> Run:
+    def create(
+        plan: Plan, store: Store, *, done: Iterable[Job] = (), emitted: bool = False, driver: bool = False
+    ) -> Run:
         """A new folder; what earlier commands for the same work left is removed, unless somebody works on it.
 
-        ``done`` are jobs whose results are there already; ``emitted`` says that workers will be started by hand.
+        ``done`` are jobs whose results are there already; ``emitted`` says that workers will be started by hand,
+        ``driver`` that this process will be :meth:`present` as the driver: it is shown as such from the first moment.
         """
         digest = digest_of(sorted(job.key for job in plan.jobs))
         for old in Run.all(store):
@@ -58,6 +61,8 @@ class Run:
                 (run.folder / name).mkdir(parents=True)
             (run.folder / "about.json").write_text(json.dumps(about))
             (run.folder / "done" / "before").write_text("".join(f"{job.kind} {job.key}\n" for job in done))
+            if driver:
+                run._show("driver")
             plan.write(run.folder / "plan.json")
         return run
 
@@ -83,6 +88,10 @@ class Run:
     def fail(self, job: Job, reason: str) -> None:
         """Note that a job failed in this run, so that no worker tries it again."""
         _replace(self.folder / "failed" / f"{_name(job)}.json", {"key": job.key, "label": job.label, "reason": reason})
+
+    def has_failed(self, job: Job) -> bool:
+        """Whether :meth:`fail` was called for the job."""
+        return (self.folder / "failed" / f"{_name(job)}.json").is_file()
 
     def failures(self) -> dict[str, str]:
         """Reason by job key."""
@@ -118,16 +127,24 @@ class Run:
     @contextlib.contextmanager
     def present(self, role: str, **about: Any) -> Iterator[Path]:
         """Show this process as ``driver`` or ``worker`` of the run while it lives; yields its file."""
-        file = self.folder / "alive" / f"{role}-{_process()}.json"
         with disk_errors(self.folder):
-            file.parent.mkdir(exist_ok=True)
-            _replace(file, {"role": role, "host": platform.node(), "pid": os.getpid(), **about})
+            file = self._show(role, **about)
         keep_fresh(file)
         try:
             yield file
         finally:
             forget(file)
             file.unlink(missing_ok=True)
+
+    def _show(self, role: str, **about: Any) -> Path:
+        file = self.folder / "alive" / f"{role}-{_process()}.json"
+        _replace(file, {"role": role, "host": platform.node(), "pid": os.getpid(), **about})
+        return file
+
+    def enter(self) -> None:
+        """Go to the folder where the run was planned, where there is one: relative paths mean the same then."""
+        with contextlib.suppress(OSError):
+            os.chdir(self.about.get("cwd", "."))
 
     @staticmethod
     def update(file: Path, **about: Any) -> None:

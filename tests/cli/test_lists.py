@@ -19,13 +19,13 @@ def test_a_backbone_preset_is_a_table(monkeypatch):
 
 def test_env_without_a_gpu(monkeypatch):
     monkeypatch.setattr("benchmark.provenance.gpu_name", lambda: "")
-    from benchmark.provenance import provenance
+    from benchmark.provenance import _environment
 
-    provenance.cache_clear()
+    _environment.cache_clear()
     try:
         assert "gpu          none" in CliRunner().invoke(lists.env, []).output
     finally:
-        provenance.cache_clear()
+        _environment.cache_clear()
 
 
 def test_a_method_shows_what_tuning_tries():

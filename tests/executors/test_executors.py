@@ -85,6 +85,44 @@ def test_a_job_past_its_time_limit_fails_alone(tmp_path, digits_teacher_store):
     assert outcome["status"] == "failed" and "6 s" in outcome["reason"]
 
 
+def test_a_job_that_failed_elsewhere_is_not_tried_again(tmp_path, digits_teacher_store, monkeypatch):
+    from benchmark.pipeline import engine
+
+    plan = toy_plan(tmp_path, digits_teacher_store, seeds=2)
+    run = Run.create(plan, Store(tmp_path / "store"))
+    first, second = plan.of_kind("distill")
+
+    def other_worker_fails_the_second(job, context):
+        assert job.key != second.key
+        run.fail(second, "broke elsewhere")
+
+    monkeypatch.setattr(engine, "run_job", other_worker_fails_the_second)
+    monkeypatch.setattr(engine, "is_done", lambda job, context: job.kind == "teacher")
+    report = work(run, say=lambda text: None)
+    assert report.done >= 1 and set(run.failures()) >= {second.key}
+
+
+def test_a_rank_works_on_its_own_device(tmp_path, digits_teacher_store):
+    """The plan was written by the first rank; `cpu:1` stands in for the second rank's card."""
+    run = Run.create(toy_plan(tmp_path, digits_teacher_store, seeds=1), Store(tmp_path / "store"))
+    local.execute(run, 1, {"device": "cpu:1"})
+    assert all("begun on cpu:1" in file.read_text() for file in (run.folder / "logs").glob("*.txt"))
+
+
+@pytest.mark.slow
+def test_a_worker_started_elsewhere_outlives_a_job_past_its_time_limit(tmp_path, digits_teacher_store, monkeypatch):
+    """As Slurm or a job list starts it: no driver, another folder; relative paths mean what they meant when planned."""
+    monkeypatch.chdir(tmp_path)
+    plan = toy_plan(Path("."), digits_teacher_store, seeds=1, steps=10**7)
+    plan.jobs += [j for j in toy_plan(Path("."), digits_teacher_store, seeds=2).jobs if j not in plan.jobs]
+    plan.time_limit = 6.0
+    run = Run.create(plan, Store("store"), emitted=True)
+    command = [str(Path(sys.executable).parent / "ddbench"), "worker", str(run.folder.absolute())]
+    ended = subprocess.run(command, cwd="/", stdout=subprocess.DEVNULL)
+    found = [outcome["status"] for outcome, _ in outcomes(tmp_path).values()]
+    assert ended.returncode == 1 and sorted(found) == ["failed", "ok", "ok"]
+
+
 @pytest.mark.slow
 def test_ray_on_two_nodes_with_a_killed_worker(tmp_path, digits_teacher_store, undisturbed):
     pytest.importorskip("ray", reason="the extra ddbench[ray] is not installed")

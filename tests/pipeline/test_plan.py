@@ -3,10 +3,13 @@
 import itertools
 
 import pytest
+from click.testing import CliRunner
 
+from benchmark.cli.run import plan as plan_command
 from benchmark.pipeline.jobs import unit_order
 from benchmark.pipeline.plan import make_plan, parts_for
 from benchmark.pipeline.request import Request
+from benchmark.pipeline.runs import Run
 from benchmark.store import Store
 
 
@@ -27,3 +30,30 @@ def test_seeds_begin_far_apart(units, seeds):
     starts = sorted(order[0] for order in orders)
     gaps = [b - a for a, b in itertools.pairwise([*starts, starts[0] + units])]
     assert max(gaps) <= 3 * units / seeds + 1  # rotation by golden ratio: three-distance theorem
+
+
+@pytest.mark.parametrize(
+    ("device", "line"), [("auto", "#SBATCH --gpus=1   #"), ("cuda", "#SBATCH --gpus=1"), ("cpu", "")]
+)
+def test_commands_for_other_machines_leave_the_device_to_these(tmp_path, monkeypatch, device, line):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    asked = [
+        "--method",
+        "random",
+        "--no-floor",
+        "--dataset",
+        "digits",
+        "--seeds",
+        "1",
+        "--emit",
+        "slurm",
+        "--jobs",
+        "2",
+    ]
+    shown = CliRunner().invoke(plan_command, [*asked, "--device", device], catch_exceptions=False).output
+    lines = [text for text in shown.splitlines() if "gpus" in text]
+    assert all(text.startswith(line) for text in lines) and bool(lines) == bool(line) and "--array=0-1" in shown
+    (run,) = Run.all(Store())
+    assert run.plan.device == device and run.plan.results == str(tmp_path / "results")
+    assert len(run.plan.of_kind("part")) == 2
