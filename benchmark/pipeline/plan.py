@@ -153,11 +153,12 @@ class _Builder:
 
     def teacher(self, name: str) -> tuple[list[str], dict[str, str]]:
         """(keys of the jobs that train it, identity of the teacher); ``a+b`` is an ensemble of two."""
-        from benchmark.teachers import is_external, teacher_key, teacher_stage
+        from benchmark.teachers import check_fits, is_external, teacher_key, teacher_stage
 
         needs = []
         for part in name.split("+"):
             if is_external(part):
+                check_fits(self.dataset, part)
                 continue
             registry().get("student", part, where="--teacher")
             stage = teacher_stage(self.dataset, part)

@@ -9,6 +9,7 @@ from benchmark.teachers.recipes import RECIPES, Recipe, recipe_for
 _WHERE = {
     "Ensemble": "teacher",
     "Teacher": "teacher",
+    "check_fits": "external",
     "get_teacher": "get",
     "is_external": "get",
     "teacher_key": "get",

@@ -72,15 +72,29 @@ def external_teacher(dataset: Dataset, name: str, device: str) -> Teacher:
             head.bias = nn.Parameter(head.bias.detach()[rows])
         head.out_features, accuracy = len(rows), None
     if head.out_features != len(dataset.classes):
-        raise GateError(
-            f"teacher {name} has a head for {head.out_features} classes, {dataset.name} has {len(dataset.classes)}",
-            allowed=f"a teacher trained on the classes of {dataset.name}",
-            hint="ddbench list students: a student's name as teacher is trained here",
-        )
+        raise _other_classes(name, head.out_features, dataset)
     key = external_key(name)
     resize = resize if dataset.image_size == size else 1.0
     return Teacher(
         model, name=name, key=key, accuracy=accuracy, mean=mean, std=std, size=size, resize=resize, device=device
+    )
+
+
+def check_fits(dataset: Dataset, name: str) -> None:
+    """Refuse torchvision's weights, which know ImageNet-1K's classes, for a dataset of others, before any work.
+
+    Raises:
+        GateError: it would be refused later.
+    """
+    if name.startswith("torchvision:") and dataset.backbone_classes is None and len(dataset.classes) != 1000:
+        raise _other_classes(name, 1000, dataset)
+
+
+def _other_classes(name: str, head: int, dataset: Dataset) -> GateError:
+    return GateError(
+        f"teacher {name} has a head for {head} classes, {dataset.name} has {len(dataset.classes)}",
+        allowed=f"a teacher trained on the classes of {dataset.name}",
+        hint="ddbench list students: a student's name as teacher is trained here",
     )
 
 

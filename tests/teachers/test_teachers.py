@@ -93,6 +93,14 @@ def test_a_wrong_number_of_threads_is_a_usage_error_before_any_job(monkeypatch, 
     assert not store.root.exists() or not any(store.root.rglob("*.json"))
 
 
+def test_imagenets_weights_are_refused_for_other_classes_before_any_work(monkeypatch, store, tmp_path):
+    from benchmark.pipeline.plan import make_plan
+    from benchmark.pipeline.request import Request
+
+    with pytest.raises(GateError, match="head for 1000 classes, digits has 10"):
+        make_plan([Request("digits", ("random",), teacher="torchvision:resnet18")], store, tmp_path)
+
+
 def test_wrong_teacher_files_say_what_is_allowed(store, easy, tmp_path):
     (tmp_path / "there.safetensors").write_bytes(b"")
     for name, error in (("mis.pt", MissingError), ("weights.txt", UsageError), ("weights", UsageError)):
