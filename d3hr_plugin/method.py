@@ -24,7 +24,7 @@ from d3hr_plugin.inversion import SOLVERS, add_noise, invert
 from d3hr_plugin.schedule import alphas, check_depth, check_start, check_stride, levels, matched_start
 from d3hr_plugin.statistics import Moments, load_moments, save_moments
 
-STATISTICS_VERSION = 1
+STATISTICS_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -231,9 +231,9 @@ class D3HR(Method):
         with Progress(total, f"d3hr inversion, class {name}", "image") as bar:
             batches = backbones.class_latents(task, class_index, p.sample_posterior, p.invert_batch)
             for index, latents in enumerate(batches):
-                latents = latents[: total - index * p.invert_batch]
-                if not len(latents):
+                if index * p.invert_batch >= total:
                     break
+                latents = latents[: total - index * p.invert_batch]
 
                 def make(index: int, file: Path, latents: torch.Tensor = latents) -> None:
                     task.store.log_work(stage, "images", len(latents))

@@ -14,7 +14,7 @@ from d3hr_plugin.method import STATISTICS_VERSION
 from d3hr_plugin.plugin import METHODS
 
 FROZEN = {
-    "version": (1, 2),
+    "version": (2, 3),
     "mean": [-0.7869, -0.5824, -0.7656],
     "variance": [0.0432, 0.0118, 0.0593],
     "search": [0.2213, -1.0736],
@@ -49,6 +49,18 @@ def test_statistics_are_those_of_the_inverted_latents(make_task):
     )[6].flatten(1)
     torch.testing.assert_close(moments.mean, inverted.double().mean(0), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(moments.variance, inverted.double().var(0), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 9, 12, 50])
+def test_statistics_of_the_first_images_of_a_class(make_task, count):
+    """Of 13 images in chunks of 4: no image beyond the first ``invert_images`` is looked at."""
+    task, method = make_task(invert_images=count, invert_batch=4)
+    moments = method.statistics(task, 0)
+    assert moments.count == min(count, 13)
+    first = make_task.latents[0][:count]
+    labels = torch.zeros(len(first), dtype=torch.long)
+    inverted = invert(task.backbone, first, labels, steps=10, depths=[6], guidance=4.0)[6].flatten(1)
+    torch.testing.assert_close(moments.mean, inverted.double().mean(0), rtol=1e-5, atol=1e-5)
 
 
 def test_one_pass_serves_every_ipc_seed_sampler_and_start(make_task):
