@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmark.backbones.shape import Shape, shape_by_name, shape_of_settings
@@ -47,13 +48,14 @@ class Facts:
 
 @dataclass(frozen=True)
 class ToDo:
-    """What of a request is not in the store: sets by (method, IPC), students by (student, protocol, IPC), and by method
-    the share of its shared stages."""
+    """What of a request is not in the store: sets by (method, IPC), students by (student, protocol, IPC), by method the
+    share of its shared stages, and the teachers that are trained here."""
 
     sets: dict[tuple[str, int], int]
     students: dict[tuple[str, str, int], int]
     shares: dict[str, float]
     backbone: bool = False  # whether it is still to be trained here
+    teachers: tuple[str, ...] = ()
 
 
 def everything(request: Request, facts: Facts) -> ToDo:
@@ -62,7 +64,20 @@ def everything(request: Request, facts: Facts) -> ToDo:
     seeds = len(request.seeds)
     protocols = request.protocols or DEFAULT_PROTOCOLS
     trained = {(s, p, i): seeds * len(request.methods) for s in students for p in protocols for i in request.ipc}
-    return ToDo({(m, i): seeds for m in request.methods for i in request.ipc}, trained, {})
+    sets = {(m, i): seeds for m in request.methods for i in request.ipc}
+    return ToDo(sets, trained, {}, teachers=_teachers(request, facts, protocols))
+
+
+def _teachers(request: Request, facts: Facts, protocols: Iterable[str]) -> tuple[str, ...]:
+    """Teachers that a request on a dataset that is not here would train."""
+    from benchmark.datasets.requirements import imagenet_family
+    from benchmark.protocols import load_protocol
+    from benchmark.teachers import is_external
+
+    family = imagenet_family(request.dataset)
+    own = {load_protocol(p).teacher_for(facts.image_size, family) for p in (*protocols, "soft")}
+    parts = {part for name in ([request.teacher] if request.teacher else own) for part in name.split("+")}
+    return tuple(sorted(part for part in parts if not is_external(part)))
 
 
 def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
@@ -70,6 +85,7 @@ def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
     sets: dict = {}
     students: dict = {}
     trained = any(job.kind == "backbone" and not done(job) for job in plan.jobs)
+    teachers = tuple(job.spec["teacher"] for job in plan.jobs if job.kind == "teacher" and not done(job))
     for job in plan.jobs:
         if job.kind == "distill" and not done(job):
             key = job.spec["method"], job.spec["ipc"]
@@ -78,7 +94,7 @@ def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
             identity = job.spec["identity"]
             key = identity["student"], job.spec["protocol"], identity["ipc"]
             students[key] = students.get(key, 0) + 1
-    return ToDo(sets, students, shares, trained)
+    return ToDo(sets, students, shares, trained, teachers)
 
 
 def backbone_shape(request: Request, facts: Facts, dataset=None) -> tuple[str, Shape | None]:
@@ -113,6 +129,7 @@ def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=N
     methods = () if request.set_dir else tuple(m for m in request.methods if any(k[0] == m for k in todo.sets))
     blocks = [_method(m, request, facts, todo, place, rows, name, shape) for m in methods]
     out = _training(name, dataset, shape, place) if todo.backbone else []
+    out += [line for teacher in todo.teachers for line in _teacher(teacher, facts, place, rows)]
     out += [line for block in blocks for line in block.lines] + _students(request, facts, todo, place, rows)
     memory = max([0, *(block.memory for block in blocks)])
     if memory:
@@ -163,6 +180,19 @@ def _training(name: str, dataset, shape: Shape, place: Place) -> list[str]:
     dit = predict.training_line("dit", chosen.dit_steps, chosen.dit_batch, predict.STEP_PASSES * shape.forward_flops())
     fill = f"ddbench backbone train --dataset {dataset.name} --preset {name}"
     return [f"backbone {name}, trained once:", *predict.report([vae, dit], place, fill)]
+
+
+def _teacher(name: str, facts: Facts, place: Place, rows) -> list[str]:
+    """A teacher that is trained here first."""
+    from benchmark.speed.students import forward_flops
+    from benchmark.teachers import recipe_of
+
+    recipe = recipe_of(facts.name, facts.train, facts.image_size, facts.channels)
+    flops = forward_flops(name, len(facts.classes), facts.channels, facts.image_size)
+    line = predict.student_line(name, facts.image_size, recipe.steps, recipe.batch, 1, flops, place, rows)
+    line = dataclasses.replace(line, stage="teacher")
+    fill = f"ddbench speed --student {name} --image-size {facts.image_size} --precision {place.precision}"
+    return [f"teacher {name}, trained once:", *predict.report([line], place, fill)]
 
 
 def _work(method: Method, facts: Facts, wanted: dict[int, int], share: float) -> list[tuple[Work, int]]:

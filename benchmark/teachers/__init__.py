@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmark.teachers.recipes import RECIPES, Recipe, recipe_for
+from benchmark.teachers.recipes import RECIPES, Recipe, recipe_for, recipe_of
 
 _WHERE = {
     "Ensemble": "teacher",
@@ -16,7 +16,7 @@ _WHERE = {
     "teacher_stage": "get",
 }
 
-__all__ = ["RECIPES", "Recipe", "recipe_for", *sorted(_WHERE)]
+__all__ = ["RECIPES", "Recipe", "recipe_for", "recipe_of", *sorted(_WHERE)]
 
 
 def __getattr__(name: str) -> Any:

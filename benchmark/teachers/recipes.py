@@ -55,10 +55,15 @@ RECIPES = {
 
 def recipe_for(dataset: Dataset) -> Recipe:
     """The dataset's recipe: its own by name, else by image size, channels and number of images."""
-    if dataset.name in ("digits", "mnist"):
+    return recipe_of(dataset.name, len(dataset.train), dataset.image_size, dataset.channels)
+
+
+def recipe_of(name: str, images: int, image_size: int, channels: int) -> Recipe:
+    """:func:`recipe_for` from what is known of a dataset before it is there."""
+    if name in ("digits", "mnist"):
         return RECIPES["digits"]
-    if len(dataset.train) < 300:
+    if images < 300:
         return RECIPES["tiny"]
-    if dataset.image_size > 64:
+    if image_size > 64:
         return RECIPES["large"]
-    return RECIPES["gray" if dataset.channels == 1 else "small"]
+    return RECIPES["gray" if channels == 1 else "small"]

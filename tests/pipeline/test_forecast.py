@@ -49,10 +49,14 @@ def test_what_is_there_costs_nothing(monkeypatch):
     text = "\n".join(forecast.forecast(request, facts, whole, place, digits))
     assert text.count("1,347 images x 30 steps") == 1  # once for both IPC values and both seeds
     assert "2 sets x 10 images" in text and "2 sets x 100 images" in text
-    assert "trained once" not in text
+    assert "backbone tiny, trained once" not in text and "teacher convnet3_bn, trained once" in text
     untrained = forecast.ToDo(whole.sets, whole.students, {}, backbone=True)
     text = "\n".join(forecast.forecast(request, facts, untrained, place, digits))
     assert "backbone tiny, trained once:" in text and "1,000 steps x 128 images x 81.2 MFLOP" in text
+    taught = forecast.ToDo({}, {}, {}, teachers=("convnet3_bn",))
+    text = "\n".join(forecast.forecast(request, facts, taught, place, digits))
+    assert "teacher convnet3_bn, trained once:" in text and "1 x convnet3_bn at 8 px x " in text
+    assert whole.teachers == ("convnet3_bn",)
     half = forecast.ToDo(whole.sets, whole.students, {"d3hr": 0.5})
     assert "674 images x 30 steps" in "\n".join(forecast.forecast(request, facts, half, place, digits))
     none = forecast.ToDo({("d3hr", 10): 1}, {}, {"d3hr": 0.0})
