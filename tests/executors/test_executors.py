@@ -115,7 +115,7 @@ def test_a_worker_started_elsewhere_outlives_a_job_past_its_time_limit(tmp_path,
     monkeypatch.chdir(tmp_path)
     plan = toy_plan(Path("."), digits_teacher_store, seeds=1, steps=10**7)
     plan.jobs += [j for j in toy_plan(Path("."), digits_teacher_store, seeds=2).jobs if j not in plan.jobs]
-    plan.time_limit = 6.0
+    plan.time_limit = 15.0  # of which the other jobs take one or two
     run = Run.create(plan, Store("store"), emitted=True)
     command = [str(Path(sys.executable).parent / "ddbench"), "worker", str(run.folder.absolute())]
     ended = subprocess.run(command, cwd="/", stdout=subprocess.DEVNULL)

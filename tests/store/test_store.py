@@ -181,20 +181,26 @@ def test_several_processes_meet_one_damaged_artifact(store):
     assert len(list(path.parent.glob("*.damaged-*"))) == 1 and not path.exists()
 
 
-def test_an_artifacts_seconds_are_its_own(store):
-    """Chunks count whoever made them; other artifacts that are made on the way, and waiting, do not."""
+def test_an_artifacts_seconds_are_its_own(store, monkeypatch):
+    """Chunks count whoever made them; other artifacts that are made on the way do not."""
+    now = [0.0]
+    monkeypatch.setattr("benchmark.cost.time.perf_counter", lambda: now[0])
+
+    def takes(seconds):
+        now[0] += seconds
 
     def chunk(index, file):
-        time.sleep(0.1)
+        takes(1.0)
         file.write_bytes(b"x")
 
-    def outer(folder):
-        time.sleep(0.1)
-        store.build(stage(name="t.inner"), lambda f: time.sleep(0.5))
+    def make(folder):
+        takes(10.0)
+        store.chunks(stage(), 3, chunk)
+        store.build(stage(name="t.inner"), lambda inner: takes(500.0))
 
     store.chunks(stage(), 3, chunk, which=[0])  # by a process that was killed then, say
     with Meter() as meter:
-        time.sleep(0.1)
-        store.build(stage(), lambda f: (store.chunks(stage(), 3, chunk), outer(f)))
-    assert 0.1 <= meter.seconds < 0.3
-    assert 0.4 <= store.info(stage())["seconds"] < 0.7 and 0.5 <= store.info(stage(name="t.inner"))["seconds"] < 0.7
+        takes(0.25)
+        store.build(stage(), make)
+    assert meter.seconds == 0.25
+    assert store.info(stage())["seconds"] == 13 and store.info(stage(name="t.inner"))["seconds"] == 500
