@@ -90,12 +90,19 @@ def fast_layout(model):
     return model.to(memory_format=torch.channels_last)
 
 
-def resolve_device(name: str = "auto") -> str:
+def resolve_device(name: str = "auto", elsewhere: bool = False) -> str:
     """``auto`` is ``cuda`` where there is one (under torchrun the rank's own), else ``cpu``.
 
     A card with a number becomes the process's current one: what is measured without naming a device is then its own.
+    With ``elsewhere`` other machines do the work and resolve the name: it need not be there, and ``auto`` stays.
+
+    Raises:
+        UsageError: not the name of a device, or it is not there.
     """
     import torch
+
+    if elsewhere:
+        return name if name == "auto" else str(_device(name))
 
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = "auto"
@@ -110,17 +117,6 @@ def resolve_device(name: str = "auto") -> str:
         )
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
-    return name
-
-
-def device_elsewhere(name: str) -> str:
-    """``name`` for workers on other machines, which resolve it there: ``auto`` stays ``auto``.
-
-    Raises:
-        UsageError: not the name of a device.
-    """
-    if name != "auto":
-        _device(name)
     return name
 
 

@@ -17,44 +17,39 @@ class Stopwatch:
     _running: list[Stopwatch] = []
 
     def __enter__(self) -> Stopwatch:
-        self._start, self._aside, self._depth = time.perf_counter(), 0.0, 0
+        self._start, self._aside, self._still = time.perf_counter(), 0.0, False
         Stopwatch._running.append(self)
         return self
 
     def __exit__(self, *exc) -> None:
         Stopwatch._running.remove(self)
-        self.seconds = self.so_far()
-
-    def so_far(self) -> float:
-        """Seconds until now."""
-        return time.perf_counter() - self._start - self._aside
+        self.seconds = time.perf_counter() - self._start - self._aside
 
 
 @contextlib.contextmanager
 def aside() -> Iterator[None]:
     """Work that is counted elsewhere (a shared stage), or waiting for others: the running stopwatch stands still."""
     watch = Stopwatch._running[-1] if Stopwatch._running else None
-    if watch is None or watch._depth:
+    if watch is None or watch._still:
         yield
         return
-    watch._depth, began = 1, time.perf_counter()
+    watch._still, began = True, time.perf_counter()
     try:
         yield
     finally:
-        watch._depth = 0
+        watch._still = False
         watch._aside += time.perf_counter() - began
 
 
-class Meter:
-    """Seconds (:class:`Stopwatch`) and peak resident memory (bytes) of a block; CUDA's peak where CUDA is used."""
+class Meter(Stopwatch):
+    """Seconds and, beside them, peak resident memory (bytes) of a block; CUDA's peak where CUDA is used."""
 
-    seconds = 0.0
     peak = 0
 
     def __enter__(self) -> Meter:
         import torch
 
-        self._watch = Stopwatch().__enter__()
+        super().__enter__()
         with contextlib.suppress(OSError):
             Path("/proc/self/clear_refs").write_text("5")  # resets the peak counter of this process
         if torch.cuda.is_available():
@@ -64,8 +59,7 @@ class Meter:
     def __exit__(self, *exc) -> None:
         import torch
 
-        self._watch.__exit__()
-        self.seconds = self._watch.seconds
+        super().__exit__(*exc)
         self.peak = peak_memory()
         if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
             self.peak = torch.cuda.max_memory_allocated()

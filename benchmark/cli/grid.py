@@ -73,7 +73,7 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(found, options: dict[str, Any]) -> int:
-    from benchmark.compute import device_elsewhere, resolve_device
+    from benchmark.compute import resolve_device
     from benchmark.grids import run as runner
     from benchmark.grids.expand import expand
     from benchmark.leaderboard import write_csv
@@ -85,8 +85,7 @@ def _run(found, options: dict[str, Any]) -> int:
     from benchmark.store import Store
 
     cells = expand(found, yes=options["yes"])
-    results = options["results"]
-    device = (device_elsewhere if options["executor"] == "ray" else resolve_device)(options["device"])
+    results, device = options["results"], resolve_device(options["device"], options["executor"] == "ray")
     count = worker_count(options["jobs"], device)
     store = Store()
     planned = runner.plan_grid(found, cells, store, results, device, data_root=options["data_root"])

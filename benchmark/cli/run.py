@@ -290,12 +290,12 @@ def worker(folder: Path, device: str | None) -> int:
 
 
 def _where(options: dict[str, Any]) -> dict[str, Any]:
-    from benchmark.compute import device_elsewhere, resolve_device
+    from benchmark.compute import resolve_device
 
-    elsewhere = options.get("emit") or options["executor"] == "ray"  # this machine may have no GPU; those may
+    elsewhere = bool(options.get("emit")) or options["executor"] == "ray"  # this machine may have no GPU; those may
     return {
         "results": Path(options["results"]),
-        "device": (device_elsewhere if elsewhere else resolve_device)(options["device"]),
+        "device": resolve_device(options["device"], elsewhere),
         "executor": options["executor"],
         "workers": options["jobs"],
         "address": options["address"],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -43,7 +42,7 @@ def plan_grid(
     grid: Grid, cells: Sequence[GridCell], store: Store, results: Path, device: str, **options: Any
 ) -> GridPlan:
     """Plan every cell by itself, so that one that cannot be planned (IPC too large …) is a row and stops no other."""
-    merged = Plan(os.path.abspath(store.root), os.path.abspath(results), device)
+    merged = Plan(str(store.root), str(results), device)
     out = GridPlan(list(cells), merged, [], [])
     seen: dict[str, Job] = {}
     for place, cell in enumerate(cells):

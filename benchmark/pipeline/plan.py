@@ -53,6 +53,9 @@ class Plan:
     skipped: list[dict[str, Any]] = field(default_factory=list)
     time_limit: float | None = None  # seconds a job may take
 
+    def __post_init__(self) -> None:  # workers may run in other folders
+        self.store, self.results = os.path.abspath(self.store), os.path.abspath(self.results)
+
     def write(self, path: Path) -> None:
         """Write as JSON; a worker reads it back with :meth:`read`."""
         path.write_text(json.dumps(asdict(self)))
@@ -86,7 +89,7 @@ def make_plan(
         UsageError, MissingError: a name, a parameter, data or weights that are not there; nothing has run yet.
     """
     threads("evaluate")  # a wrong DDBENCH_THREADS is said here, not by every job
-    plan = Plan(os.path.abspath(store.root), os.path.abspath(results), device)  # workers may run in other folders
+    plan = Plan(str(store.root), str(results), device)
     seen: dict[str, Job] = {}
     for request in requests:
         _Builder(request, store, plan, seen, parts, only_distill).build()
