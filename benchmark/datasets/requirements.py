@@ -216,15 +216,21 @@ def imagenet_family(dataset: str) -> bool:
 def teacher_requirements(
     dataset: str, teacher: str, protocols: Sequence[str], image_size: int | None, used: bool
 ) -> list[Requirement]:
-    """The weights of a teacher that is not trained here: the given one, else that of each protocol."""
+    """The weights of a teacher that is not trained here."""
+    parts = sorted(teacher_names(dataset, teacher, protocols, image_size, used))
+    found = [teacher_requirement(part) for part in parts]
+    return [r for r in found if r is not None]
+
+
+def teacher_names(dataset: str, teacher: str, protocols: Sequence[str], image_size: int | None, used: bool) -> set[str]:
+    """Members of the teachers of a request: the given one, else that of each protocol; and, where they are ``used`` by
+    a method or a backbone's report card, that of `soft`."""
     from benchmark.protocols import load_protocol
 
     if used:
         protocols = [*protocols, "soft"]
     its = {load_protocol(p).teacher_for(image_size or 224, imagenet_family(dataset)) for p in protocols}
-    names = {teacher} if teacher else its
-    found = [teacher_requirement(part) for name in sorted(names) for part in name.split("+")]
-    return [r for r in found if r is not None]
+    return {part for name in ({teacher} if teacher else its) for part in name.split("+")}
 
 
 def teacher_requirement(name: str) -> Requirement | None:
@@ -236,7 +242,7 @@ def teacher_requirement(name: str) -> Requirement | None:
         found = sorted(cache.glob(f"{model}-*.pth"))
         if found:
             return Requirement("teacher", True, str(found[0]))
-        fix = f"python -c \"import torchvision; torchvision.models.get_model('{model}', weights='DEFAULT')\""
+        fix = f"python -c \"import torchvision; torchvision.models.get_model('{model}', weights='IMAGENET1K_V1')\""
         if model == "resnet18":  # torchvision.models.ResNet18_Weights.IMAGENET1K_V1, 46,830,571 bytes
             url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
             fix = f"curl -L --create-dirs -o {cache}/resnet18-f37072fd.pth {url}"

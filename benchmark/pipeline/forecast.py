@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmark.backbones.shape import Shape, shape_by_name, shape_of_settings
@@ -60,24 +59,16 @@ class ToDo:
 
 def everything(request: Request, facts: Facts) -> ToDo:
     """Nothing is in the store."""
+    from benchmark.datasets.requirements import teacher_names
+    from benchmark.teachers import is_external
+
     students = request.students or default_students(facts)
     seeds = len(request.seeds)
     protocols = request.protocols or DEFAULT_PROTOCOLS
     trained = {(s, p, i): seeds * len(request.methods) for s in students for p in protocols for i in request.ipc}
     sets = {(m, i): seeds for m in request.methods for i in request.ipc}
-    return ToDo(sets, trained, {}, teachers=_teachers(request, facts, protocols))
-
-
-def _teachers(request: Request, facts: Facts, protocols: Iterable[str]) -> tuple[str, ...]:
-    """Teachers that a request on a dataset that is not here would train."""
-    from benchmark.datasets.requirements import imagenet_family
-    from benchmark.protocols import load_protocol
-    from benchmark.teachers import is_external
-
-    family = imagenet_family(request.dataset)
-    own = {load_protocol(p).teacher_for(facts.image_size, family) for p in (*protocols, "soft")}
-    parts = {part for name in ([request.teacher] if request.teacher else own) for part in name.split("+")}
-    return tuple(sorted(part for part in parts if not is_external(part)))
+    parts = teacher_names(request.dataset, request.teacher, protocols, facts.image_size, used=True)
+    return ToDo(sets, trained, {}, teachers=tuple(sorted(part for part in parts if not is_external(part))))
 
 
 def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:

@@ -82,7 +82,7 @@ def _stage_cached(kind: str, text: str) -> Stage | None:
     if kind in ("part", "distill"):
         info = registry().get("method", spec["method"])
         precision = compute.Precision.named(spec["precision"])
-        arguments = spec["params"], spec["ipc"], spec["inputs"], spec["seed"], precision
+        arguments = spec["document"]["params"], spec["ipc"], spec["inputs"], spec["seed"], precision
         return set_stage(spec["method"], info.version, *arguments)
     if kind == "evaluate":
         return student_stage(spec["identity"], spec["metrics"])
@@ -171,7 +171,9 @@ def task_and_units(job: Job, context: Context):
 
     spec = job.spec
     cls = registry().get("method", spec["method"]).load()
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in (spec["params"] | spec["hints"]).items()}
+    values = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in (spec["document"]["params"] | spec["hints"]).items()
+    }
     method = cls(cls.Params(**values))
     dataset = _dataset(spec)
     task = Task(

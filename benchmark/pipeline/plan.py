@@ -197,7 +197,7 @@ class _Builder:
                 raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")
             return {**made, "reason": reason}
         inputs, needs, teacher = {"dataset": self.dataset.digest}, [], {}
-        spec: dict[str, Any] = {"method": name, "params": document, "hints": hints, "ipc": ipc, "seed": seed}
+        spec: dict[str, Any] = {"method": name, "document": made["method"], "hints": hints, "ipc": ipc, "seed": seed}
         try:
             if "backbone" in method.requires:
                 needs_key, made["backbone"] = self.backbone()
@@ -220,7 +220,6 @@ class _Builder:
         stage = set_stage(name, info.version, document, ipc, inputs, seed, self.precision)
         label = f"{name} ipc {ipc} seed {seed} on {self.dataset.name}"
         spec["inputs"] = inputs
-        spec["document"] = made["method"]
         if self.parts > 1:
             keys = [f"{stage.key}/{i}of{self.parts}" for i in range(self.parts)]
             for i, key in enumerate(keys):
