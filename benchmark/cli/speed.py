@@ -41,12 +41,15 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
     from tabulate import tabulate
 
     from benchmark.compute import Precision, resolve_device
+    from benchmark.outputs import room_for
     from benchmark.speed import table
 
     if given["dataset"] and not backbone:
         raise UsageError("--dataset says what a preset's shape is", where="--backbone", hint="give --backbone PRESET")
     if batch < 1:
         raise UsageError(f"a batch of {batch} images", where="--batch", allowed="1 or more")
+    if add is not None:
+        room_for(add, "--add")  # before minutes of measuring
     policy = Precision.named(precision)
     rows = table.committed()
     if backbone or student:
