@@ -13,6 +13,8 @@ from benchmark.errors import UsageError
 # promised between runs with the same value).
 THREADS = {"backbone": 2, "teacher": 2, "distill": 1, "evaluate": 1}
 
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of mallopt(3), bytes
+
 
 @dataclass(frozen=True)
 class Precision:
@@ -73,6 +75,23 @@ def prepare(job: str, precision: Precision = Precision()) -> None:  # noqa: B008
     torch.backends.cudnn.allow_tf32 = precision.tf32
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Where the C library is glibc: reuse freed memory rather than give it back to the kernel at every step.
+
+    By default each tensor of some MB is mapped and unmapped anew, and the kernel clears its pages: 40,000 page faults
+    a training step of the ConvNet-3 at 28 px, batch 64. Kept, the step takes 0.7 of the time (391 to 550 images/s on
+    one core). What the last job left goes back here, before the next one begins.
+    """
+    import ctypes
+
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "gnu_get_libc_version"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(_M_TRIM_THRESHOLD, (1 << 31) - 1)
+        libc.malloc_trim(0)
 
 
 def fast_layout(model):
