@@ -10,7 +10,7 @@
       d3hr.depth: [10, 20, 30]    # METHOD.KEY, method.KEY (whichever method the cell has), protocol.KEY, dataset.KEY
       d3hr.start_step: [null, 18] # null is the default
       ipc: {range: [10, 50, 20]}  # first, last, step; the last is included
-    include: [{d3hr.depth: 31}]   # further cells: what is not named is the base's
+    include: [{d3hr.depth: 31}]   # further cells: what is not named is the base's; of a list each value (no METHOD.KEY)
     exclude: [{ipc: 50, d3hr.depth: 10}]
     beside: [random]              # methods run once in every cell's column, for the gain
 """
@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -164,7 +165,11 @@ def _cells(given: Any, where: str) -> tuple[dict[str, Any], ...]:
     given = given or []
     if not isinstance(given, list) or not all(isinstance(cell, dict) and cell for cell in given):
         raise UsageError("a list of {AXIS: value} is needed", where=where)
-    return tuple(given)
+    crossed = []
+    for cell in given:
+        listed = {n: v if isinstance(v, list) and n in PLAIN else [v] for n, v in cell.items()}
+        crossed += [dict(zip(listed, values)) for values in itertools.product(*listed.values())]
+    return tuple(crossed)
 
 
 def _unknown(kind: str, name: Any, known: Iterable[str], where: str) -> UsageError:
