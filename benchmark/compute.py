@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from benchmark.errors import UsageError
 
@@ -30,16 +30,22 @@ class Precision:
 
     @staticmethod
     def named(name: str) -> Precision:
-        """``fp32``, ``tf32``, ``bf16`` (autocast) or ``fp16`` (autocast)."""
+        """``fp32``, ``tf32``, ``bf16`` (autocast) or ``fp16`` (autocast); ``bf16+compile`` etc. adds ``torch.compile``.
+
+        Raises:
+            UsageError: none of these.
+        """
+        short, plus, compiled = name.partition("+")
         table = {
             "fp32": Precision(),
             "tf32": Precision(tf32=True),
             "bf16": Precision(autocast="bfloat16", tf32=True),
             "fp16": Precision(autocast="float16", tf32=True),
         }
-        if name not in table:
-            raise UsageError(f"unknown precision {name!r}", where="--precision", allowed=", ".join(table))
-        return table[name]
+        if short not in table or (plus and compiled != "compile"):
+            allowed = f"{', '.join(table)}, each also with +compile"
+            raise UsageError(f"unknown precision {name!r}", where="--precision", allowed=allowed)
+        return replace(table[short], compile=bool(plus))
 
     def context(self, device):
         """An autocast context (or a null one) for ``device``."""

@@ -28,7 +28,7 @@ Examples:
 @click.option("--ipc", default=10, show_default=True, help="Group size for the score and the contact sheet.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter of d3hr, e.g. depth=20.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder for figures. Default: d3hr-report-DATASET.")
 def d3hr_report(dataset: str, out: Path | None, sets: tuple[str, ...], classes: int, images: int, **use: Any) -> None:
     """Are D3HR's inverted latents Gaussian, do they come back to the images, and what does the search gain?

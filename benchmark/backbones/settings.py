@@ -161,7 +161,8 @@ def check_training_precision(policy: Precision) -> None:
     """Refuse float16: its small gradients vanish without loss scaling, and every device that has it has bf16 or fp32.
 
     Raises:
-        UsageError: float16.
+        UsageError: float16, or compiled.
     """
-    if policy.autocast == "float16":
-        raise UsageError("backbones are not trained in fp16", where="--precision", allowed="fp32, tf32, bf16")
+    if policy.autocast == "float16" or policy.compile:
+        where, allowed = "--precision", "fp32, tf32, bf16"
+        raise UsageError("backbones are not trained in fp16 and not compiled", where=where, allowed=allowed)

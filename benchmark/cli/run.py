@@ -25,7 +25,7 @@ def _common(function):
         ),
         click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's."),
         click.option("--teacher", default="", help="A student name, torchvision:NAME, timm:NAME or a weights file."),
-        click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16."),
+        click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …"),
         click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
         click.option("--download", is_flag=True, help="Fetch the dataset if it is missing."),
         click.option("--on-corrupt", default="error", show_default=True, help="error or skip (counted in the record)."),

@@ -29,7 +29,7 @@ Examples:
 @click.option("--classes", default=1000, show_default=True, help="Classes of the student.")
 @click.option("--channels", default=3, show_default=True, help="Channels of the student's images.")
 @click.option("--batch", default=64, show_default=True, help="Latents a step of the DiT; images a step of the student.")
-@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16 or fp16.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--add", type=click.Path(path_type=Path), help="Also write the rows into this table.")
 def speed(backbone: str, student: str, precision: str, device: str, batch: int, add: Path | None, **given) -> None:

@@ -23,7 +23,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("inputs", "string", "what else the sets were made from, such as the teacher that a method looked at"),
     ("backbone", "string", "diffusion backbone; empty where the method needs none"),
     ("backbone_key", "string", "first 12 hex digits of the backbone's key"),
-    ("precision", "string", "fp32, tf32, bf16, fp16 or the policy as JSON"),
+    ("precision", "string", "fp32, tf32, bf16, fp16 (+compile) or the policy as JSON"),
     ("set", "string", "digest of the distilled set, only where two sets share a seed (external folders)"),
     ("seeds", "Int64", "number of seeds that succeeded; every mean and interval is over these"),
     ("seed_list", "string", "those seeds, separated by blanks"),

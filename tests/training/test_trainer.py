@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from benchmark.compute import Precision
-from benchmark.errors import JobError
+from benchmark.errors import JobError, UsageError
 from benchmark.protocols import load_protocol
 from benchmark.students import build_student
 from benchmark.training import checkpoint, train_student, trainer
@@ -309,3 +309,11 @@ def test_losses_follow_their_formulas():
 def test_precision_is_followed(few, easy):
     result = run(few, easy, precision=Precision.named("bf16"))
     assert not same(result, run(few, easy)) and result.scores["top1_last"] > 20
+
+
+def test_compile_is_part_of_a_precision(few, easy, monkeypatch):
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model: compiled.append(model) or model)
+    assert same(run(few, easy, precision=Precision.named("fp32+compile")), run(few, easy)) and len(compiled) == 1
+    with pytest.raises(UsageError, match="unknown precision 'bf16[+]fast'"):
+        Precision.named("bf16+fast")
