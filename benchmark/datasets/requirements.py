@@ -28,6 +28,7 @@ FINDERS = {
     "tinyimagenet": "tinyimagenet:find",
     **dict.fromkeys(("imagenet1k", "imagenette", "imagewoof", "imagenet100", "imageidc"), "imagenet:find"),
 }
+OTHER_CLASSES = ("digits", "fashionmnist", "cifar10", "cifar100", "svhn")  # than ImageNet-1K's
 LARGE_BACKBONE = 500 << 20  # bytes of DiT weights above which sampling on a CPU takes days: DiT-B/2 in float32
 TOGETHER = 64  # latents inverted together: what D3HR's invert_batch is unless set
 
@@ -218,8 +219,14 @@ def teacher_requirements(
 ) -> list[Requirement]:
     """The weights of a teacher that is not trained here."""
     parts = sorted(teacher_names(dataset, teacher, protocols, image_size, used))
-    found = [teacher_requirement(part) for part in parts]
+    other = dataset in OTHER_CLASSES
+    found = [_unfit(dataset, p) if other and p.startswith("torchvision:") else teacher_requirement(p) for p in parts]
     return [r for r in found if r is not None]
+
+
+def _unfit(dataset: str, name: str) -> Requirement:
+    detail = f"the weights of {name} know ImageNet-1K's classes, not those of {dataset}"
+    return Requirement("teacher", False, detail, "name a student (ddbench list students): it is trained here")
 
 
 def teacher_names(dataset: str, teacher: str, protocols: Sequence[str], image_size: int | None, used: bool) -> set[str]:

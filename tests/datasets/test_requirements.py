@@ -78,11 +78,12 @@ def test_teachers(tmp_path):
     assert "no file" in missing("digits", teacher=str(tmp_path / "mine.safetensors"))
     (tmp_path / "mine.safetensors").write_bytes(b"x")
     check_requirements("digits", teacher=str(tmp_path / "mine.safetensors"))
-    assert "mobilenet_v2" in missing("digits", teacher="torchvision:mobilenet_v2")
+    assert "know ImageNet-1K's classes" in missing("digits", teacher="torchvision:mobilenet_v2")
+    assert "weights of torchvision:mobilenet_v2 are not in" in missing("imagenette", teacher="torchvision:mobilenet_v2")
     weights = tmp_path / "torch" / "hub" / "checkpoints" / "mobilenet_v2-7ebf99e0.pth"
     weights.parent.mkdir(parents=True)
     weights.write_bytes(b"x")
-    check_requirements("digits", teacher="torchvision:mobilenet_v2+resnet18")
+    assert "mobilenet_v2" not in missing("imagenette", teacher="torchvision:mobilenet_v2+resnet18")
 
 
 def test_imagefolder_and_download(tmp_path):
