@@ -43,13 +43,14 @@ def pivots(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[Pivot]:
         return [p for p in out if len(p.row_values) > 1]
     names = [n for n, values in grid.axes.items() if len(values) > 1] or list(grid.axes)
     first, second = (*names, "")[:2]
-    rest = names[2:]
+    included = dict.fromkeys(n for cell in grid.include for n in cell if n not in grid.axes)
+    rest = [*names[2:], *included]  # a cell that only include names must not hide behind one that the axes give
     groups: dict[tuple, list] = defaultdict(list)
     for row in own:
         groups[tuple(str(row.get(f"axis.{n}")) for n in rest)].append(row)
     out = []
     for key, members in groups.items():
-        title = ", ".join([grid.name, *(f"{n}={v}" for n, v in zip(rest, key))])
+        title = ", ".join([grid.name, *(f"{n}={v}" for n, v in zip(rest, key) if n not in included or v != "None")])
         out.append(_pivot(title, grid, first, second, members))
     return out
 

@@ -95,6 +95,19 @@ def test_pivot_tables_and_plots(planned, tmp_path):
     assert [f.read_bytes() for f in draw([pivot], tmp_path / "plots")] == first
 
 
+def test_included_cells_have_tables_of_their_own(planned, tmp_path):
+    found, made = planned("""
+    base: {method: random, seeds: 2}
+    axes: {ipc: [1, 2], student: [resnet18, vgg11]}
+    include: [{student: [resnet18], ipc: [1, 2], protocol: smoke}]
+    """)
+    finish(made, tmp_path, lambda c: 50 + 10 * (c.settings.get("protocol") == "smoke"))
+    tables = pivots(found, gather(made, tmp_path, found.seeds))
+    assert [t.title.partition(", ")[2] for t in tables] == ["", "protocol=smoke"]
+    text = markdown(tables)
+    assert text.count("50.5 ± 6.4") == 4 and text.count("60.5 ± 6.4") == 2
+
+
 def test_one_at_a_time_gives_a_table_an_axis_with_the_centre_in_each(planned, tmp_path):
     found, made = planned("""
     mode: one-at-a-time
