@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,19 +18,26 @@ MANY = 10_000  # cells above which the user must say --yes
 @dataclass(frozen=True)
 class GridCell:
     """One cell: ``settings`` is complete, ``axes`` the part that a table shows, ``group`` the axis that it varies
-    (``one-at-a-time``) or empty; ``beside`` marks a cell of a method run beside."""
+    (``one-at-a-time``) or empty, ``column`` its combination of ``each``; ``beside`` marks a method run beside."""
 
     settings: dict[str, Any]
     axes: dict[str, Any]
     group: str = ""
     beside: bool = False
+    column: str = ""
 
     @property
     def label(self) -> str:
-        """``ipc=10, d3hr.depth=30``; of a cell that varies one axis only that; a method run beside is named."""
-        axes = {self.group: self.axes[self.group]} if self.group in self.axes else self.axes
-        text = ", ".join(f"{name}={value}" for name, value in axes.items()) or "base"
+        """``ipc=10, d3hr.depth=30``; of a cell that varies one axis that and its column; a method beside is named."""
+        if self.group in self.axes:
+            text = f"{self.group}={self.axes[self.group]}" + (f", {self.column}" if self.column else "")
+        else:
+            text = _listed(self.axes) or "base"
         return f"{self.settings['method']} beside {text}" if self.beside else text
+
+
+def _listed(values: dict[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in values.items())
 
 
 def shown(value: Any) -> Any:
@@ -40,11 +48,9 @@ def shown(value: Any) -> Any:
 def count_cells(grid: Grid) -> int:
     """How many cells the grid has at most, without making them."""
     if grid.mode == "product":
-        total = 1
-        for values in grid.axes.values():
-            total *= len(values)
+        total = math.prod(map(len, grid.axes.values()))
     else:
-        total = 1 + sum(len(values) for values in grid.axes.values())
+        total = math.prod(map(len, grid.each.values())) * (1 + sum(map(len, grid.axes.values())))
     return total + len(grid.include)
 
 
@@ -68,16 +74,17 @@ def expand(grid: Grid, *, yes: bool = False) -> list[GridCell]:
         settings = _applicable(settings)
         if any(_matches(settings, rule) for rule in grid.exclude):
             continue
-        names = [*grid.axes, *(n for extra in grid.include for n in extra if n not in grid.axes)]
+        names = [*grid.each, *grid.axes, *(n for extra in grid.include for n in extra if n not in grid.axes)]
         axes = {name: shown(settings[name]) for name in dict.fromkeys(names) if name in settings}
-        cells.setdefault(canonical_json(settings), GridCell(settings, axes, group))
+        column = _listed({name: axes[name] for name in grid.each if name in axes})
+        cells.setdefault(canonical_json(settings), GridCell(settings, axes, group, column=column))
     if not cells:
         raise UsageError("the grid has no cells", where="exclude", hint="exclude fewer")
     for cell in list(cells.values()):
         for method in grid.beside:
             settings = _without_methods(cell.settings) | {"method": method}
             axes = {name: shown(settings[name]) for name in cell.axes if name in settings}
-            cells.setdefault(canonical_json(settings), GridCell(settings, axes, "", True))
+            cells.setdefault(canonical_json(settings), GridCell(settings, axes, "", True, cell.column))
     return list(cells.values())
 
 
@@ -87,14 +94,17 @@ def _settings(grid: Grid):
         for values in itertools.product(*grid.axes.values()):
             yield {**grid.base, **dict(zip(grid.axes, values))}, ""
     else:
-        centre = {**{name: values[0] for name, values in grid.axes.items()}, **grid.base}
-        yield centre, ""
-        for name, values in grid.axes.items():
-            for value in values:
-                if value != centre[name]:
-                    yield {**centre, name: value}, name
+        first = {name: values[0] for name, values in grid.axes.items()}
+        for values in itertools.product(*grid.each.values()):
+            centre = {**first, **grid.base, **dict(zip(grid.each, values))}
+            yield centre, ""
+            for name in grid.axes:
+                for value in grid.axes[name]:
+                    if value != centre[name]:
+                        yield {**centre, name: value}, name
     for extra in grid.include:
-        yield {**{n: v[0] for n, v in grid.axes.items() if n not in grid.base}, **grid.base, **extra}, ""
+        first = {n: v[0] for n, v in (*grid.each.items(), *grid.axes.items()) if n not in grid.base}
+        yield {**first, **grid.base, **extra}, ""
 
 
 def _applicable(settings: dict[str, Any]) -> dict[str, Any]:

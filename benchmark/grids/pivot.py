@@ -31,15 +31,22 @@ class Pivot:
 def pivots(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[Pivot]:
     """One table an axis (one-at-a-time), else one for each combination of the axes beyond the first two.
 
-    The first axis goes down, the second across; a method run beside has no parameters and is left out.
+    The first axis goes down, the second across. One at a time the combinations of ``each`` go across, and the methods
+    run beside have a table with the base; they have no parameters, and are left out otherwise.
     """
     own = [r for r in rows if not r["beside"]]
     if grid.mode == "one-at-a-time":
-        centre = next((r for r in own if not r["axis.group"]), None)
+        bases: dict[Any, dict] = {}
+        for row in own:
+            if not row["axis.group"]:
+                bases.setdefault(row.get("axis.column"), row)
+        centres = list(bases.values())
+        across = "column" if grid.each else ""
         out = []
         for name in grid.axes:
-            members = [r for r in own if r["axis.group"] == name] + ([centre] if centre else [])
-            out.append(_pivot(f"{grid.name}: {name}", grid, name, "", members))
+            members = centres + [r for r in own if r["axis.group"] == name]
+            out.append(_pivot(f"{grid.name}: {name}", grid, name, across, members))
+        out.append(_pivot(f"{grid.name}: method", grid, "method", across, centres + [r for r in rows if r["beside"]]))
         return [p for p in out if len(p.row_values) > 1]
     names = [n for n, values in grid.axes.items() if len(values) > 1] or list(grid.axes)
     first, second = (*names, "")[:2]
@@ -57,15 +64,20 @@ def pivots(grid: Grid, rows: Sequence[dict[str, Any]]) -> list[Pivot]:
 
 def _pivot(title: str, grid: Grid, rows: str, columns: str, members: list[dict]) -> Pivot:
     def values(name: str) -> list:
-        found = {_key(r.get(f"axis.{name}")): r.get(f"axis.{name}") for r in members}
+        found = {_key(_value(r, name)): _value(r, name) for r in members}
         order = [v for v in map(shown, grid.axes.get(name, ())) if _key(v) in found]
         order += [v for k, v in found.items() if k not in map(_key, order)]
         return sorted(order) if all(isinstance(v, (int, float)) for v in order) else order
 
     cells = {}
     for row in members:
-        cells.setdefault((_key(row.get(f"axis.{rows}")), _key(row.get(f"axis.{columns}")) if columns else ""), row)
+        cells.setdefault((_key(_value(row, rows)), _key(_value(row, columns)) if columns else ""), row)
     return Pivot(title, rows, values(rows), columns, values(columns) if columns else [""], cells)
+
+
+def _value(row: dict[str, Any], name: str) -> Any:
+    """Of an axis, else (the method of a cell run beside) the leaderboard's column."""
+    return row.get(f"axis.{name}", row.get(name))
 
 
 def _key(value: Any) -> str:
@@ -96,15 +108,15 @@ def markdown(found: Sequence[Pivot]) -> str:
     """The pivots as Markdown tables; axes varied one at a time with the difference from the base, paired by seed."""
     blocks = []
     for p in found:
-        corner = f"{p.rows} \\ {p.columns}" if p.columns else p.rows
+        corner = f"{p.rows} \\ {p.columns}" if p.columns and p.columns != "column" else p.rows
         heads = [MISSING if v is None else str(v) for v in p.column_values] if p.columns else ["top-1 %"]
         paired = any("base_difference" in row for row in p.cells.values())
-        heads += ["against the base"] * paired
+        heads = [h for head in heads for h in ([head, "against the base"] if paired else [head])]
         lines = [f"**{p.title}**", "", f"| {corner} | " + " | ".join(heads) + " |", "|:---|" + "---:|" * len(heads)]
         for value in p.row_values:
             name = MISSING if value is None else value
-            texts = [_text(_at(p, value, c)) for c in p.column_values]
-            texts += [_against_base(_at(p, value, ""))] * paired
+            found_at = [_at(p, value, c) for c in p.column_values]
+            texts = [t for row in found_at for t in ([_text(row), _against_base(row)] if paired else [_text(row)])]
             lines.append(f"| {name} | " + " | ".join(texts) + " |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
@@ -149,7 +161,7 @@ def _lines(pivot: Pivot, path: Path) -> Path | None:
             yerr=[r["top1_last_half"] or 0 for _, r in points],
             fmt="o-" if numeric else "o",
             capsize=3,
-            label=f"{pivot.columns} = {column}" if pivot.columns else None,
+            label=column if pivot.columns == "column" else f"{pivot.columns} = {column}" if pivot.columns else None,
         )
     if not drawn:
         plt.close(figure)
@@ -170,32 +182,38 @@ def _lines(pivot: Pivot, path: Path) -> Path | None:
 
 
 def _effects(found: Sequence[Pivot], path: Path) -> Path | None:
-    """Differences from the base, paired by seed, a line a value, grouped by axis; None where there are none."""
+    """Differences from the base, paired by seed: a line a value, a panel a column; None without any."""
     import matplotlib.pyplot as plt
 
-    lines = []  # (label, row or None for an axis's name)
+    lines: list[tuple[str, list]] = []  # (label, a row or None a column; no rows for an axis's name)
     for pivot in found:
-        own = [(v, _at(pivot, v, "")) for v in pivot.row_values]
-        base = next((v for v, row in own if row is not None and not row["axis.group"]), MISSING)
-        own = [(f"{v}", row) for v, row in own if row is not None and row.get("base_difference") is not None]
-        lines += [(f"{pivot.rows}, base {base}", None), *own] if own else []
+        own = [(v, [_at(pivot, v, c) for c in pivot.column_values]) for v in pivot.row_values]
+        base = next((v for v, rows in own if any(r and not r["axis.group"] and not r["beside"] for r in rows)), MISSING)
+        own = [(str(v), rows) for v, rows in own if any(r and r.get("base_difference") is not None for r in rows)]
+        lines += [(f"{pivot.rows}, base {base}", []), *own] if own else []
     if not lines:
         return None
-    figure, axes = plt.subplots(figsize=(6.4, 0.6 + 0.19 * len(lines)), layout="constrained")
+    columns = found[0].column_values
+    size = (4.2 + 2.2 * len(columns), 0.7 + 0.19 * len(lines))
+    figure, panels = plt.subplots(1, len(columns), figsize=size, layout="constrained", sharey=True, squeeze=False)
     places = [-i for i in range(len(lines))]
-    for place, (_, row) in zip(places, lines):
-        if row is not None:
-            mean, half = row["base_difference"], row["base_half"] or 0
-            sure = half > 0 and abs(mean) > half
-            axes.errorbar(mean, place, xerr=half, fmt="o", ms=4, capsize=2, color="C0" if sure else "0.6")
-    axes.axvline(0, color="0.3", lw=0.8)
+    for number, (axes, column) in enumerate(zip(panels[0], columns)):
+        for place, (_, rows) in zip(places, lines):
+            row = rows[number] if rows else None
+            if row is not None and row.get("base_difference") is not None:
+                mean, half = row["base_difference"], row["base_half"] or 0
+                sure = half > 0 and abs(mean) > half
+                axes.errorbar(mean, place, xerr=half, fmt="o", ms=4, capsize=2, color="C0" if sure else "0.6")
+        axes.axvline(0, color="0.3", lw=0.8)
+        axes.tick_params(axis="y", length=0)
+        axes.set_title(column, fontsize=8)
+    axes = panels[0][0]
     axes.set_yticks(places, [label for label, _ in lines], fontsize=7)
-    for tick, (_, row) in zip(axes.get_yticklabels(), lines):
-        tick.set_fontweight("bold" if row is None else "normal")
-    axes.tick_params(axis="y", length=0)
+    for tick, (_, rows) in zip(axes.get_yticklabels(), lines):
+        tick.set_fontweight("normal" if rows else "bold")
     axes.set_ylim(-len(lines) + 0.3, 0.7)
-    axes.set_xlabel("top-1 points from the base, paired by seed (95 % interval; blue: away from 0)", fontsize=8)
-    axes.set_title(found[0].title.partition(":")[0], fontsize=10)
+    figure.supxlabel("top-1 points from the base, paired by seed (95 % interval; blue: away from 0)", fontsize=8)
+    figure.suptitle(found[0].title.partition(":")[0], fontsize=10)
     return _save(figure, path)
 
 

@@ -110,7 +110,7 @@ def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[
     Gains are over the random real images of the grid, else over those that the results folder holds.
     A cell without a record has a reason: its method declined it (``skipped`` seeds), it could not be planned, or its
     jobs were not run (``failed`` seeds). Where axes are varied one at a time, ``base_difference`` ± ``base_half`` is
-    the difference from the base cell, paired by seed.
+    the difference from the base cell (of the same column), paired by seed.
     """
     found, keys = [], []
     for identities in planned.identities:
@@ -122,7 +122,10 @@ def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[
     others = collect(r for r in iter_records(results, []) if r["identity"]["method"]["name"] == BASELINE)
     by_key = {cell.key._replace(set=""): row for cell, row in zip(cells, rows_of(cells, others))}
     scores = {cell.key._replace(set=""): cell.by_seed() for cell in cells}
-    base = next((k for c, k in zip(planned.cells, keys) if not c.group and not c.beside), None)
+    bases: dict[str, Any] = {}
+    for cell, key in zip(planned.cells, keys):
+        if not cell.group and not cell.beside:
+            bases.setdefault(cell.column, key)
     varied = any(cell.group for cell in planned.cells)
     rows = []
     for place, (cell, key, fault) in enumerate(zip(planned.cells, keys, planned.faults)):
@@ -133,10 +136,13 @@ def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[
             row = {**known, "seeds": 0, "failed": lost, "skipped": left, "gain_seeds": 0}
             row["flags"] = "failures" if lost else ""
             row["reason"] = fault or "no record: its jobs did not run"
-        if varied and cell.group and key in scores and base in scores:
+        base = bases.get(cell.column)
+        if varied and (cell.group or cell.beside) and key in scores and base in scores:
             mean, half, _ = paired_difference(scores[key], scores[base])
             row = {**row, "base_difference": number(mean), "base_half": number(half)}
         axes = {f"axis.{name}": value for name, value in cell.axes.items()}
+        if cell.column:
+            axes["axis.column"] = cell.column
         rows.append({**axes, "axis.group": cell.group, "beside": int(cell.beside), **row})
     return rows
 

@@ -5,12 +5,13 @@
     name: d3hr-depth              # default: the file's name
     summary: one line
     mode: product                 # or one-at-a-time: the base cell, then each axis alone
+    each: {protocol: [hard, soft]}  # one-at-a-time only: all of it in each combination of these, a column of the tables
     base: {dataset: digits, method: d3hr, ipc: 10, seeds: 3}
     axes:
       d3hr.depth: [10, 20, 30]    # METHOD.KEY, method.KEY (whichever method the cell has), protocol.KEY, dataset.KEY
       d3hr.start_step: [null, 18] # null is the default
       ipc: {range: [10, 50, 20]}  # first, last, step; the last is included
-    include: [{d3hr.depth: 31}]   # further cells: what is not named is the base's; of a list each value (no METHOD.KEY)
+    include: [{d3hr.depth: 31}]   # further cells: what is not named is the base's
     exclude: [{ipc: 50, d3hr.depth: 10}]
     beside: [random]              # methods run once in every cell's column, for the gain
 """
@@ -19,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -35,13 +35,18 @@ PLAIN = ("method", "dataset", "ipc", "student", "protocol", "teacher", "backbone
 NAMED = {"method": "method", "student": "student", "protocol": "protocol"}  # axes whose values are registered names
 DATASET_OPTIONS = ("image_size", "on_corrupt")
 MODES = ("product", "one-at-a-time")
-SHAPES = (("base", dict, "{NAME: value}"), ("axes", dict, "{NAME: [values]}"), ("beside", list, "[METHOD, …]"))
-KEYS = ("name", "summary", "mode", "base", "axes", "include", "exclude", "beside")
+SHAPES = (
+    ("base", dict, "{NAME: value}"),
+    ("each", dict, "{NAME: [values]}"),
+    ("axes", dict, "{NAME: [values]}"),
+    ("beside", list, "[METHOD, …]"),
+)
+KEYS = ("name", "summary", "mode", "base", "each", "axes", "include", "exclude", "beside")
 
 
 @dataclass(frozen=True)
 class Grid:
-    """A checked grid. ``axes`` maps names to values; ``base`` holds one value an axis or setting; seeds apart."""
+    """A checked grid. ``axes`` and ``each`` map names to values; ``base`` holds one value a name; seeds apart."""
 
     name: str
     summary: str = ""
@@ -52,6 +57,7 @@ class Grid:
     exclude: tuple[dict[str, Any], ...] = ()
     beside: tuple[str, ...] = ()
     seeds: tuple[int, ...] = (0, 1, 2)
+    each: dict[str, tuple] = field(default_factory=dict)
 
 
 def shipped() -> dict[str, str]:
@@ -110,12 +116,22 @@ def parse(document: dict[str, Any], where: str, changes: dict[str, Any] | None =
     if not isinstance(name, str) or not re.fullmatch(r"[\w+-][\w.+-]*", name):
         raise UsageError(f"{name!r} is no name for a grid", where=where, allowed="letters, digits and . _ + -")
     base = {"method": "d3hr", "dataset": "digits", **(document.get("base") or {}), **(changes or {})}
-    axes = {n: _values(n, v, where) for n, v in (document.get("axes") or {}).items() if n not in (changes or {})}
+    axes, each = (
+        {n: _values(n, v, where) for n, v in (document.get(key) or {}).items() if n not in (changes or {})}
+        for key in ("axes", "each")
+    )
     if not axes:
         raise UsageError("a grid needs at least one axis", where=where, allowed="axes: {NAME: [values]}")
     mode = document.get("mode", "product")
     if mode not in MODES:
         raise _unknown("mode", mode, MODES, where)
+    if document.get("each") and mode != "one-at-a-time":
+        raise UsageError(
+            "each needs mode: one-at-a-time", where=where, hint="a product crosses all axes: name it there"
+        )
+    for taken in ("seed", *axes):
+        if taken in each:
+            raise UsageError(f"{taken} cannot stand in each", where=where, allowed="any axis but seed, once")
     seeds = axes.pop("seed", None) or base.pop("seeds", base.pop("seed", 3))
     base.pop("seeds", None)
     if isinstance(seeds, int):
@@ -133,6 +149,7 @@ def parse(document: dict[str, Any], where: str, changes: dict[str, Any] | None =
         extra["exclude"],
         tuple(document.get("beside") or ()),
         tuple(seeds),
+        each,
     )
     _check(grid, where)
     return grid
@@ -165,11 +182,7 @@ def _cells(given: Any, where: str) -> tuple[dict[str, Any], ...]:
     given = given or []
     if not isinstance(given, list) or not all(isinstance(cell, dict) and cell for cell in given):
         raise UsageError("a list of {AXIS: value} is needed", where=where)
-    crossed = []
-    for cell in given:
-        listed = {n: v if isinstance(v, list) and n in PLAIN else [v] for n, v in cell.items()}
-        crossed += [dict(zip(listed, values)) for values in itertools.product(*listed.values())]
-    return tuple(crossed)
+    return tuple(given)
 
 
 def _unknown(kind: str, name: Any, known: Iterable[str], where: str) -> UsageError:
@@ -196,14 +209,14 @@ def _check(grid: Grid, where: str) -> None:
     for value in _all(grid, "ipc"):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"IPC {value!r} is not possible", where=where, allowed="whole numbers from 1")
-    for name in {*grid.base, *grid.axes, *(n for cell in (*grid.include, *grid.exclude) for n in cell)}:
+    for name in {*grid.base, *grid.each, *grid.axes, *(n for cell in (*grid.include, *grid.exclude) for n in cell)}:
         _check_axis(name, _all(grid, name), methods, _all(grid, "protocol"), where)
 
 
 def _all(grid: Grid, name: str) -> list:
     """Every value that a name takes anywhere in the grid."""
     places = [grid.base, *grid.include, *grid.exclude]
-    return [*grid.axes.get(name, ()), *(place[name] for place in places if name in place)]
+    return [*grid.axes.get(name, ()), *grid.each.get(name, ()), *(place[name] for place in places if name in place)]
 
 
 def _check_axis(name: str, values: list, methods: list, protocols: list, where: str) -> None:

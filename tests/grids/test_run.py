@@ -99,7 +99,7 @@ def test_included_cells_have_tables_of_their_own(planned, tmp_path):
     found, made = planned("""
     base: {method: random, seeds: 2}
     axes: {ipc: [1, 2], student: [resnet18, vgg11]}
-    include: [{student: [resnet18], ipc: [1, 2], protocol: smoke}]
+    include: [{ipc: 1, protocol: smoke}, {ipc: 2, protocol: smoke}]
     """)
     finish(made, tmp_path, lambda c: 50 + 10 * (c.settings.get("protocol") == "smoke"))
     tables = pivots(found, gather(made, tmp_path, found.seeds))
@@ -125,6 +125,31 @@ def test_one_at_a_time_gives_a_table_an_axis_with_the_centre_in_each(planned, tm
     names = [f.name for f in draw(tables, tmp_path / "plots")]
     assert names == ["effects.svg", "00-ipc.svg", "01-student.svg"]
     assert "ipc, base 1" in (tmp_path / "plots" / "effects.svg").read_text()  # svg text stays in comments
+
+
+def test_each_gives_every_column_its_own_base_and_a_panel(planned, tmp_path):
+    found, made = planned("""
+    mode: one-at-a-time
+    base: {method: noise, seeds: 2}
+    each: {ipc: [1, 2], protocol: [hard, smoke]}
+    axes: {student: [resnet18, vgg11]}
+    beside: [random]
+    """)
+    assert [c.column for c in made.cells[:3]] == ["ipc=1, protocol=hard"] * 2 + ["ipc=1, protocol=smoke"]
+    assert made.cells[1].label == "student=vgg11, ipc=1, protocol=hard" and len(made.cells) == 4 * 2 * 2
+    finish(made, tmp_path, lambda c: 10 * c.settings["ipc"] + 5 * (c.settings.get("student") == "vgg11") + c.beside)
+    rows = gather(made, tmp_path, found.seeds)
+    students, methods = pivots(found, rows)
+    text = markdown([students])
+    assert text.count("against the base") == 4
+    twice = "| 10.5 ± 6.4 | – | 10.5 ± 6.4 | – | 20.5 ± 6.4 | – | 20.5 ± 6.4 | – |"
+    assert f"| resnet18 {twice}" in text
+    assert "| vgg11 | 15.5 ± 6.4 | +5.0 ± 0.0 |" in text and "| 25.5 ± 6.4 | +5.0 ± 0.0 |" in text
+    assert methods.row_values == ["noise", "random"]
+    assert "| random | 11.5 ± 6.4 | +1.0 ± 0.0 |" in markdown([methods])
+    drawn = draw([students, methods], tmp_path / "plots")[0].read_text()
+    assert all(f"<!-- ipc={i}, protocol={p} -->" in drawn for i in (1, 2) for p in ("hard", "smoke"))
+    assert "<!-- method, base noise -->" in drawn and "<!-- random -->" in drawn
 
 
 @dataclass(frozen=True)

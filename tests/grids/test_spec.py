@@ -64,16 +64,6 @@ def test_product_includes_excludes_and_drops_what_a_method_lacks():
     assert (request.methods, request.ipc, request.sets, request.seeds) == (("d3hr",), (50,), {"d3hr.depth": 31}, (0, 5))
 
 
-def test_a_list_in_include_stands_for_each_of_its_values():
-    found = grid("""
-    axes: {d3hr.depth: [10]}
-    include: [{d3hr.depth: 31, ipc: [1, 10], protocol: [hard, soft]}, {d3hr.keep_depths: [5, 10], ipc: [2]}]
-    """)
-    pairs = [(c["ipc"], c["protocol"]) for c in found.include[:4]]
-    assert pairs == [(1, "hard"), (1, "soft"), (10, "hard"), (10, "soft")]
-    assert found.include[4:] == ({"d3hr.keep_depths": [5, 10], "ipc": 2},)  # a parameter's own list stays one value
-
-
 def test_one_at_a_time_varies_one_axis_around_the_centre():
     found = grid("""
     mode: one-at-a-time
@@ -141,6 +131,9 @@ def test_many_cells_need_yes():
     ("{axis: {ipc: [1]}}", "did you mean 'axes'"),
     ("{base: {}}", "at least one axis"),
     ("{axes: {ipc: [1]}, exclude: [{ipc: 1}]}", "no cells"),
+    ("{axes: {ipc: [1]}, each: {protocol: [hard]}}", "each needs mode: one-at-a-time"),
+    ("{mode: one-at-a-time, axes: {ipc: [1]}, each: {ipc: [1, 2]}}", "ipc cannot stand in each"),
+    ("{mode: one-at-a-time, axes: {ipc: [1]}, each: {protocl: [hard]}}", "did you mean 'protocol'"),
     ("{axes: {ipc: [1]}, include: {ipc: 2}}", "list of"),
     ("{axes: {ipc: [1]}, beside: [randm]}", "did you mean 'random'"),
 ])  # fmt: skip
