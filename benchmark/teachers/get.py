@@ -137,15 +137,16 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
                 epoch, place = divmod(step, each)
                 if order is None or place == 0:
                     order = torch.randperm(len(images), generator=generator("teacher", "order", epoch))
-                index = order[place * recipe.batch : (place + 1) * recipe.batch].to(device)
+                index = order[place * recipe.batch : (place + 1) * recipe.batch]
+                there = index.to(device, non_blocking=True)  # a blocking copy would wait for the step before
                 torch.manual_seed(derive_seed("teacher", "layers", step))
-                x = augment(images[index], generator("teacher", "batch", step))
+                x = augment(images[index if isinstance(images, _Read) else there], generator("teacher", "batch", step))
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.lr * _one_cycle(step, recipe)
                 rows, share = ranks.part(len(x))
                 with compute.Precision(autocast=recipe.autocast).context(device):
                     logits = model(x[rows]).float()
-                loss = F.cross_entropy(logits, labels[index][rows], label_smoothing=recipe.label_smoothing)
+                loss = F.cross_entropy(logits, labels[there][rows], label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 (loss * share).backward()
                 ranks.sum_gradients(model.parameters())
@@ -187,7 +188,7 @@ class _Read:
         return len(self.split)
 
     def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
-        return self.split.images(index.cpu().numpy()).to(self.device)
+        return self.split.images(index.numpy()).to(self.device, non_blocking=True)
 
 
 def _images(dataset: Dataset, device: str) -> torch.Tensor | _Read:
@@ -195,6 +196,6 @@ def _images(dataset: Dataset, device: str) -> torch.Tensor | _Read:
     from benchmark.training.testing import memory_limit
 
     size = len(dataset.train) * dataset.channels * dataset.image_size**2
-    if size > memory_limit() or (device.startswith("cuda") and size > torch.cuda.mem_get_info()[0] // 2):
+    if size > memory_limit() or (device.startswith("cuda") and size > torch.cuda.mem_get_info(device)[0] // 2):
         return _Read(dataset, device)
     return dataset.train.images(range(len(dataset.train))).to(device)

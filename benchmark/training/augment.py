@@ -3,7 +3,8 @@
 torchvision's transforms draw one set of parameters a call, so published scripts pay a Python call an image in loader
 processes. Here parameters are drawn on the CPU from a generator (so that devices agree and a resumed run repeats
 them), torchvision's distributions kept, and images are resampled by two small matrix products an image: the rows of
-an interpolation, crop and flip together are one ``[out, in]`` matrix a side.
+an interpolation, crop and flip together are one ``[out, in]`` matrix a side. What was drawn goes to the device small
+and without waiting for it (``non_blocking``), so a GPU computes one step while the CPU draws the next.
 """
 
 from __future__ import annotations
@@ -140,8 +141,8 @@ def resized_crop(
         ``[n, C, out, out]``: float32, or int32 for ``uint8`` where no crop is larger than ``out``.
     """
     enlarging = int(boxes[:, 2:].max()) <= out
-    boxes = boxes.to(images.device)
-    flip = None if flip is None else flip.to(images.device)
+    boxes = boxes.to(images.device, non_blocking=True)
+    flip = None if flip is None else flip.to(images.device, non_blocking=True)
     if rounding == "uint8" and enlarging:
         across = two_taps(boxes[:, 1], boxes[:, 3], out, flip)
         wide = _blend_rows(images.transpose(2, 3).to(torch.int32), across).transpose(2, 3)
@@ -178,7 +179,9 @@ def shuffled_positions(n: int, side: int, factor: int, generator: torch.Generato
 def shuffle_patches(images: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Permute rows and columns of each image."""
     n, channels, height, width = images.shape
-    index = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1).to(images.device)
+    # the positions of all pixels are made on the device: 40 MB a batch of 100 at 224 px, from 0.4 MB that go there
+    rows, columns = (side.to(images.device, non_blocking=True) for side in (rows, columns))
+    index = (rows[:, :, None] * width + columns[:, None, :]).view(n, 1, -1)
     return images.flatten(2).gather(2, index.expand(-1, channels, -1)).view_as(images)
 
 
@@ -212,7 +215,7 @@ def mix(images: Tensor, kind: str, alpha: float, generator: torch.Generator) -> 
     """
     partner = torch.randperm(len(images), generator=generator)
     lam = beta(alpha, generator)
-    there = partner.to(images.device)
+    there = partner.to(images.device, non_blocking=True)
     if kind == "mixup":
         return lam * images + (1 - lam) * images[there], partner, lam
     height, width = images.shape[2:]
@@ -237,6 +240,7 @@ class Augmenter:
 
         self.size = size
         self.mean, self.std = (torch.tensor(v, dtype=torch.float32).view(1, -1, 1, 1) for v in (mean, std))
+        self._there = self.mean, self.std  # the same on the device of the images that were last normalised
         steps = [dict(entry) for entry in recipe]
         ops = [s["op"] for s in steps]
         # resampling works on pixel values; what follows it on the normalised image
@@ -266,7 +270,7 @@ class Augmenter:
         if boxes is not None:
             x = resized_crop(x, boxes, self.size, flips, self.crop["rounding"] if self.crop else "float")
         elif flips is not None:
-            x = torch.where(flips.to(x.device).view(-1, 1, 1, 1), x.flip(3), x)
+            x = torch.where(flips.to(x.device, non_blocking=True).view(-1, 1, 1, 1), x.flip(3), x)
         x = self.normalise(x)
         for step in self.after:
             x = step(x, generator=generator)
@@ -274,7 +278,9 @@ class Augmenter:
 
     def normalise(self, x: Tensor) -> Tensor:
         """0..255 to zero mean and unit deviation."""
-        mean, std = self.mean.to(x.device), self.std.to(x.device)
+        if self._there[0].device != x.device:
+            self._there = self.mean.to(x.device), self.std.to(x.device)
+        mean, std = self._there
         return torch.div(x, 255).sub_(mean).div_(std)  # one new tensor, then in place
 
 

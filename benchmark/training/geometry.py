@@ -11,16 +11,17 @@ from torch import Tensor
 
 
 def _uniform(n: int, low: float, high: float, generator: torch.Generator, device) -> Tensor:
-    return torch.empty(n, 1, 1, 1).uniform_(low, high, generator=generator).to(device)
+    return torch.empty(n, 1, 1, 1).uniform_(low, high, generator=generator).to(device, non_blocking=True)
 
 
 def _shift(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
     """Shift each image by whole pixels (int64 ``[n]``), zeros come in."""
     n, _, height, width = x.shape
-    ys = torch.arange(height)[None, :, None] - down[:, None, None]
-    xs = torch.arange(width)[None, None, :] - right[:, None, None]
-    inside = ((ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)).to(x.device)
-    index = (ys.clamp(0, height - 1) * width + xs.clamp(0, width - 1)).view(n, 1, -1).to(x.device)
+    down, right = (by.to(x.device, non_blocking=True) for by in (down, right))
+    ys = torch.arange(height, device=x.device)[None, :, None] - down[:, None, None]
+    xs = torch.arange(width, device=x.device)[None, None, :] - right[:, None, None]
+    inside = (ys >= 0) & (ys < height) & (xs >= 0) & (xs < width)
+    index = (ys.clamp(0, height - 1) * width + xs.clamp(0, width - 1)).view(n, 1, -1)
     moved = x.flatten(2).gather(2, index.expand(-1, x.shape[1], -1)).view_as(x)
     return moved * inside[:, None]
 
@@ -36,21 +37,20 @@ def crop_pad(x: Tensor, *, pad: float, generator: torch.Generator) -> Tensor:
 def cutout(x: Tensor, *, size: float, generator: torch.Generator) -> Tensor:
     """Erase a square of ``size`` of the side at a random place, partly outside at the border (DSA)."""
     n, _, height, width = x.shape
-    keep = torch.ones(n, 1, height, width, dtype=torch.bool)
     bands = []
     for side in (height, width):
         length = int(side * size + 0.5)
         offset = torch.randint(0, side + (1 - length % 2), (n, 1), generator=generator)
         first, last = (offset - length // 2).clamp(0, side - 1), (offset - length // 2 + length - 1).clamp(0, side - 1)
         position = torch.arange(side)[None]
-        bands.append((position >= first) & (position <= last))
-    keep = ~(bands[0][:, None, :, None] & bands[1][:, None, None, :])
-    return x * keep.to(x.device)
+        bands.append(((position >= first) & (position <= last)).to(x.device, non_blocking=True))
+    return x * ~(bands[0][:, None, :, None] & bands[1][:, None, None, :])
 
 
 def _affine(x: Tensor, theta: Tensor) -> Tensor:
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False).to(x.device)
-    return F.grid_sample(x, grid, align_corners=False)
+    # on the CPU: it is a matrix product, whose positions TF32 would round
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    return F.grid_sample(x, grid.to(x.device, non_blocking=True), align_corners=False)
 
 
 def _rotation(n: int, degrees: float, generator: torch.Generator) -> Tensor:

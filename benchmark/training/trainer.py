@@ -243,14 +243,15 @@ class _Run:
         if len(index) == 1 < len(self.order):  # BatchNorm cannot normalise one image of 1 px; the epoch's first joins
             index = torch.cat([index, self.order[:1]])
         random = generator(self.batch_seed, "batch", epoch * self.each + place)
-        images = self.images[index.to(self.images.device)].to(self.device, non_blocking=True)
+        there = index.to(self.device, non_blocking=True)  # a blocking copy would wait for the step before
+        images = self.images[there if self.images.device == there.device else index].to(self.device, non_blocking=True)
         x = self.augment(images, random)
         partner, share, protocol = None, 1.0, self.protocol
         if protocol.mix != "none" and (
             protocol.mix_probability >= 1 or float(torch.rand((), generator=random)) < protocol.mix_probability
         ):
             x, partner, share = mix(x, protocol.mix, protocol.mix_alpha, random)
-        return x, self.labels[index.to(self.device)], partner, share
+        return x, self.labels[there], partner, share
 
     @torch.no_grad()
     def label_epoch(self, epoch: int) -> Tensor:
@@ -274,7 +275,7 @@ class _Run:
         if self.random_layers:
             torch.manual_seed(derive_seed(self.seed, "layers", step) + (ranks.rank() if ranks.size() > 1 else 0))
         x, labels, partner, share = self.draw(epoch, place)
-        other = None if partner is None else labels[partner.to(labels.device)]
+        other = None if partner is None else labels[partner.to(labels.device, non_blocking=True)]
         factor = rate_factor(protocol, epoch, self.epochs, step, self.steps)
         if protocol.remake_optimizer and self.optimizer.param_groups[0]["lr"] > self.rate * factor * 1.001:
             self.optimizer = make_optimizer(self.model, protocol, self.rate * factor)
@@ -282,7 +283,8 @@ class _Run:
             group["lr"] = self.rate * factor
         soft = None
         if self.stored is not None:
-            soft = self.stored.epoch(epoch)[place * self.batch : place * self.batch + len(x)].to(self.device)
+            soft = self.stored.epoch(epoch)[place * self.batch : place * self.batch + len(x)]
+            soft = soft.to(self.device, non_blocking=True)
         elif protocol.labels == "soft":
             with torch.no_grad(), self.precision.context(self.device):
                 soft = ranks.by_rows(lambda rows: self.teacher.logits_of(rows, self.augment.mean, self.augment.std), x)
