@@ -101,15 +101,17 @@ def do_job(
 ) -> bool:
     """Do one claimed job; False if it failed, which is noted in the run and in a record."""
     began = time.monotonic()
+    failed = False
     try:
         with _shown(run, job, context, alive, limit):
             _run_with_inputs(run, job, context)
     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises fails its job only
+        failed = True
         _fail(run, job, context, _reason(error, context, run.log_file(job)), report)
         if not isinstance(error, DDBenchError):
             run.log(job, traceback.format_exc())
-        del error
-        _free_memory()
+    if failed:
+        _free_memory()  # only now: while it was handled, the exception's traceback held the job's tensors
         return False
     run.log(job, f"done in {time.monotonic() - began:.1f} s")
     say(f"done  {job.label}  ({time.monotonic() - began:.1f} s)")

@@ -10,13 +10,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
+# the allocators', and what cuBLAS and cuDNN say where the memory of their workspaces is missing
+OUT_OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "_status_alloc_failed")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether ``error`` says that a device or the host has no memory left."""
     if isinstance(error, torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error).lower() for text in ("out of memory", "can't allocate memory", "not enough memory")
-    )
+    return isinstance(error, RuntimeError) and any(text in str(error).lower() for text in OUT_OF_MEMORY)
 
 
 def has_batch_norm(model: nn.Module) -> bool:
@@ -29,6 +31,7 @@ def resident(images: Tensor, device: str) -> Tensor:
     if torch.device(device).type != "cuda":
         return images.to(device)
     free, _ = torch.cuda.mem_get_info(device)
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # kept from earlier jobs
     if images.numel() * images.element_size() > free // 2:
         return images.contiguous().pin_memory()
     return images.to(device)

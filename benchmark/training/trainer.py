@@ -7,6 +7,7 @@ a run that was killed continues from its checkpoint with the very numbers that i
 from __future__ import annotations
 
 import contextlib
+import gc
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -150,6 +151,7 @@ def train_student(
         how = "activations computed twice" if run.norms else f"micro-batches of {-(-run.batch // parts)}"
         flags = [f"out of memory: {how}"]
         del run
+        gc.collect()  # what refers to itself, as a compiled model does, still holds its weights
         if torch.device(device).type == "cuda":
             torch.cuda.empty_cache()
 

@@ -2,13 +2,14 @@
 
 import json
 import shutil
+import weakref
 from dataclasses import dataclass
 
 import pytest
 import torch
 
 from benchmark.methods import Method, param
-from benchmark.pipeline import Request, make_plan
+from benchmark.pipeline import Request, engine, make_plan
 from benchmark.pipeline.engine import work
 from benchmark.pipeline.runs import Run
 from benchmark.plugins import MethodInfo, registry
@@ -64,3 +65,24 @@ def test_a_faulty_method_is_a_failed_row(faulty, fault, text, store, tmp_path, d
     by_method = {r["identity"]["method"]["name"]: r["outcome"] for r in found}
     assert by_method["faulty"]["status"] == "failed" and text in by_method["faulty"]["reason"]
     assert by_method["random"]["status"] == "ok" and not any("random" in text for text in report.failed.values())
+
+
+def test_a_failed_job_has_let_go_of_its_tensors_when_memory_is_freed(
+    faulty, monkeypatch, store, tmp_path, digits_teacher_store
+):
+    """While an exception is handled its traceback holds them, so nothing could go back to the GPU."""
+    made, held = [], []
+    zeros = torch.zeros
+
+    def watched(*shape, **options):
+        made.append(weakref.ref(found := zeros(*shape, **options)))
+        return found
+
+    monkeypatch.setattr(f"{__name__}.torch.zeros", watched)
+    monkeypatch.setattr(engine, "_free_memory", lambda: held.append([r() is not None for r in made]))
+    shutil.copytree(digits_teacher_store.root, store.root)
+    sets = {"faulty.fault": "raise", "protocol.steps": 2}
+    request = Request(dataset="digits", methods=("faulty",), protocols=("smoke",), seeds=(0,), sets=sets)
+    run = Run.create(make_plan([request], store, tmp_path / "results"), Store(store.root))
+    engine.work(run, say=lambda text: None)
+    assert made and held and not any(any(alive) for alive in held)
