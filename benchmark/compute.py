@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 
 from benchmark.errors import UsageError
@@ -49,8 +51,6 @@ class Precision:
 
     def context(self, device):
         """An autocast context (or a null one) for ``device``."""
-        import contextlib
-
         import torch
 
         if self.autocast is None:
@@ -82,6 +82,21 @@ def prepare(job: str, precision: Precision = Precision()) -> None:  # noqa: B008
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     _keep_freed_memory()
+
+
+@contextlib.contextmanager
+def prepared(job: str, precision: Precision = Precision()) -> Iterator[None]:  # noqa: B008 - frozen
+    """:func:`prepare` for a job inside another: afterwards the outer job's threads and TF32 are what they were."""
+    import torch
+
+    threads_before = torch.get_num_threads()
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    try:
+        prepare(job, precision)
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
 def _keep_freed_memory() -> None:

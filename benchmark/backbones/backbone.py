@@ -259,8 +259,7 @@ def load_backbone(folder: str | Path, dataset: Dataset, device: str, precision: 
             allowed="equal latent channels; the output may have twice as many (learned sigma)",
         )
     if precision.compile:
-        dit._repeated_blocks = ["BasicTransformerBlock"]  # diffusers leaves it empty for DiT
-        dit.compile_repeated_blocks()
+        compile_blocks(dit)
     return Backbone(
         vae=vae,
         dit=dit,
@@ -279,6 +278,12 @@ def load_backbone(folder: str | Path, dataset: Dataset, device: str, precision: 
         name=str(folder),
         report=folders.report(path),
     )
+
+
+def compile_blocks(dit: DiTTransformer2DModel) -> None:
+    """``torch.compile`` of the transformer's blocks, in place: one compilation serves all of them."""
+    dit._repeated_blocks = ["BasicTransformerBlock"]  # diffusers leaves it empty for DiT
+    dit.compile_repeated_blocks()
 
 
 def load_parts(path: Path, dtype: torch.dtype) -> tuple[AutoencoderKL, DiTTransformer2DModel, DDIMScheduler]:

@@ -93,14 +93,10 @@ def finetune_backbone(
     found = store.open(stage) if ranks.decide(store.has(stage)) else None
     if found is not None:
         return found
-    threads = torch.get_num_threads()
-    try:
-        compute.prepare("backbone", chosen.policy())
+    with compute.prepared("backbone", chosen.policy()):
         return ranks.build(
             store, stage, lambda folder: _make(store, stage, source, dataset, chosen, device, judge, folder)
         )
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _make(

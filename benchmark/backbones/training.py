@@ -43,17 +43,13 @@ def train_backbone(
     found = store.open(stage) if ranks.decide(store.has(stage)) else None
     if found is not None:
         return found
-    threads = torch.get_num_threads()
-    try:
-        compute.prepare("backbone", chosen.policy)
+    with compute.prepared("backbone", chosen.policy):
         vae_folder = ranks.build(
             store, vae_stage(dataset, chosen), lambda folder: _make_vae(store, dataset, chosen, device, folder)
         )
         return ranks.build(
             store, stage, lambda folder: _make(store, stage, dataset, chosen, device, vae_folder, judge, folder)
         )
-    finally:
-        torch.set_num_threads(threads)
 
 
 def hold_out(dataset: Dataset) -> np.ndarray:

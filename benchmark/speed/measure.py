@@ -9,7 +9,7 @@ import torch
 from diffusers import AutoencoderKL, DiTTransformer2DModel
 
 from benchmark import compute
-from benchmark.backbones.backbone import Backbone
+from benchmark.backbones.backbone import Backbone, compile_blocks
 from benchmark.backbones.dit import fix_label_dropout, make_scheduler
 from benchmark.backbones.shape import Shape
 from benchmark.compute import Precision
@@ -48,9 +48,12 @@ def with_random_weights(shape: Shape, device: str, precision: Precision) -> Back
         mid_block_add_attention=shape.attention,
     )
     fix_label_dropout(dit)
+    dit = dit.to(device).eval().requires_grad_(False)
+    if precision.compile:
+        compile_blocks(dit)
     return Backbone(
         vae=vae.to(device).eval().requires_grad_(False),
-        dit=dit.to(device).eval().requires_grad_(False),
+        dit=dit,
         scheduler=make_scheduler(),
         device=device,
         precision=precision,
@@ -108,12 +111,13 @@ def measure_student(
     compute.prepare("evaluate", policy)
     model = compute.fast_layout(build_student(name, classes, channels, side, 0).to(device)).train()
     optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+    forward = torch.compile(model) if policy.compile else model
     images = torch.randn(batch, channels, side, side, generator=compute.generator("speed")).to(device)
     labels = (torch.arange(batch) % classes).to(device)
 
     def step() -> None:
         with policy.context(device):
-            loss = torch.nn.functional.cross_entropy(model(images).float(), labels)
+            loss = torch.nn.functional.cross_entropy(forward(images).float(), labels)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

@@ -107,9 +107,7 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
     from benchmark.training.augment import Augmenter
     from benchmark.training.testing import accuracy, predict, test_set
 
-    threads = torch.get_num_threads()
-    compute.prepare("teacher")
-    try:
+    with compute.prepared("teacher"):
         images, labels = _images(dataset, device), torch.from_numpy(dataset.train.labels).to(device)
         augment = Augmenter([dict(e) for e in recipe.augment], dataset.image_size, dataset.mean, dataset.std)
         model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0)
@@ -168,8 +166,6 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
         (out / "report.json").write_text(json.dumps({"accuracy": top1, "top5": top5, "steps": step}, indent=1))
         if ranks.writes():
             remove_checked(file)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _one_cycle(step: int, recipe: Recipe) -> float:

@@ -260,8 +260,9 @@ class _Run:
         """The teacher's logits for a whole epoch, float16 ``[N, classes]`` in the order of its batches."""
         rows = []
         for place in range(self.each):
+            x = self.draw(epoch, place)[0]  # outside the context, as students draw it: autocast would round the crops
             with self.precision.context(self.device):
-                rows.append(self.teacher.logits_of(self.draw(epoch, place)[0], self.augment.mean, self.augment.std))
+                rows.append(self.teacher.logits_of(x, self.augment.mean, self.augment.std))
         return torch.cat(rows).half()
 
     def _labels(self, workdir: Path | None, stack: contextlib.ExitStack) -> StoredLabels:

@@ -3,10 +3,12 @@
 import dataclasses
 
 import pytest
+import torch
 from click.testing import CliRunner
 
 from benchmark.backbones.shape import DIT_XL_2_256, Shape
 from benchmark.cli.speed import speed
+from benchmark.compute import Precision
 from benchmark.errors import DataError, UsageError
 from benchmark.methods import Work
 from benchmark.speed import measure, predict
@@ -98,6 +100,18 @@ def test_command_measures_and_writes(tmp_path, monkeypatch):
     assert all(r.images_per_second > 0 and r.memory > 10**7 and r.threads == 1 for r in rows)
     fast, slow = (next(r for r in rows if r.guidance == g and r.stage == "invert") for g in (1, 4))
     assert fast.images_per_second > slow.images_per_second
+
+
+def test_a_compiled_precision_is_measured_compiled(monkeypatch):
+    """A row that says bf16+compile and holds the speed of plain bf16 would be wrong."""
+    compiled = []
+    monkeypatch.setattr(torch, "compile", lambda model, *_, **__: compiled.append(type(model).__name__) or model)
+    monkeypatch.setattr(measure, "compile_blocks", lambda dit: compiled.append(type(dit).__name__))
+    monkeypatch.setattr(measure, "LEAST_SECONDS", 0.0)
+    for name in ("fp32", "fp32+compile"):
+        measure.with_random_weights(SHAPE, "cpu", Precision.named(name))
+        measure.measure_student("convnet3_bn", 3, 1, 8, "cpu", name, 4, "")
+    assert compiled == ["DiTTransformer2DModel", "ConvNet"]
 
 
 def test_command_mistakes():

@@ -146,6 +146,22 @@ def test_a_teacher_in_mixed_precision_has_a_key_of_its_own_and_float32_weights(s
     assert {p.dtype for p in mixed.model.parameters()} == {torch.float32} and mixed.accuracy > 90
 
 
+def test_a_teacher_trained_inside_a_job_leaves_the_jobs_precision(store, easy, monkeypatch):
+    from dataclasses import replace
+
+    from benchmark import compute
+
+    monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], steps=2))
+    flags = torch.backends.cuda.matmul, torch.backends.cudnn
+    seen = []
+    forward = torch.nn.Linear.forward
+    watch = lambda s, x: seen.append([f.allow_tf32 for f in flags]) or forward(s, x)  # noqa: E731
+    monkeypatch.setattr(torch.nn.Linear, "forward", watch)
+    with compute.prepared("evaluate", compute.Precision.named("bf16")):
+        get_teacher(store, easy, "convnet3_bn")
+        assert [f.allow_tf32 for f in flags] == [True, True] and seen[0] == [False, False]
+
+
 def test_recipes_follow_the_dataset(easy):
     from easy import easy_dataset
 

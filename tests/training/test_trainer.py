@@ -117,6 +117,16 @@ def test_stored_labels_are_made_once_and_counted(few, easy, teacher, store, monk
     assert same(first, again) and not same(first, other) and other.label_bytes == size
 
 
+def test_stored_labels_in_half_precision_are_those_of_the_images_that_students_see(few, easy, teacher, monkeypatch):
+    labelled = []
+    logits_of = teacher.logits_of
+    monkeypatch.setattr(teacher, "logits_of", lambda x, *norm: labelled.append(x) or logits_of(x, *norm))
+    sets = {"epochs": 2, "batch": 10, "mix": "none"}
+    for name in ("fp32", "bf16"):
+        run(few, easy, "fkd", sets, teacher=teacher, precision=Precision.named(name))
+    assert len(labelled) == 8 and all(map(torch.equal, labelled[:4], labelled[4:]))
+
+
 def test_a_loss_that_is_not_finite_is_an_error(few, easy):
     with pytest.raises(JobError, match="not finite|loss is"):
         run(few, easy, sets={"steps": 100, "batch": 8, "lr": 1e30})
