@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from benchmark.protocols import Protocol
 
 VERSION = 1
-AUTOCAST_VERSION = 2  # in version 1 half precision rounded the crops too, which students saw unrounded
 CHUNK = 10  # epochs a file
 
 
@@ -60,8 +59,7 @@ def relabel_stage(dataset: Dataset, protocol: Protocol, ipc: int, set_key: str, 
             "resolution", "label_seed")  # fmt: skip
     params = {"protocol": {k: v for k, v in protocol.document().items() if k in used}, "ipc": ipc}
     inputs = {"dataset": dataset.digest, "set": set_key, "teacher": teacher_key}
-    version = VERSION if precision.autocast is None else AUTOCAST_VERSION
-    return Stage("relabel", version, params, inputs, protocol.label_seed, precision.document(), CHUNK)
+    return Stage("relabel", VERSION, params, inputs, protocol.label_seed, precision.document(), CHUNK)
 
 
 def stored_labels(store: Store, stage: Stage, epochs: int, labeller: Labeller) -> StoredLabels:

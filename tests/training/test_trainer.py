@@ -121,7 +121,8 @@ def test_stored_labels_in_half_precision_are_those_of_the_images_that_students_s
     labelled = []
     logits_of = teacher.logits_of
     monkeypatch.setattr(teacher, "logits_of", lambda x, *norm: labelled.append(x) or logits_of(x, *norm))
-    sets = {"epochs": 2, "batch": 10, "mix": "none"}
+    crop = {"op": "random_resized_crop", "scale": [0.5, 1.0], "rounding": "float"}
+    sets = {"epochs": 2, "batch": 10, "mix": "none", "augment": [crop]}
     for name in ("fp32", "bf16"):
         run(few, easy, "fkd", sets, teacher=teacher, precision=Precision.named(name))
     assert len(labelled) == 8 and all(map(torch.equal, labelled[:4], labelled[4:]))
