@@ -53,12 +53,13 @@ def criteria(
     mean over the batch's classes; a class not yet remembered adds 0.
 
     Args:
-        predicted: predicted clean latents ``[n, c, h, w]``; real: the clean ones; labels: ``[n]``.
+        predicted: predicted clean latents ``[n, c, h, w]``; real: the clean ones; labels: ``[n]``, best on the CPU:
+            reading them from a GPU waits for all that it has to do.
     """
     representativeness = diversity = predicted.new_zeros(())
     present = labels.unique().tolist()
     for label in present:
-        own = labels == label
+        own = (labels == label).nonzero()[:, 0].to(predicted.device, non_blocking=True)
         if label in memories.predicted:
             representativeness = representativeness + 1 - similarity(predicted[own], memories.real[label]).min()
             diversity = diversity + similarity(predicted[own], memories.predicted[label]).max()

@@ -45,7 +45,7 @@ class Tuning:
         self.backbone, self.latents, self.labels, self.settings, self.name = backbone, latents, labels, settings, name
         self.adapter = Adapter(backbone.dit)
         self.alphas = backbone.scheduler.alphas_cumprod.to(backbone.device)
-        self.bound = Bound(backbone.scheduler.alphas_cumprod)
+        self.bound = Bound(backbone.scheduler.alphas_cumprod, backbone.device)
         self.memories = Memories(settings.memory)
         trained = self.adapter.trained
         self.optimizer = torch.optim.AdamW(trained.values(), settings.lr, weight_decay=0.0)
@@ -57,7 +57,8 @@ class Tuning:
         """Diffusion loss, representativeness and diversity of a batch; enters it into the memories.
 
         Args:
-            clean: latents; labels: dataset classes; shown: backbone classes, some replaced by the null class.
+            clean: latents; labels: dataset classes, on the CPU; shown: backbone classes, some replaced by the null
+                class.
         """
         alpha = self.alphas[t].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
@@ -82,9 +83,10 @@ class Tuning:
         shown = backbone.class_map[labels]
         if backbone.null_class is not None:
             shown = torch.where(dropped, backbone.null_class, shown)
-        return clean.to(device), labels.to(device), shown.to(device), t.to(device), noise.to(device)
+        clean, shown, t, noise = (x.to(device, non_blocking=True) for x in (clean, shown, t, noise))
+        return clean, labels, shown, t, noise
 
-    def step(self, index: int) -> float:
+    def step(self, index: int) -> torch.Tensor:
         """One optimisation step; returns the diffusion loss."""
         diffusion, representativeness, diversity = self.losses(*self.batch(index))
         s = self.settings
@@ -93,7 +95,7 @@ class Tuning:
         self.optimizer.step()
         for key, value in self.adapter.values().items():
             self.average[key].lerp_(value, 1 - s.ema)
-        return float(diffusion.detach())
+        return diffusion.detach()
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on, for a checkpoint."""

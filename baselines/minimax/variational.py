@@ -16,10 +16,11 @@ class Bound:
 
     Args:
         alphas_cumprod: ``[1000]``, products of 1 - beta.
+        device: where the batches will lie.
     """
 
-    def __init__(self, alphas_cumprod: torch.Tensor) -> None:
-        total = alphas_cumprod.double()
+    def __init__(self, alphas_cumprod: torch.Tensor, device: str = "cpu") -> None:
+        total = alphas_cumprod.double().cpu()
         before = torch.cat([total.new_ones(1), total[:-1]])
         alpha = total / before
         beta = 1 - alpha
@@ -28,6 +29,8 @@ class Bound:
         self.log_beta, self.log_variance = beta.log(), variance.log()
         self.of_clean = beta * before.sqrt() / (1 - total)  # posterior mean = of_clean * x0 + of_noisy * x_t
         self.of_noisy = (1 - before) * alpha.sqrt() / (1 - total)
+        for name, values in list(vars(self).items()):  # float64 on the CPU, so that devices agree; read every step
+            setattr(self, name, values.to(device))
 
     def __call__(
         self, clean: torch.Tensor, noisy: torch.Tensor, predicted: torch.Tensor, raw: torch.Tensor, t: torch.Tensor
@@ -40,7 +43,7 @@ class Bound:
         """
 
         def at(values: torch.Tensor) -> torch.Tensor:
-            return values.to(clean.device)[t].float().view(-1, 1, 1, 1)
+            return values[t].float().view(-1, 1, 1, 1)
 
         mean = at(self.of_clean) * clean + at(self.of_noisy) * noisy
         guess = at(self.of_clean) * predicted.detach() + at(self.of_noisy) * noisy

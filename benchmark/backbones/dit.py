@@ -129,13 +129,14 @@ class Denoising:
         chosen = batches(len(self.mean), batch, step, *self.name)
         draw = generator(*self.name, "noise", step)
         mean, std = self.mean[chosen].float(), self.std[chosen].float()
-        latents = (mean + std * torch.randn(mean.shape, generator=draw)).to(self.device)
-        noise = torch.randn(mean.shape, generator=draw).to(self.device)
-        levels = noise_levels(batch, draw).to(self.device)
+        latents = mean + std * torch.randn(mean.shape, generator=draw)
+        noise = torch.randn(mean.shape, generator=draw)
+        levels = noise_levels(batch, draw)
         uniform = torch.rand(batch, generator=draw)
-        labels = drop_labels(self.labels[chosen], self.null_class, self.share, uniform).to(self.device)
+        labels = drop_labels(self.labels[chosen], self.null_class, self.share, uniform)
         rows, share = ranks.part(batch)
-        latents, noise, levels, labels = latents[rows], noise[rows], levels[rows], labels[rows]
+        parts = (latents, noise, levels, labels)
+        latents, noise, levels, labels = (p[rows].to(self.device, non_blocking=True) for p in parts)
         error = noise_error(dit, latents, noise, levels, labels, self.alphas, self.precision)
         return (error * self.weights[levels]).mean() * share
 
@@ -160,17 +161,17 @@ def validation_error(
     draw = generator("backbone", "validation")
     mean, std, labels = mean[:limit].float(), std[:limit].float(), labels[:limit]
     latents = (mean + std * torch.randn(mean.shape, generator=draw)).to(device)
-    noise = torch.randn(mean.shape, generator=draw).to(device)
+    noise, labels = torch.randn(mean.shape, generator=draw).to(device), labels.to(device)
     found = []
     with torch.no_grad():
         for index in range(levels):
             level = int((index + 0.5) * TIMESTEPS / levels)
             errors = [
                 noise_error(dit, x, n, torch.full((len(x),), level, device=device), y, alphas, precision)
-                for x, n, y in zip(latents.split(128), noise.split(128), labels.to(device).split(128))
+                for x, n, y in zip(latents.split(128), noise.split(128), labels.split(128))
             ]
-            found.append((level, float(torch.cat(errors).mean())))
-    return found
+            found.append((level, torch.cat(errors).mean()))
+    return [(level, float(error)) for level, error in found]
 
 
 def train_dit(
@@ -199,11 +200,11 @@ def train_dit(
     )
     dit.train()
 
-    def step(index: int) -> float:
+    def step(index: int) -> torch.Tensor:
         loss = task.loss(dit, index, settings.dit_batch)
         loss.backward()
         state.step(index, rate_at(index, settings.dit_steps, settings.warmup))
-        return float(loss.detach())
+        return loss.detach()
 
     def evaluate() -> float:
         found = validation_error(dit, *held_out, task.alphas, settings.policy, device, limit=256)

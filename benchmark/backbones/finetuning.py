@@ -133,13 +133,13 @@ def _make(
     def validate(limit: int = 512) -> list[tuple[int, float]]:
         return validation_error(dit, *held_out, task.alphas, chosen.policy(), device, limit=limit)
 
-    def step(index: int) -> float:
-        total = 0.0
+    def step(index: int) -> torch.Tensor:
+        total = torch.zeros((), dtype=torch.float64, device=device)
         for part in range(chosen.accumulate):
             # each part is a batch of its own: parts of one step never share images before the data runs out
             loss = task.loss(dit, index * chosen.accumulate + part, chosen.batch // chosen.accumulate)
             (loss / chosen.accumulate).backward()
-            total += float(loss.detach()) / chosen.accumulate
+            total += loss.detach().double() / chosen.accumulate
         state.step(index, rate_at(index, chosen.steps, chosen.warmup))
         return total
 

@@ -20,6 +20,7 @@ from benchmark.store.checked import find_checked, replace_checked
 
 INTERVAL_SECONDS = 10.0  # aimed at between checkpoints: what a kill costs at most
 SAVE_SHARE = 0.05  # of the time may go into writing checkpoints: large models have longer intervals
+READ_STEPS = 10  # losses that are read at once
 FIRST_INTERVAL = 20  # steps before the first checkpoint, while the speed is unknown
 
 
@@ -101,13 +102,14 @@ def train(
     label: str,
     total: int,
     state: Averaged,
-    step: Callable[[int], float],
+    step: Callable[[int], float | torch.Tensor],
     evaluate: Callable[[], float] | None = None,
     evaluations: int = 20,
 ) -> list[list[float]]:
     """Run steps 0 … ``total`` - 1 of ``step(i) -> loss``, or those left after the last checkpoint of ``stage``.
 
     ``step`` must draw all randomness from its argument; on several ranks its loss is the rank's share of the batch's.
+    Losses are read a few steps late, for reading one waits until a GPU has done all that it was given.
     ``evaluate()`` is called with the averaged weights in place at ``evaluations`` even distances. Checkpoints lie in
     ``store.workdir(stage)`` (safetensors, replaced whole).
 
@@ -119,6 +121,14 @@ def train(
     ranks.check_same(done, "checkpoint")
     marks = {max(1, round(total * (i + 1) / evaluations)) for i in range(evaluations)}
     interval, saving = FIRST_INTERVAL, 0.0
+    unread: list[float | torch.Tensor] = []
+
+    def read() -> None:
+        for loss in unread:
+            recent[0] += ranks.total(float(loss))
+            recent[1] += 1
+        unread.clear()
+
     with Progress(total, label, "step", initial=done) as bar:
         while done < total:
             count = min(interval, total - done)
@@ -126,10 +136,12 @@ def train(
                 store.log_work(stage, "steps", count)
             began = time.monotonic()
             for index in range(done, done + count):
-                recent[0] += ranks.total(step(index))
-                recent[1] += 1
-                bar.update(1, f"loss {recent[0] / recent[1]:.4f}")
+                unread.append(step(index))
+                if len(unread) == READ_STEPS:
+                    read()
+                bar.update(1, f"loss {recent[0] / recent[1]:.4f}" if recent[1] else "")
                 if index + 1 in marks:
+                    read()
                     value = math.nan
                     if evaluate is not None:
                         state.swap()
@@ -137,7 +149,8 @@ def train(
                         state.swap()
                     spent = seconds + time.monotonic() - began
                     curve.append([index + 1, round(spent, 1), recent[0] / recent[1], value])
-                    recent = [0.0, 0]
+                    recent[:] = 0.0, 0
+            read()
             done += count
             lasted = time.monotonic() - began
             seconds += lasted

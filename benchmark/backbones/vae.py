@@ -55,7 +55,7 @@ def train_vae(
         divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
         return (decoded - pixels).abs().mean(), divergence
 
-    def step(index: int) -> float:
+    def step(index: int) -> torch.Tensor:
         chosen = batches(len(images), settings.vae_batch, index, "vae", settings.seed)
         pixels = to_pixels(images[chosen], device)
         noise = torch.randn(
@@ -64,12 +64,12 @@ def train_vae(
             settings.latent_size,
             settings.latent_size,
             generator=generator("vae", settings.seed, "noise", index),
-        ).to(device)
+        ).to(device, non_blocking=True)
         rows, share = ranks.part(len(chosen))
         error, divergence = loss_of(pixels[rows], noise[rows])
         ((error + settings.kl_weight * divergence) * share).backward()
         state.step(index, rate_at(index, settings.vae_steps, 0.05))
-        return float(error.detach()) * share
+        return error.detach().double() * share
 
     def evaluate() -> float:
         with torch.no_grad():
@@ -85,7 +85,7 @@ def train_vae(
 
 def to_pixels(images: torch.Tensor, device: str) -> torch.Tensor:
     """uint8 0..255 to float -1..1."""
-    return images.to(device).float() / 127.5 - 1
+    return images.to(device, non_blocking=True).float() / 127.5 - 1
 
 
 @torch.no_grad()
