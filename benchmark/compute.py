@@ -49,6 +49,16 @@ class Precision:
             raise UsageError(f"unknown precision {name!r}", where="--precision", allowed=allowed)
         return replace(table[short], compile=bool(plus))
 
+    def check_unscaled(self, what: str) -> None:
+        """Refuse float16 where ``what`` is optimised without loss scaling: its small gradients vanish silently.
+
+        Raises:
+            UsageError: the policy computes in float16.
+        """
+        if "float16" in (self.dtype, self.autocast):
+            allowed = "fp32, tf32, bf16"
+            raise UsageError(f"{what} is not optimised in fp16", where="--precision", allowed=allowed)
+
     def context(self, device):
         """An autocast context (or a null one) for ``device``."""
         import torch

@@ -23,7 +23,7 @@ class Moments:
     @staticmethod
     def of(batch: torch.Tensor) -> Moments:
         """Of a batch ``[n, ...]``, two passes in float64."""
-        batch = batch.detach().double().cpu()
+        batch = batch.detach().cpu().double()
         mean = batch.mean(0)
         return Moments(len(batch), mean, (batch - mean).square().sum(0))
 

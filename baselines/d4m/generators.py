@@ -65,7 +65,7 @@ def img2img(
     scheduler = DDIMScheduler.from_config(backbone.scheduler.config)
     scheduler.set_timesteps(steps)
     times = scheduler.timesteps[steps - min(int(steps * strength), steps) :]
-    x = start.to(backbone.device)
+    x, classes = start.to(backbone.device), classes.to(backbone.device)
     if len(times):
         noise = torch.stack([torch.randn(start.shape[1:], generator=g) for g in generators]).to(x)
         x = scheduler.add_noise(x, noise, times[:1].repeat(len(x)))

@@ -104,6 +104,7 @@ class Minimax(Method):
         from benchmark.backbones import class_latents
 
         p = self.params
+        task.precision.check_unscaled("minimax")
         parts = [torch.cat([x.float().cpu() for x in class_latents(task, c, sample=True)]) for c in classes]
         labels = torch.cat([torch.full((len(x),), c) for c, x in zip(classes, parts, strict=True)])
         settings = Settings(p.batch, p.lr, p.representativeness, p.diversity, p.memory, p.ema, p.label_dropout)

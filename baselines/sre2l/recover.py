@@ -64,7 +64,10 @@ def batchnorm_distances(model: nn.Module) -> Iterator[list[torch.Tensor]]:
 
     def hook(index: int):
         def measure(module: nn.BatchNorm2d, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
-            variance, mean = torch.var_mean(inputs[0], (0, 2, 3), correction=0)
+            x = inputs[0]
+            if x.dtype == torch.bfloat16:  # of autocast: it would round the statistics to 3 digits
+                x = x.float()
+            variance, mean = torch.var_mean(x, (0, 2, 3), correction=0)
             distances[index] = (module.running_var - variance).norm() + (module.running_mean - mean).norm()
 
         return measure

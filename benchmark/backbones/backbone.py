@@ -98,7 +98,7 @@ class Backbone:
         return mean + std * torch.randn(mean.shape, generator=generator).to(mean.device)
 
     def _pixels(self, images: torch.Tensor) -> torch.Tensor:
-        pixels = images.to(self.device).float()
+        pixels = images.to(self.device, non_blocking=True).float()
         if pixels.shape[1] != self.channels:
             if self.channels == 1:  # ITU-R 601 luma, as PIL's convert("L")
                 luma = torch.tensor([0.299, 0.587, 0.114], device=pixels.device).view(1, 3, 1, 1)

@@ -136,9 +136,9 @@ def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:
     """Expected calibration error in percent: |confidence - accuracy| over equal-width bins (Guo et al. 2017, eq. 3)."""
+    logits, labels = logits.cpu(), labels.cpu()  # a GPU adds in any order: other last digits every time
     confidence, guess = logits.double().softmax(dim=1).max(dim=1)
     right = (guess == labels).double()
     place = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    zeros = torch.zeros(bins, dtype=torch.float64, device=logits.device)
-    gap = zeros.index_add(0, place, confidence - right)
+    gap = torch.zeros(bins, dtype=torch.float64).index_add(0, place, confidence - right)
     return 100 * (gap.abs().sum() / len(labels)).item()

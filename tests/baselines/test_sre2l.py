@@ -16,6 +16,7 @@ from baselines.crops import random_resized_crops, seeded
 from baselines.sre2l import recover as module
 from baselines.sre2l.method import CDA, SRe2L
 from baselines.sre2l.recover import Settings, batchnorm_distances, constant_crop, curriculum_crop, loss, recover
+from benchmark.compute import Precision
 from benchmark.errors import UsageError
 
 torch.set_num_threads(1)
@@ -145,6 +146,26 @@ def test_seeded_crops_leave_the_global_state_alone_and_repeat():
 def test_published_settings(cls, size, expected):
     s = cls(cls.Params()).settings(size)
     assert (s.iterations, s.lr, s.r_bn, s.jitter, s.smallest_crop is not None) == expected and s.first_bn == 10.0
+
+
+def test_in_half_precision_statistics_keep_theirs():
+    model = nn.Sequential(nn.BatchNorm2d(2)).eval()
+    x = torch.randn(4, 2, 3, 3, generator=torch.Generator().manual_seed(0)).bfloat16() + 100
+    with batchnorm_distances(model) as found:
+        model(x.float())
+        wanted = float(found[0])
+        model[0].forward = lambda x: x
+        model(x)
+    assert float(found[0]) == wanted
+
+
+def test_float16_is_refused_where_gradients_are_not_scaled(tmp_path):
+    bench = Bench(tmp_path)
+    for name in ("sre2l", "minimax"):
+        method, task, units = bench.task(name, 1)
+        task.precision = Precision.named("fp16")
+        with pytest.raises(UsageError, match="fp16"):
+            method.distill(task, units[0])
 
 
 def test_own_settings_win():
