@@ -136,14 +136,15 @@ def test_recovering_images_does_not_wait(bench):
 
 
 def test_a_pass_of_the_backbone_waits_once(bench):
-    """It looks whether the result is finite; nothing else."""
+    """It looks whether the result is finite; nothing else. What is decoded is on the CPU."""
     with pretended() as waits:
         backbone = Placed(bench, GPU).backbone
         latents = torch.randn(3, *backbone.latent_shape).to(GPU)
         classes = torch.tensor([0, 1, 2], device=GPU)
         waits.clear()
         backbone.eps(latents, 500, classes, 4.0)
-    assert len(waits) == 1 and "isfinite" in waits[0], waits
+        assert len(waits) == 1 and "isfinite" in waits[0], waits
+        assert type(backbone.decode(latents, 8, 1)) is torch.Tensor
 
 
 # -- training ---------------------------------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ def test_students_train_without_waiting(tmp_path, monkeypatch, protocol, sets, c
         assert measured == robustness.corruptions(context) | robustness.attacks(context)
 
 
-AUGMENTATIONS = [{"op": "dsa", "strategy": name} for name in "color crop cutout flip scale rotate".split()]
+AUGMENTATIONS = [{"op": "dsa", "strategy": name} for name in ["color", "crop", "cutout", "flip", "scale", "rotate"]]
 AUGMENTATIONS += [
     {"op": "random_resized_crop", "scale": [0.3, 1.0], "ratio": [0.75, 1.33], "rounding": "float"},
     {"op": "random_resized_crop", "scale": [0.3, 1.0], "ratio": [0.75, 1.33], "rounding": "uint8"},
