@@ -144,7 +144,8 @@ def resolve_device(name: str = "auto", elsewhere: bool = False) -> str:
     """``auto`` is ``cuda`` where there is one (under torchrun the rank's own), else ``cpu``.
 
     A card with a number becomes the process's current one: what is measured without naming a device is then its own.
-    With ``elsewhere`` other machines do the work and resolve the name: it need not be there, and ``auto`` stays.
+    With ``elsewhere`` other machines do the work and resolve the name: it need not be there, and ``auto`` stays. Then
+    a card's number is left out: the scheduler chooses the card, and a process that was given one calls it 0.
 
     Raises:
         UsageError: not the name of a device, or it is not there.
@@ -152,7 +153,7 @@ def resolve_device(name: str = "auto", elsewhere: bool = False) -> str:
     import torch
 
     if elsewhere:
-        return name if name == "auto" else str(_device(name))
+        return name if name == "auto" else _device(name).type
 
     if name == "cuda" and "LOCAL_RANK" in os.environ:
         name = "auto"

@@ -107,11 +107,13 @@ def passes(guidance: float) -> int:
 
 
 def device_name(device: str = "cpu") -> str:
-    """What the table calls a device: the GPU's name, or the CPU's."""
+    """What the table calls a device: the GPU's name, or the CPU's; no row has a GPU of another machine."""
     from benchmark.provenance import cpu_name
 
     if device.startswith("cuda"):
         import torch
 
+        if (torch.device(device).index or 0) >= torch.cuda.device_count():
+            return "a GPU of another machine"  # this one only plans for it
         return torch.cuda.get_device_name(torch.device(device))
     return cpu_name()

@@ -33,7 +33,8 @@ def test_seeds_begin_far_apart(units, seeds):
 
 
 @pytest.mark.parametrize(
-    ("device", "line"), [("auto", "#SBATCH --gpus=1   #"), ("cuda", "#SBATCH --gpus=1"), ("cpu", "")]
+    ("device", "line"),
+    [("auto", "#SBATCH --gpus=1   #"), ("cuda", "#SBATCH --gpus=1"), ("cuda:1", "#SBATCH --gpus=1"), ("cpu", "")],
 )
 def test_commands_for_other_machines_leave_the_device_to_these(tmp_path, monkeypatch, device, line):
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
@@ -55,5 +56,14 @@ def test_commands_for_other_machines_leave_the_device_to_these(tmp_path, monkeyp
     lines = [text for text in shown.splitlines() if "gpus" in text]
     assert all(text.startswith(line) for text in lines) and bool(lines) == bool(line) and "--array=0-1" in shown
     (run,) = Run.all(Store())
-    assert run.plan.device == device and run.plan.results == str(tmp_path / "results")
+    assert run.plan.device == device.partition(":")[0] and run.plan.results == str(tmp_path / "results")
     assert len(run.plan.of_kind("part")) == 2
+
+
+def test_a_plan_for_gpus_of_other_machines_is_shown_on_one_without(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    asked = ["--method", "dit", "--dataset", "digits", "--seeds", "1", "--executor", "ray", "--device", "cuda"]
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    shown = CliRunner().invoke(plan_command, asked, catch_exceptions=False)
+    assert shown.exit_code == 0 and "on a GPU of another machine" in shown.output
