@@ -190,20 +190,33 @@ def gpu_requirement(backbone: str, need: int) -> Requirement:
 
 
 def gpus() -> list[tuple[str, int, int]]:
-    """(name, free bytes, total bytes) of each CUDA device; asks torch only if it is imported already."""
-    if "torch" in sys.modules:
+    """(name, free bytes, total bytes) of each CUDA device that this process may use.
+
+    nvidia-smi says it; where there is none torch does, if it is imported already: what asks it for free memory then
+    holds half a GB of every GPU until it ends, and eight ranks that ask for eight GPUs hold 4 GB of each.
+    """
+    found = _nvidia_smi(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    if found is None and "torch" in sys.modules:
         import torch
 
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         return [(torch.cuda.get_device_name(i), *torch.cuda.mem_get_info(i)) for i in range(count)]
+    return found or []
+
+
+def _nvidia_smi(visible: str | None) -> list[tuple[str, int, int]] | None:
+    """What nvidia-smi says of the ``visible`` devices (numbers or UUIDs with commas; None: all); None: it cannot."""
     command = shutil.which("nvidia-smi")
     if command is None:
+        return None
+    if visible is not None and visible.strip() in ("", "-1"):
         return []
     query = [command, "--query-gpu=name,memory.free,memory.total", "--format=csv,noheader,nounits"]
+    query += [f"--id={visible}"] if visible is not None else []
     try:
         text = subprocess.run(query, capture_output=True, text=True, timeout=4, check=True).stdout
     except (OSError, subprocess.SubprocessError):
-        return []
+        return None
     rows = [line.rsplit(",", 2) for line in text.splitlines() if line.count(",") >= 2]
     return [(name.strip(), int(free) << 20, int(total) << 20) for name, free, total in rows if total.strip().isdigit()]
 

@@ -14,6 +14,8 @@ from benchmark.datasets.imagenet import IMAGEWOOF
 from benchmark.datasets.requirements import check_requirements, requirements
 from benchmark.errors import MissingError, UsageError
 
+GPUS = module.gpus
+
 
 @pytest.fixture(autouse=True)
 def bare(tmp_path, monkeypatch):
@@ -129,3 +131,19 @@ def test_without_torch_and_within_five_seconds(tmp_path):
     assert done.stdout.split() == ["3", "False"], done.stderr
     used = resource.getrusage(resource.RUSAGE_CHILDREN)  # of processor time: tests share the machine
     assert used.ru_utime + used.ru_stime - began.ru_utime - began.ru_stime < 5
+
+
+def test_gpus_are_those_of_nvidia_smi_that_are_visible(tmp_path, monkeypatch):
+    """torch would take a context on each of them."""
+    asked = tmp_path / "asked"
+    command = tmp_path / "nvidia-smi"
+    command.write_text(f'#!/bin/sh\necho "$@" > {asked}\necho "NVIDIA H100, 80000, 81559"\n')
+    command.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: 1 / 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,3")
+    assert GPUS() == [("NVIDIA H100", 80000 << 20, 81559 << 20)] and "--id=2,3" in asked.read_text()
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    assert GPUS() and "--id" not in asked.read_text()
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert GPUS() == []
