@@ -113,6 +113,7 @@ class Minimax(Method):
     def tuned(self, task: Task, classes: range) -> Backbone:
         """The backbone fine-tuned for ``classes``, from the store."""
         from baselines.minimax.adapter import fold
+        from benchmark.backbones.backbone import compile_blocks
 
         stage = self.stage(task, classes)
 
@@ -128,6 +129,8 @@ class Minimax(Method):
             values = load_file(task.artifact(stage, make) / "tuned.safetensors", device=task.device)
             backbone = copy.copy(task.backbone)
             backbone.dit = fold(task.backbone.dit, values)
+            if task.precision.compile:
+                compile_blocks(backbone.dit)  # copies are not
             self._tuned = (stage.key, backbone)
         return self._tuned[1]
 

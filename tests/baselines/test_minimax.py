@@ -19,6 +19,7 @@ from baselines.minimax.adapter import TABLE, Adapter, fold
 from baselines.minimax.criteria import Memories, criteria
 from baselines.minimax.tuning import Settings, Tuning
 from baselines.minimax.variational import Bound
+from benchmark.compute import Precision
 
 torch.set_num_threads(1)
 SETTINGS = Settings(4, 1e-2, 0.002, 0.008, 3, 0.9, 0.1)
@@ -203,3 +204,12 @@ def test_a_unit_is_a_phase_of_classes(bench):
     method, task, units = bench.task("minimax", 2, phase=3)
     assert [sorted({c for c, _ in u.cells}) for u in units] == [[0, 1, 2], [3]]
     assert len(method.stages(task)) == 2
+
+
+def test_the_tuned_backbone_is_compiled_like_the_first(bench, monkeypatch):
+    compiled = []
+    monkeypatch.setattr("benchmark.backbones.backbone.compile_blocks", compiled.append)
+    method, task, units = bench.task("minimax", 1, store="compiled")
+    task.precision = Precision.named("fp32+compile")
+    method.distill(task, units[0])
+    assert compiled == [method._tuned[1].dit] and compiled[0] is not bench.backbone.dit
