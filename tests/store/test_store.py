@@ -204,3 +204,14 @@ def test_an_artifacts_seconds_are_its_own(store, monkeypatch):
         store.build(stage(), make)
     assert meter.seconds == 0.25
     assert store.info(stage())["seconds"] == 13 and store.info(stage(name="t.inner"))["seconds"] == 500
+
+
+def test_measuring_a_cpu_job_leaves_the_gpu_alone(monkeypatch):
+    """A context, which every worker would hold, takes half a GB of it."""
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: 1 / 0)
+    with Meter() as meter:
+        pass
+    assert meter.peak > 0

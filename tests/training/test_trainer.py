@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from pretend_cuda import DEVICE, pretended
 from torch import nn
 
 from benchmark.compute import Precision
@@ -11,7 +12,7 @@ from benchmark.errors import JobError, UsageError
 from benchmark.protocols import load_protocol
 from benchmark.students import build_student
 from benchmark.training import checkpoint, train_student, trainer
-from benchmark.training.memory import recompute
+from benchmark.training.memory import is_out_of_memory, recompute, resident
 from benchmark.training.optimisers import loss_of, make_optimizer, rate_factor, set_bn_updates
 from benchmark.training.trainer import evaluated_epochs, pieces
 
@@ -184,6 +185,18 @@ def test_with_batchnorm_activations_are_computed_twice_instead(few, easy, monkey
     assert "computed twice" in again.flags[0]
     for a, b in zip(weights(whole), weights(again)):
         assert torch.allclose(a, b, atol=1e-5)
+
+
+def test_what_libraries_say_when_memory_is_out():
+    assert is_out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert is_out_of_memory(torch.OutOfMemoryError("")) and not is_out_of_memory(RuntimeError("a shape"))
+
+
+def test_memory_that_earlier_jobs_left_to_the_allocator_counts_as_free(monkeypatch):
+    with pretended():
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (10, 1000))
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 900)
+        assert resident(torch.zeros(400, dtype=torch.uint8), str(DEVICE)).is_cuda
 
 
 def test_computing_activations_twice_saves_them():
