@@ -98,8 +98,6 @@ def test_command_measures_and_writes(tmp_path, monkeypatch):
     assert {r.backbone for r in rows} == {"dit 4x128/1 4x4x4, vae 16-32 1x8px", "convnet3_bn 8px"}
     assert {r.command for r in rows} == {"ddbench speed --backbone tiny --dataset digits --batch 2 --device cpu"}
     assert all(r.images_per_second > 0 and r.memory > 10**7 and r.threads == 1 for r in rows)
-    fast, slow = (next(r for r in rows if r.guidance == g and r.stage == "invert") for g in (1, 4))
-    assert fast.images_per_second > slow.images_per_second
 
 
 def test_a_compiled_precision_is_measured_compiled(monkeypatch):
