@@ -195,7 +195,9 @@ def _effects(found: Sequence[Pivot], path: Path) -> Path | None:
         return None
     columns = found[0].column_values
     size = (4.2 + 2.2 * len(columns), 0.7 + 0.19 * len(lines))
-    figure, panels = plt.subplots(1, len(columns), figsize=size, layout="constrained", sharey=True, squeeze=False)
+    figure, panels = plt.subplots(
+        1, len(columns), figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
     places = [-i for i in range(len(lines))]
     for number, (axes, column) in enumerate(zip(panels[0], columns)):
         for place, (_, rows) in zip(places, lines):
@@ -205,6 +207,7 @@ def _effects(found: Sequence[Pivot], path: Path) -> Path | None:
                 sure = half > 0 and abs(mean) > half
                 axes.errorbar(mean, place, xerr=half, fmt="o", ms=4, capsize=2, color="C0" if sure else "0.6")
         axes.axvline(0, color="0.3", lw=0.8)
+        axes.tick_params(axis="x", labelsize=7)
         axes.tick_params(axis="y", length=0)
         axes.set_title(column, fontsize=8)
     axes = panels[0][0]
@@ -213,7 +216,8 @@ def _effects(found: Sequence[Pivot], path: Path) -> Path | None:
         tick.set_fontweight("normal" if rows else "bold")
     axes.set_ylim(-len(lines) + 0.3, 0.7)
     figure.supxlabel("top-1 points from the base, paired by seed (95 % interval; blue: away from 0)", fontsize=8)
-    figure.suptitle(found[0].title.partition(":")[0], fontsize=10)
+    datasets = dict.fromkeys(str(row["dataset"]) for _, rows in lines for row in rows if row is not None)
+    figure.suptitle(", ".join([found[0].title.partition(":")[0], *datasets]), fontsize=10)
     return _save(figure, path)
 
 

@@ -201,17 +201,22 @@ def test_update_refreshes_blocks_in_a_file(results, tmp_path):
         invoke("--results", results, "--update", page)
 
 
-def test_committed_board_is_rebuilt_byte_for_byte(tmp_path):
-    if not (ROOT / "results" / "records").is_dir():
-        pytest.skip("no committed records yet")
-    new = leaderboard.write_csv(records.iter_records(ROOT / "results"), tmp_path / "new.csv")
-    assert new.read_bytes() == (ROOT / "results" / "leaderboard.csv").read_bytes()
+COMMITTED = [ROOT / "results", *sorted((ROOT / "results" / "studies").glob("*/"))]
 
 
-def test_tables_in_the_readme_equal_what_the_command_prints():
-    for page in [p for p in (ROOT / "README.md", ROOT / "results" / "README.md") if p.is_file()]:
-        for arguments, body in readme.blocks(page.read_text()):
-            assert body == block(arguments, ROOT / "results"), f"ddbench leaderboard --update {page.name}"
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_committed_board_is_rebuilt_byte_for_byte(folder, tmp_path):
+    new = leaderboard.write_csv(records.iter_records(folder), tmp_path / "new.csv")
+    assert new.read_bytes() == (folder / "leaderboard.csv").read_bytes()
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda folder: folder.name)
+def test_tables_in_the_pages_equal_what_the_command_prints(folder):
+    pages = [folder / "README.md", *([ROOT / "README.md"] if folder.name == "results" else [])]
+    found = [(page, *block_) for page in pages for block_ in readme.blocks(page.read_text())]
+    assert found
+    for page, arguments, body in found:
+        assert body == block(arguments, folder), f"ddbench leaderboard --results {folder.name} --update {page.name}"
 
 
 def test_every_reported_number_has_a_source_and_a_grade():
