@@ -124,6 +124,7 @@ class _Gpu(TorchDispatchMode):
 
     def _wait(self, function) -> None:
         stack = [f for f in traceback.extract_stack() if f.filename.startswith(str(ROOT)) and f.filename != __file__]
+        stack = [f for f in stack if "site-packages" not in f.filename]  # of a .venv in the checkout
         self.waits.append(f"{function} {stack[-1].filename}:{stack[-1].lineno} {stack[-1].line}" if stack else "")
 
 
