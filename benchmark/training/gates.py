@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from benchmark.teachers import Teacher
 
 SEEN = 10_000  # images of a set that the teacher looks at: of more, an even selection (of 50,000 it takes a minute)
+FIT = 2.33  # deviations by which labels must fit better than shuffled ones: 1 % of meaningless sets reach it
+ORDERED = 5  # images a class from which another order of the classes can be read
 TOLERANCE = 1.0  # points by which a teacher may miss its recorded accuracy (another resampling, another machine)
 
 
@@ -63,8 +65,10 @@ def check_set(
     """The set has equally many images of every class, and the teacher recognises them clearly above chance.
 
     "Clearly": at least 1.5 times chance and 1.645 standard deviations above it, which a set whose labels mean nothing
-    reaches with probability 5 % (more often where there are so few images that all of them must be right); and not far
-    better explained by another class order. Of more than ``SEEN`` images an even selection is looked at.
+    reaches with probability 5 % (more often where there are so few images that all of them must be right), or each
+    image's own class ranks far higher than it would under shuffled labels, which tells ten poor images from noise where
+    counting the right ones cannot; and not far better explained by another class order. Of more than ``SEEN`` images
+    an even selection is looked at.
 
     Args:
         waived: the method means to fail (noise); the record says so.
@@ -106,7 +110,8 @@ def check_set(
     distinct = len(set(table.argmax(dim=1).tolist()))
     # never above 100 %: two images of two classes cannot do better than both right
     bound = min(100.0, max(chance + 1.645 * _deviation(chance, len(labels)), 1.5 * chance))
-    if recognised >= bound and not (mapped > 2 * recognised and mapped > 60):
+    other_order = mapped > 2 * recognised and mapped > 60 and len(labels) >= ORDERED * classes
+    if (recognised >= bound or _fit(logits, truth) >= FIT) and not other_order:
         return report
     if mapped > 60 and distinct > 0.6 * classes and mapped > recognised + 20 and len(labels) > classes:
         example = next(c for c in range(classes) if int(table[c].argmax()) != c)
@@ -123,6 +128,22 @@ def check_set(
         hint="look at the contact sheet; wrong class order, wrong normalisation or broken images; a method whose "
         "images mean nothing must register with gate='waived'",
     )
+
+
+def _fit(logits: Tensor, truth: Tensor) -> float:
+    """How far the true classes' ranks stand above those of shuffled labels, in standard deviations.
+
+    The sum of ranks ``a[i, label of i]`` under random permutations of the labels has mean ``n * mean(a)`` and, with
+    ``a`` centred by rows and columns, variance ``sum(a²) / (n - 1)`` over images times images (Hoeffding 1951).
+
+    Args:
+        logits: float ``[n, classes]``; truth: int64 ``[n]``, every class equally often.
+    """
+    ranks = logits.cpu().argsort(1).argsort(1).double()
+    centred = ranks - ranks.mean(0) - ranks.mean(1, keepdim=True) + ranks.mean()
+    n, classes = centred.shape
+    variance = centred.square().sum().item() * n / classes / max(n - 1, 1)
+    return centred[torch.arange(n), truth].sum().item() / math.sqrt(variance) if variance else 0.0
 
 
 def _deviation(chance: float, n: int) -> float:

@@ -72,6 +72,37 @@ def test_one_image_a_class_can_be_told_from_chance(teacher, easy, few):
         gates.check_set(few[0][::5], few[1][::5].roll(1), teacher, easy)
 
 
+class Answers:
+    """A teacher that gives the logits it was given."""
+
+    def __init__(self, logits):
+        self.found = logits
+
+    def logits(self, images):
+        return self.found[: len(images)]
+
+
+def test_ten_poor_images_are_told_from_noise_by_the_ranks_of_their_classes(easy):
+    """D3HR on CIFAR-10 at IPC 1, a weak backbone: 2 of 10 right, the others second or third."""
+    few = dataclasses.replace(easy, classes=tuple("abcdefghij"))
+    images, labels = torch.zeros(10, 1, 8, 8, dtype=torch.uint8), torch.arange(10)
+    random = torch.rand(10, 10, generator=torch.Generator().manual_seed(0))
+    poor = random.scatter(1, labels[:, None], 0.9) + torch.eye(10).roll(1, 1) * (labels > 1)[:, None]
+    assert int((poor.argmax(1) == labels).sum()) == 2
+    assert gates.check_set(images, labels, Answers(poor), few) == {"recognised": 20.0, "chance": 10.0, "status": "ok"}
+    with pytest.raises(GateError, match="chance is 10.0 %"):
+        gates.check_set(images, labels.roll(3), Answers(poor), few)
+    right = random.scatter(1, labels[:4, None], 2.0)  # four of ten right is clear enough whatever the others are
+    assert gates.check_set(images, labels, Answers(right), few)["recognised"] >= 40
+
+
+def test_ranks_of_meaningless_labels_are_standard_normal():
+    draw = torch.Generator().manual_seed(1)
+    found = torch.tensor([gates._fit(torch.randn(10, 10, generator=draw), torch.randperm(10, generator=draw))
+                          for _ in range(2000)])  # fmt: skip
+    assert abs(found.mean()) < 0.07 and abs(found.std() - 1) < 0.05 and (found > gates.FIT).float().mean() < 0.02
+
+
 def test_counts_and_labels(teacher, easy, few):
     images, labels = few
     with pytest.raises(DataError, match="'rows' has 4 images, class 'columns' 5"):
