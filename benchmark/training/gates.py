@@ -110,10 +110,11 @@ def check_set(
     distinct = len(set(table.argmax(dim=1).tolist()))
     # never above 100 %: two images of two classes cannot do better than both right
     bound = min(100.0, max(chance + 1.645 * _deviation(chance, len(labels)), 1.5 * chance))
-    other_order = mapped > 2 * recognised and mapped > 60 and len(labels) >= ORDERED * classes
+    ordered = len(labels) >= ORDERED * classes  # of one image a class any order would explain all of them
+    other_order = ordered and mapped > 2 * recognised and mapped > 60
     if (recognised >= bound or _fit(logits, truth) >= FIT) and not other_order:
         return report
-    if mapped > 60 and distinct > 0.6 * classes and mapped > recognised + 20 and len(labels) > classes:
+    if ordered and mapped > 60 and distinct > 0.6 * classes and mapped > recognised + 20:
         example = next(c for c in range(classes) if int(table[c].argmax()) != c)
         raise GateError(
             f"the distilled set's class map is shuffled: the teacher recognises {recognised:.1f} % as labelled but "
