@@ -87,6 +87,7 @@ class Method:
 
     Params: ClassVar[type] = NoParams  # a frozen dataclass whose fields are made by `param`
     requires: ClassVar[frozenset[str]] = frozenset()  # of "backbone", "teacher"
+    trains: ClassVar[bool] = False  # by gradients, without loss scaling: float16 is refused before any work
 
     def __init__(self, params: Any) -> None:
         self.params = params

@@ -60,6 +60,7 @@ class Minimax(Method):
 
     Params = MinimaxParams
     requires = frozenset({"backbone"})
+    trains = True
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)
@@ -104,7 +105,6 @@ class Minimax(Method):
         from benchmark.backbones import class_latents
 
         p = self.params
-        task.precision.check_unscaled("minimax")
         parts = [torch.cat([x.float().cpu() for x in class_latents(task, c, sample=True)]) for c in classes]
         labels = torch.cat([torch.full((len(x),), c) for c, x in zip(classes, parts, strict=True)])
         settings = Settings(p.batch, p.lr, p.representativeness, p.diversity, p.memory, p.ema, p.label_dropout)

@@ -68,6 +68,7 @@ class SRe2L(Method):
 
     Params = SRe2LParams
     requires = frozenset({"teacher"})
+    trains = True
     curriculum = False
 
     def __init__(self, params: Any) -> None:
@@ -137,7 +138,6 @@ class SRe2L(Method):
         return teacher
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
-        task.precision.check_unscaled(task.method)
         size, channels = task.dataset.image_size, task.dataset.channels
         start = [torch.randn(channels, size, size, generator=task.generator(c, i)) for c, i in unit.cells]
         teacher = self.classifier(task)

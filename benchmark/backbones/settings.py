@@ -164,5 +164,5 @@ def check_training_precision(policy: Precision) -> None:
         UsageError: float16, or compiled.
     """
     if policy.autocast == "float16" or policy.compile:
-        where, allowed = "--precision", "fp32, tf32, bf16"
+        where, allowed = "precision", "fp32, tf32, bf16"
         raise UsageError("backbones are not trained in fp16 and not compiled", where=where, allowed=allowed)

@@ -182,6 +182,8 @@ class _Builder:
             return self._given_set(name, ipc)
         info = registry().get("method", name, where="--method")
         cls = info.load()
+        if cls.trains:
+            self.precision.check_unscaled(name)
         params = make_params(cls, name, self.dataset.name, self.method_sets[name])
         method = cls(params)
         document, hints = _params_documents(params)

@@ -16,8 +16,10 @@ from baselines.crops import random_resized_crops, seeded
 from baselines.sre2l import recover as module
 from baselines.sre2l.method import CDA, SRe2L
 from baselines.sre2l.recover import Settings, batchnorm_distances, constant_crop, curriculum_crop, loss, recover
-from benchmark.compute import Precision
 from benchmark.errors import UsageError
+from benchmark.pipeline.plan import make_plan
+from benchmark.pipeline.request import Request
+from benchmark.store import Store
 
 torch.set_num_threads(1)
 PLAIN = Settings(iterations=3, lr=0.25, r_bn=0.01, first_bn=10.0, jitter=0, flip=True, smallest_crop=None)
@@ -159,13 +161,12 @@ def test_in_half_precision_statistics_keep_theirs():
     assert float(found[0]) == wanted
 
 
-def test_float16_is_refused_where_gradients_are_not_scaled(tmp_path):
-    bench = Bench(tmp_path)
-    for name in ("sre2l", "minimax"):
-        method, task, units = bench.task(name, 1)
-        task.precision = Precision.named("fp16")
-        with pytest.raises(UsageError, match="fp16"):
-            method.distill(task, units[0])
+@pytest.mark.parametrize("name", ["sre2l", "cda", "minimax"])
+def test_float16_is_refused_before_any_work_where_gradients_are_not_scaled(name, tmp_path):
+    request = Request("digits", (name,), precision="fp16")
+    with pytest.raises(UsageError, match=f"{name} is not optimised in fp16"):
+        make_plan([request], Store(tmp_path / "store"), tmp_path)
+    assert make_plan([Request("digits", ("random",), precision="fp16")], Store(tmp_path / "store"), tmp_path).jobs
 
 
 def test_own_settings_win():
