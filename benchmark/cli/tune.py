@@ -28,6 +28,7 @@ Examples:
 @click.option("--set", "sets", multiple=True, metavar="METHOD.KEY=VALUE", help="Fix a parameter; it is not tuned.")
 @click.option("--backbone", default="", help="A preset, a folder or a hub id, the same for every method.")
 @click.option("--teacher", default="", help="As in `run`.")
+@click.option("--precision", default="fp32", show_default=True, help="As in `run`.")
 @click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
 @click.option("--results", default="results", show_default=True, help="Trials go to RESULTS/tuning/records.")
 @click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
@@ -56,7 +57,7 @@ def tune(**options: Any) -> int:
     check_first(methods, options | {"protocols": (options["protocol"],), "download": False, "image_size": None})
     name = options["dataset"].removesuffix("@val")
     base = {"dataset": f"{name}@val", "protocol": options["protocol"], "student": options["student"]}
-    base |= {"backbone": options["backbone"], "teacher": options["teacher"]}
+    base |= {key: options[key] for key in ("backbone", "teacher", "precision")}
     base |= {f"protocol.{k}": v for k, v in protocol.items()}
     seeds = tuple(range(options["seeds"]))
     grid = Grid("tune", base=base, axes={"method": methods}, seeds=seeds)
@@ -92,7 +93,8 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
     held = load_dataset(grid.base["dataset"], root=options["data_root"])
     about = {"dataset": grid.base["dataset"], "digest": held.digest, "protocol": options["protocol"]}
     about |= {"protocol_changes": {k: v for k, v in grid.base.items() if k.startswith("protocol.")}}
-    about |= {"student": options["student"] or _student(rows), "seeds": len(grid.seeds), "budget": options["trials"]}
+    about |= {"student": options["student"] or _student(rows), "precision": options["precision"]}
+    about |= {"seeds": len(grid.seeds), "budget": options["trials"]}
     file = results / f"{name.replace(':', '-').replace('/', '_')}.yaml"
     tuning.write(file, about, found)
     click.echo("\n" + _table(found) + f"\n\ntuning file  {file}\nnext         ddbench run … --tuned {file}")

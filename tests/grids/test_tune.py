@@ -121,7 +121,7 @@ def test_tuned_settings_reach_the_run_and_its_records(shaded, monkeypatch, tmp_p
         common = ["--dataset", "digits", "--results", str(results), "--jobs", "1", "--device", "cpu"]
         return CliRunner().invoke(command, [*common, *more], standalone_mode=False, catch_exceptions=False)
 
-    small = ["--teacher", str(weights), "--protocol", "smoke", "--set", "protocol.steps=20"]
+    small = ["--teacher", str(weights), "--protocol", "smoke", "--set", "protocol.steps=20", "--precision", "bf16"]
     made = call(tune_command, "--method", "shaded", "--trials", "6", "--seeds", "2", *small)
     file = results / "tuning" / "digits.yaml"
     entry = yaml.safe_load(file.read_text())["methods"]["shaded"][1]
@@ -129,6 +129,8 @@ def test_tuned_settings_reach_the_run_and_its_records(shaded, monkeypatch, tmp_p
     assert sum("top1" in t for t in entry["trials"]) == 4 and len(entry["trials"]) == 6
     assert entry["top1"] == max(t["top1"] for t in entry["trials"] if "top1" in t)
     assert not (results / "records").exists()  # trials never stand beside results
+    trials = [json.loads(f.read_text()) for f in (results / "tuning" / "records").glob("*.json")]
+    assert {t["identity"]["precision"]["autocast"] for t in trials} == {"bfloat16"}
 
     tuned = call(run_command, "--method", "shaded", "--no-floor", "--seeds", "1", "--tuned", str(file), *small)
     assert tuned.return_value == 0, tuned.stdout
