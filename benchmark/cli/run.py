@@ -50,7 +50,12 @@ def _running(function):
 
 def _evaluating(function):
     options = [
-        click.option("--student", "students", multiple=True, help="Architectures, wildcards allowed; repeatable."),
+        click.option(
+            "--student",
+            "students",
+            multiple=True,
+            help="Architectures, wildcards allowed; repeatable. Default: the protocol's.",
+        ),
         click.option("--metric", "metrics", multiple=True, help="Extra scores, e.g. corruptions, attacks; repeatable."),
         click.option("--protocol", "protocols", multiple=True, help="Protocols; repeatable.  [default: hard]"),
     ]

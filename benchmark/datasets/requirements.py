@@ -249,7 +249,7 @@ def teacher_names(dataset: str, teacher: str, protocols: Sequence[str], image_si
 
     if used:
         protocols = [*protocols, "soft"]
-    its = {load_protocol(p).teacher_for(image_size or 224, imagenet_family(dataset)) for p in protocols}
+    its = {load_protocol(p).teacher_for(dataset, image_size or 224, imagenet_family(dataset)) for p in protocols}
     return {part for name in ({teacher} if teacher else its) for part in name.split("+")}
 
 

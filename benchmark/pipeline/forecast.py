@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmark.backbones.shape import Shape, shape_by_name, shape_of_settings
 from benchmark.errors import DDBenchError
 from benchmark.methods import Method, Work, make_params
-from benchmark.pipeline.plan import Plan, default_students
+from benchmark.pipeline.plan import Plan
 from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, split_sets
 from benchmark.plugins import registry
 from benchmark.speed import predict, table
@@ -60,12 +60,17 @@ class ToDo:
 def everything(request: Request, facts: Facts) -> ToDo:
     """Nothing is in the store."""
     from benchmark.datasets.requirements import teacher_names
+    from benchmark.protocols import load_protocol
     from benchmark.teachers import is_external
 
-    students = request.students or default_students(facts)
     seeds = len(request.seeds)
     protocols = request.protocols or DEFAULT_PROTOCOLS
-    trained = {(s, p, i): seeds * len(request.methods) for s in students for p in protocols for i in request.ipc}
+    trained = {
+        (student, p, ipc): seeds * len(request.methods)
+        for p in protocols
+        for student in request.students or (load_protocol(p).student_of(facts.image_size),)
+        for ipc in request.ipc
+    }
     sets = {(m, i): seeds for m in request.methods for i in request.ipc}
     parts = teacher_names(request.dataset, request.teacher, protocols, facts.image_size, used=True)
     return ToDo(sets, trained, {}, teachers=tuple(sorted(part for part in parts if not is_external(part))))

@@ -131,11 +131,12 @@ class _Builder:
         from benchmark.students.library import check_name
 
         request = self.request
-        students = request.students or default_students(self.dataset)
-        for student in students:
+        protocols = {p: load_protocol(p, dict(self.protocol_sets)) for p in request.protocols or DEFAULT_PROTOCOLS}
+        side = self.dataset.image_size
+        students = {p: request.students or (protocol.student_of(side),) for p, protocol in protocols.items()}
+        for student in {s for several in students.values() for s in several}:
             registry().get("student", student, where="--student")
             check_name(student)
-        protocols = {p: load_protocol(p, dict(self.protocol_sets)) for p in request.protocols or DEFAULT_PROTOCOLS}
         for ipc in request.ipc:
             for method in request.methods:
                 for seed in request.seeds:
@@ -143,7 +144,7 @@ class _Builder:
                     if self.only_distill:
                         continue
                     for name, protocol in protocols.items():
-                        for student in students:
+                        for student in students[name]:
                             self._evaluate(made, method, ipc, seed, name, protocol, student)
 
     # -- jobs of each kind ---------------------------------------------------------------------------------------
@@ -315,11 +316,6 @@ def student_stage(identity: dict[str, Any], metrics: Iterable[str] = ()) -> Stag
     if metrics:
         params["metrics"] = sorted(metrics)
     return Stage("student", STUDENT_VERSION, params, inputs, identity["seed"], identity["precision"])
-
-
-def default_students(dataset) -> tuple[str, ...]:
-    """ConvNet-3 with BatchNorm up to 64 px, ResNet-18 above."""
-    return ("convnet3_bn",) if dataset.image_size <= 64 else ("resnet18",)
 
 
 def _params_documents(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,7 +23,6 @@ _WHOLE = {
     "evaluate_every",
     "evaluate_remainder",
     "label_seed",
-    "seeds",
     "resolution",
 }
 _OPTIONAL = {"ema", "evaluate_remainder", "resolution", "epochs", "steps"}

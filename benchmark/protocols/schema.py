@@ -43,7 +43,9 @@ class Protocol:
     summary: str = explained("", "one line")
     source: str = explained("", "paper and repository file that the settings come from")
 
-    student: str = explained("convnet3_bn", "student trained where the command names none")
+    student: str = explained(
+        "convnet3_bn", "student where the command names none; for a ConvNet-3 above 64 px ResNet-18 is trained"
+    )
     teacher: Any = explained(
         "convnet3_bn", "teacher (of the labels and of the gates), or {largest image side: name, …}; several joined by +"
     )
@@ -120,8 +122,6 @@ class Protocol:
     label_seed: int = explained(
         42, "seed of crops and mixing where labels are stored: one set of labels for every seed"
     )
-    seeds: int = explained(3, "students (and distilled sets) where the command does not say")
-
     datasets: dict = explained(
         {},
         "fields that differ: {dataset name or pattern, name/student, or a size such as <=32px or >=100classes: {…}}",
@@ -130,7 +130,7 @@ class Protocol:
 
     def document(self) -> dict[str, Any]:
         """Everything that can change a result, as JSON (without texts)."""
-        skipped = ("summary", "source", "notes", "seeds")
+        skipped = ("summary", "source", "notes")
         return _jsonable({f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name not in skipped})
 
     @property
@@ -149,25 +149,34 @@ class Protocol:
                 changes.update(fields)
         return dataclasses.replace(self, **changes, datasets={})
 
-    def teacher_for(self, image_size: int, imagenet: bool) -> str:
-        """The teacher's name for images of this side.
+    def teacher_for(self, dataset: str, image_size: int, imagenet: bool) -> str:
+        """The teacher's name for a dataset that may not be there yet, and images of this side.
 
         ``imagenet``: the classes are ImageNet-1K's. Weights that were trained on these fit no others: the same
-        architecture is then trained here.
+        architecture is then trained here. Of ``datasets`` only entries by name choose a teacher.
         """
-        if not isinstance(self.teacher, dict):
-            return self.teacher
-        sides = sorted(int(s) for s in self.teacher)
-        name = self.teacher[next((s for s in sides if image_size <= s), sides[-1])]
+        teacher = self.teacher
+        for rule, fields in self.datasets.items():
+            if "teacher" in fields and fnmatchcase(whole(dataset), rule):
+                teacher = fields["teacher"]
+        if not isinstance(teacher, dict):
+            return teacher
+        sides = sorted(int(s) for s in teacher)
+        name = teacher[next((s for s in sides if image_size <= s), sides[-1])]
         return name if imagenet else name.removeprefix("torchvision:")
 
     def teacher_of(self, dataset: Dataset) -> str:
         """The teacher's name for a dataset."""
-        return self.teacher_for(dataset.image_size, dataset.backbone_classes is not None)
+        return self.teacher_for(dataset.name, dataset.image_size, dataset.backbone_classes is not None)
 
-    def batch_size(self, ipc: int, classes: int, images: int) -> int:
-        """Images a step."""
-        return min(by_ipc(self.batch, ipc) * self.batch_factor.get(classes, 1), images)
+    def student_of(self, image_size: int) -> str:
+        """The student's name where the command names none, for images of this side."""
+        return "resnet18" if image_size > 64 and self.student.startswith("convnet3") else self.student
+
+    def batch_size(self, ipc: int, classes: int, images: int | None = None) -> int:
+        """Images a step: never more than the set's ``images``, where given."""
+        full = by_ipc(self.batch, ipc) * self.batch_factor.get(classes, 1)
+        return full if images is None else min(full, images)
 
     def length(self, ipc: int, classes: int, images: int) -> tuple[int, int]:
         """``(epochs, steps)`` of a run on a set of ``images`` images; the last epoch may be cut short by `steps`."""
@@ -183,6 +192,11 @@ class Protocol:
         return float(self.lr.get(group, self.lr["default"]))
 
 
+def whole(dataset: str) -> str:
+    """The dataset that ``NAME@val`` is held out of: students and teachers are trained on both alike."""
+    return dataset.removesuffix("@val")
+
+
 def applies(rule: str, dataset: Dataset, student: str) -> bool:
     """Whether an entry of ``datasets`` is meant for this dataset and student."""
     size = _SIZE_RULE.fullmatch(rule)
@@ -191,7 +205,7 @@ def applies(rule: str, dataset: Dataset, student: str) -> bool:
         value = dataset.image_size if unit == "px" else len(dataset.classes)
         return value <= number if sign == "<=" else value >= number
     name, slash, architecture = rule.partition("/")
-    return fnmatchcase(dataset.name, name) and (not slash or fnmatchcase(student, architecture))
+    return fnmatchcase(whole(dataset.name), name) and (not slash or fnmatchcase(student, architecture))
 
 
 def _jsonable(value: Any) -> Any:

@@ -41,6 +41,7 @@ def _make(argument: str, num_classes: int, channels: int, image_size: int, *, de
 
 convnet3_bn = partial(_make, depth=3, norm="batch")
 convnet4_bn = partial(_make, depth=4, norm="batch")
+convnet5_bn = partial(_make, depth=5, norm="batch")
 convnet6_bn = partial(_make, depth=6, norm="batch")
 convnet3_in = partial(_make, depth=3, norm="instance")
 convnet4_in = partial(_make, depth=4, norm="instance")

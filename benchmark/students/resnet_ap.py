@@ -2,7 +2,8 @@
 
 IDC's and Minimax's student (``vimar-gu/MinimaxDiffusion``, ``train_models/resnet_ap.py``, norm type instance): first
 convolution 3x3 up to 64 px without pooling, 3x3 and pooling by 2 up to 128 px, 7x7 and pooling by 4 above; widths 64,
-128, 256, 512; He initialisation by fan-out. Pooling before the classifier is global, which is the same at 224 px.
+128, 256, 512 (the file's CIFAR branch has half of them); He initialisation by fan-out. Pooling before the classifier
+is global, which is the same at 224 px.
 """
 
 from __future__ import annotations

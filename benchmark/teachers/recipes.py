@@ -60,7 +60,7 @@ def recipe_for(dataset: Dataset) -> Recipe:
 
 def recipe_of(name: str, images: int, image_size: int, channels: int) -> Recipe:
     """:func:`recipe_for` from what is known of a dataset before it is there."""
-    if name in ("digits", "mnist"):
+    if name.removesuffix("@val") in ("digits", "mnist"):
         return RECIPES["digits"]
     if images < 300:
         return RECIPES["tiny"]

@@ -125,7 +125,7 @@ def train_student(
         JobError: the loss is not finite; memory is too small even for a single image.
     """
     precision = precision or Precision()
-    student = student or protocol.student
+    student = student or protocol.student_of(dataset.image_size)
     protocol = protocol.for_dataset(dataset, student)
     parts, flags = 1, []
     while True:
@@ -173,6 +173,7 @@ class _Run:
         self.labels = labels.to(device)
         self.epochs, self.steps = protocol.length(ipc, classes, len(images))
         self.batch = protocol.batch_size(ipc, classes, len(images))
+        self.full_batch = protocol.batch_size(ipc, classes)
         self.each = -(-len(self.images) // self.batch)
         self.group = lr_group(student)
         self.rate = protocol.rate(self.group)
@@ -292,7 +293,7 @@ class _Run:
             with torch.no_grad(), self.precision.context(self.device):
                 soft = ranks.by_rows(lambda rows: self.teacher.logits_of(rows, self.augment.mean, self.augment.std), x)
         self.optimizer.zero_grad(set_to_none=True)
-        for piece, weight in pieces(len(x), self.batch, protocol.accumulate, 1 if self.norms else self.parts):
+        for piece, weight in pieces(len(x), self.full_batch, protocol.accumulate, 1 if self.norms else self.parts):
             mine, part = ranks.cut(piece)  # all of it, unless several ranks train this student
             weight *= part
             with self.precision.context(self.device):
@@ -403,7 +404,7 @@ class _Run:
 
 
 def pieces(n: int, batch: int, accumulate: int, parts: int) -> Iterator[tuple[slice, float]]:
-    """How a batch of ``n`` is cut, and the weight of each part's mean loss.
+    """How ``n`` images, at most a ``batch``, are cut, and the weight of each part's mean loss.
 
     A protocol's ``accumulate`` follows SRe2L: parts of ``batch / accumulate`` images weigh ``1 / accumulate`` each,
     however many images the last one has. ``parts`` (after out-of-memory) cuts these further with weights by size, so

@@ -10,6 +10,7 @@ import pytest
 from benchmark.errors import UsageError
 from benchmark.protocols import Protocol, by_ipc, describe, load_protocol, parse
 from benchmark.protocols.registered import PROTOCOLS
+from benchmark.teachers.recipes import recipe_of
 
 
 def dataset(name="cifar10", size=32, classes=10):
@@ -45,6 +46,40 @@ def test_names_begin_as_scripts_rely_on():
 def test_rdeds_batch_sizes(data, ipc, batch):
     classes = len(data.classes)
     assert load_protocol("rded-paper").for_dataset(data).batch_size(ipc, classes, ipc * classes) == batch
+
+
+@pytest.mark.parametrize(("ipc", "epochs"), [(1, 1000), (10, 2000), (20, 1000), (50, 1500), (100, 1000)])
+def test_d3hrs_epochs_on_imagewoof(ipc, epochs):
+    woof = dataset("imagewoof", 224)
+    assert load_protocol("d3hr-paper").for_dataset(woof).length(ipc, 10, ipc * 10)[0] == epochs
+
+
+@pytest.mark.parametrize(
+    ("protocol", "side", "student"),
+    [("hard", 8, "convnet3_bn"), ("soft", 64, "convnet3_bn"), ("soft", 224, "resnet18"), ("dc", 32, "convnet3_in"),
+     ("dc", 128, "resnet18"), ("rded-paper", 32, "resnet18"), ("d3hr-paper", 224, "resnet18"), ("fkd", 32, "resnet18")],
+)  # fmt: skip
+def test_a_protocols_own_student(protocol, side, student):
+    assert load_protocol(protocol).student_of(side) == student
+
+
+@pytest.mark.parametrize("protocol", ["rded-paper", "d3hr-paper"])
+def test_the_papers_teachers_know_a_subset_only(protocol):
+    published = load_protocol(protocol)
+    assert published.teacher_for("imagenet1k", 224, True) == "torchvision:resnet18"
+    for name in ("imagenette", "imagewoof@val", "imagenet100", "imageidc"):
+        assert published.teacher_for(name, 224, True) == "resnet18"
+    assert load_protocol("soft").teacher_for("imagenette", 224, True) == "torchvision:resnet18"
+
+
+def test_what_is_held_out_follows_its_datasets_rules():
+    held, own = dataset("cifar100@val", 32, 100), "convnet3_bn"
+    assert load_protocol("rded-paper").for_dataset(held, own).batch_size(10, 100, 1000) == 25
+    assert load_protocol("dc").for_dataset(dataset("fashionmnist@val", 28)).normalize == {
+        "mean": [0.2861],
+        "std": [0.353],
+    }
+    assert recipe_of("digits@val", 1000, 8, 1) == recipe_of("digits", 1300, 8, 1)
 
 
 @pytest.mark.parametrize(

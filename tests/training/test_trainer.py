@@ -225,6 +225,7 @@ def test_pieces_weigh_to_the_uncut_mean():
         assert [i for s, _ in cut for i in range(n)[s]] == list(range(n))
         assert sum(w for _, w in cut) == pytest.approx(1)
     # SRe2L's accumulation: every part weighs 1/2, a short last batch has only the parts that it fills
+    assert [(p.stop, w) for p, w in pieces(100, 1024, 2, 1)] == [(100, 0.5)]  # as SRe2L: one part, half the weight
     assert [w for _, w in pieces(16, 16, 2, 1)] == [0.5, 0.5] and [w for _, w in pieces(8, 16, 2, 1)] == [0.5]
 
 
