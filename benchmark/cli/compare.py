@@ -37,14 +37,14 @@ def compare(first: str, second: str, **options: Any) -> int:
     from tabulate import tabulate
 
     from benchmark.leaderboard import compare as engine
-    from benchmark.leaderboard.boards import select
+    from benchmark.leaderboard.boards import select_cells
     from benchmark.leaderboard.cells import collect
     from benchmark.leaderboard.terminal import interval
     from benchmark.records import iter_records
 
     wanted = {n: options[n] for n in (*FILTERS, "ipc") if options[n] and n != "method"}
-    rows = [{**cell.key._asdict(), "cell": cell} for cell in collect(iter_records(options["results"]))]
-    pairs = engine.compare([row["cell"] for row in select(rows, wanted)], first, second, options["score"])
+    cells = select_cells(collect(iter_records(options["results"])), wanted)
+    pairs = engine.compare(cells, first, second, options["score"])
     if options["plot"]:
         engine.plot(pairs, first, second, options["plot"])
     if options["form"] == "json":

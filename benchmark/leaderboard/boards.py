@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from benchmark.errors import UsageError, unknown_name
+from benchmark.leaderboard.cells import Cell
 
 
 class Column(NamedTuple):
@@ -225,3 +226,9 @@ def select(rows: list[dict], wanted: dict[str, Sequence[str]]) -> list[dict]:
                 )
         rows = [row for row in rows if any(fnmatchcase(str(row[name]), p) for p in patterns)]
     return rows
+
+
+def select_cells(cells: Iterable[Cell], wanted: dict[str, Sequence[str]]) -> list[Cell]:
+    """`select` for cells, by their keys."""
+    rows = [{**cell.key._asdict(), "cell": cell} for cell in cells]
+    return [row["cell"] for row in select(rows, wanted)]
