@@ -58,12 +58,14 @@ def compare(first: str, second: str, **options: Any) -> int:
         writer.writerows(asdict(p) for p in pairs)
         click.echo(text.getvalue(), nl=False)
         return 0
+    teachers = engine.teachers(pairs)
     lines = [
-        [p.dataset, p.protocol, p.student, p.ipc, f"{p.a:.1f}", f"{p.b:.1f}"]
+        [p.dataset, p.protocol, *([teacher] if any(teachers) else []), p.student, p.ipc, f"{p.a:.1f}", f"{p.b:.1f}"]
         + [interval(p.difference, p.half, signed=True), p.seeds, p.verdict, p.note]
-        for p in pairs
+        for p, teacher in zip(pairs, teachers)
     ]
-    headers = ["dataset", "protocol", "student", "IPC", first, second, "difference", "seeds", "", ""]
+    headers = ["dataset", "protocol", *(["teacher"] if any(teachers) else []), "student", "IPC", first, second]
+    headers += ["difference", "seeds", "", ""]
     click.echo(tabulate(lines, headers, tablefmt="simple", disable_numparse=True))
     click.echo("difference: paired by seed, ± 95 % t interval; better or worse where it leaves out 0\n")
     for s in engine.summarise(pairs):

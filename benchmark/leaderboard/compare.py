@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,7 @@ class Pair:
     dataset: str
     protocol: str
     teacher: str
+    teacher_key: str
     student: str
     ipc: int
     a: float
@@ -149,6 +150,7 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
                 key.dataset,
                 f"{key.protocol} v{key.protocol_version}",
                 key.teacher,
+                key.teacher_key,
                 key.student,
                 key.ipc,
                 mean_interval([ours[s] for s in shared])[0],
@@ -202,6 +204,15 @@ def summarise(pairs: Sequence[Pair]) -> list[Summary]:
     return out
 
 
+def teachers(pairs: Sequence[Pair]) -> list[str]:
+    """Each pair's teacher, with its key where several have one name; nothing where there is but one teacher."""
+    found = {(p.teacher, p.teacher_key) for p in pairs if p.teacher}
+    names = Counter(name for name, _ in found)
+    if len(found) < 2:
+        return [""] * len(pairs)
+    return [f"{p.teacher} {p.teacher_key[:6]}" if names[p.teacher] > 1 else p.teacher for p in pairs]
+
+
 def plot(pairs: Sequence[Pair], first: str, second: str, path: Path) -> None:
     """A forest plot: one line a cell, the difference with its interval, 0 marked. SVG, PNG or PDF by suffix.
 
@@ -219,8 +230,11 @@ def plot(pairs: Sequence[Pair], first: str, second: str, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.32 * len(pairs)), layout="constrained")
     for y, pair in enumerate(reversed(pairs)):
         axes.errorbar(pair.difference, y, xerr=pair.half or 0, fmt="o", capsize=3, color=colours[pair.verdict])
-    names = [f"{p.dataset}, {p.protocol}, {p.student}, IPC {p.ipc} ({p.seeds})" for p in reversed(pairs)]
-    axes.set_yticks(range(len(pairs)), names)
+    names = [
+        ", ".join(filter(None, (p.dataset, p.protocol, teacher, p.student, f"IPC {p.ipc} ({p.seeds})")))
+        for p, teacher in zip(pairs, teachers(pairs))
+    ]
+    axes.set_yticks(range(len(pairs)), names[::-1])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(f"{first} − {second}, points of top-1 (95 % interval, paired; seeds in brackets)")
     try:

@@ -86,3 +86,22 @@ def test_an_unknown_score_is_a_wrong_option_not_a_missing_record():
     with pytest.raises(UsageError, match="unknown score 'nope'"):
         compare(made, "a", "b", "nope")
     assert compare(made, "a", "b", "top1_best")[0].difference == pytest.approx(11.0)
+
+
+def test_several_teachers_are_named_and_one_is_not(tmp_path):
+    def table(*teachers):
+        folder = tmp_path / str(len(teachers))
+        for teacher in teachers:
+            for record in runs("a", [80, 82], teacher=teacher) + runs("b", [70, 71], teacher=teacher):
+                records.write_record(folder, record)
+        plot = tmp_path / "p.svg"
+        shown = CliRunner().invoke(command, ["a", "b", "--results", str(folder), "--plot", str(plot)]).output
+        return shown.splitlines()
+
+    one, two, third = ({"name": n, "key": k * 64} for n, k in (("resnet18", "a"), ("resnet18", "b"), ("vgg", "c")))
+    assert "teacher" not in table(one)[0]
+    head, _, *lines = table(one, two, third)[:5]
+    assert "teacher" in head
+    assert [line.split("v1")[1].split("convnet3")[0].strip() for line in lines] == [
+        "resnet18 aaaaaa", "resnet18 bbbbbb", "vgg",
+    ]  # fmt: skip
