@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import pytest
 from click.testing import CliRunner
@@ -134,6 +135,17 @@ def test_only_parameters_that_are_not_defaults_are_named(tmp_path):
     known = vars(make_params(registry().get("method", "d3hr").load(), "d3hr", "digits", {}))
     (line,) = commands([dirty(0, params={**known, "depth": 10})], "new")
     assert line.count("--set") == 1 and "--set d3hr.depth=10" in line
+
+
+def test_a_list_among_the_overrides_stays_whole():
+    from benchmark.records.remake import commands
+
+    (line,) = commands([dirty(0, protocol="soft+batch={1: 10,50: 100},betas=[0.9,0.99],mix=none")], "new")
+    words = shlex.split(line)
+    assert words[words.index("--protocol") + 1] == "soft"
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--set"] == [
+        "protocol.batch={1: 10,50: 100}", "protocol.betas=[0.9,0.99]", "protocol.mix=none",
+    ]  # fmt: skip
 
 
 def test_a_clean_record_takes_the_place_of_an_equal_dirty_one(theirs, tmp_path):
