@@ -28,7 +28,8 @@ Examples:
 def compare(first: str, second: str, **options: Any) -> int:
     """FIRST minus SECOND: the difference with its 95 % interval in every cell that both have, then wins over cells.
 
-    A method with several variants in the records is chosen by its parameters: METHOD:KEY=VALUE,KEY=VALUE.
+    A method with several variants in the records is chosen by its parameters, METHOD:KEY=VALUE,KEY=VALUE, or by
+    backbone, backbone_key, inputs, precision, method_version, set (keys and inputs by their beginning).
     """
     import csv
     import io

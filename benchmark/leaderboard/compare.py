@@ -16,9 +16,11 @@ from benchmark.leaderboard.cells import Cell, rows_of
 from benchmark.leaderboard.terminal import verdict
 from benchmark.metrics.statistics import mean_interval, paired_difference
 from benchmark.outputs import whole_file
+from benchmark.pipeline.request import split_commas
 
 PLOTS = (".svg", ".png", ".pdf")
-BESIDES = ("backbone", "precision", "method_version", "set")  # what a selector may name besides parameters
+BEGINNINGS = ("backbone_key", "inputs", "set")  # what a selector may name by its beginning
+BESIDES = ("backbone", "precision", "method_version", *BEGINNINGS)  # and what all it may name besides parameters
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,19 @@ class Summary:
 
 
 def parse_selector(text: str) -> tuple[str, dict[str, Any]]:
-    """``d3hr`` or ``d3hr:depth=30,backbone=tiny`` as (method, wanted values)."""
+    """``d3hr`` or ``d3hr:depth=30,backbone=tiny`` as (method, wanted values); what is no parameter stays text."""
     import yaml
 
     method, _, rest = text.partition(":")
     wanted = {}
-    for part in (p for p in rest.split(",") if p.strip()):
-        key, equals, value = part.partition("=")
+    for part in split_commas(rest):
+        key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             raise UsageError(f"{part!r} is not KEY=VALUE", where=text, hint="e.g. d3hr:depth=30,backbone=tiny")
-        wanted[key.strip()] = yaml.safe_load(value)
+        try:
+            wanted[key] = value if key in BESIDES else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"cannot read {value!r}", where=text, hint="e.g. d3hr:depth=30,backbone=tiny") from error
     return method, wanted
 
 
@@ -87,8 +92,8 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
     known = {k for c in mine for k in json.loads(c.key.params)} | set(BESIDES)
     for key in wanted:
         if key not in known:
-            raise unknown_name("parameter", key, known, where=text)
-    found = [c for c in mine if all(_value(c, k) == v or str(_value(c, k)) == str(v) for k, v in wanted.items())]
+            raise unknown_name("parameter", key, known, where=text, hint=f"ddbench show method {method}")
+    found = [c for c in mine if all(_fits(c, k, v) for k, v in wanted.items())]
     if not found:
         raise MissingError(
             f"no record of {text}",
@@ -107,7 +112,7 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
                 f"{text} means {len(members)} variants on {members[0].key.dataset}; choose one",
                 where="compare",
                 allowed="; ".join(_variants(members)),
-                hint=f"ddbench compare {method}:KEY=VALUE …",
+                hint=f"ddbench compare {method}:KEY=VALUE …; KEY is a parameter or one of {', '.join(BESIDES)}",
             )
     return {column: members[0] for column, members in columns.items()}
 
@@ -116,8 +121,13 @@ def _variants(cells: list[Cell]) -> list[str]:
     return labels(rows_of(cells))
 
 
-def _value(cell: Cell, name: str) -> Any:
-    return getattr(cell.key, name) if name in BESIDES else json.loads(cell.key.params).get(name)
+def _fits(cell: Cell, name: str, wanted: Any) -> bool:
+    """Whether a parameter is ``wanted``, or a key or one of the inputs begins so; no text means none."""
+    if name in BEGINNINGS:
+        value = getattr(cell.key, name)
+        return any(v.startswith(wanted) for v in (value, *value.split(", "))) if wanted else not value
+    value = getattr(cell.key, name) if name in BESIDES else json.loads(cell.key.params).get(name)
+    return value == wanted or str(value) == str(wanted)
 
 
 def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_last") -> list[Pair]:
@@ -172,9 +182,8 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
 
 
 def _unknown_score(score: str, known: set[str]) -> UsageError:
-    error = unknown_name("score", score, known, where="--score")
     hint = "ddbench leaderboard --format csv shows every score; ddbench run --metric NAME adds one"
-    return UsageError(error.what, where=error.where, allowed=error.allowed, hint=hint)
+    return unknown_name("score", score, known, where="--score", hint=hint)
 
 
 def summarise(pairs: Sequence[Pair]) -> list[Summary]:
