@@ -61,6 +61,20 @@ def test_contradictions_need_a_decision(theirs, tmp_path):
     assert len(done.replaced) == 1 and {r["scores"]["top1_last"] for r in read_records(ours)} == {80.0}
 
 
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_scores_take_the_place_of_a_failure_and_never_the_reverse(theirs, tmp_path, status):
+    ours = tmp_path / "ours"
+    write_record(ours, good(1, status=status, reason="out of memory"))
+    done = add(theirs, ours)
+    assert (len(done.new), len(done.replaced), done.same) == (2, 1, 0)
+    for seed in range(3):
+        write_record(theirs, good(seed, status=status, reason="out of memory"))
+    for replace in (False, True):
+        done = add(theirs, ours, replace=replace)
+        assert (done.replaced, done.same) == ([], 3)
+    assert {r["outcome"]["status"] for r in read_records(ours)} == {"ok"}
+
+
 @pytest.mark.parametrize("change,message", [
     (lambda r: r["gates"].pop("set"), "not recorded"),
     (lambda r: r["gates"]["teacher"].update(status="low"), "gate is low"),
