@@ -101,7 +101,8 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
             hint="ddbench leaderboard --method " + method,
         )
     columns: dict[tuple, list[Cell]] = defaultdict(list)
-    for cell in found:
+    scored = [cell for cell in found if cell.by_seed()]  # what was only skipped or failed is no variant to choose
+    for cell in scored or found:
         columns[cell.key.column].append(cell)
     for column, members in columns.items():
         own = [c for c in members if not c.key.set]  # before folders evaluated under the method's name

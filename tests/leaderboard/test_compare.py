@@ -82,6 +82,12 @@ def test_variants_are_chosen_by_what_they_were_made_from():
         compare(made, "a:inputs=squeeze 9", "b")
 
 
+def test_a_skipped_cell_is_no_variant():
+    skipped = [records.sealed(make_record("a", s, status="skipped", reason="no backbone")) for s in range(2)]
+    (pair,) = compare(cells(skipped, made_from("a", [50, 51]), runs("b", [10, 11])), "a", "b")
+    assert pair.difference == pytest.approx(40)
+
+
 def test_a_list_chooses_and_a_wrong_one_is_no_traceback():
     made = cells(*[runs("a", [50, 51], params={"depths": d}) for d in ([1, 2], [3, 4])], runs("b", [1, 2]))
     (pair,) = compare(made, "a:depths=[3,4]", "b")
