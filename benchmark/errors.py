@@ -62,14 +62,19 @@ class JobError(DDBenchError):
     """A job broke: a plug-in raised, returned wrong shapes or NaN, a disk was full."""
 
 
-def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str = "") -> UsageError:
-    """A `UsageError` for ``name`` that names the nearest known one."""
+def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str = "", hint: str = "") -> UsageError:
+    """A `UsageError` for ``name`` that names the nearest known one.
+
+    Args:
+        hint: what to do next; default the list of such names, where there is one.
+    """
+    from benchmark.plugins.registry import LISTED
+
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
-    plural = kind + "s"
     return UsageError(
         f"unknown {kind} {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
         where=where,
-        allowed=", ".join(known) or f"no {plural} are registered",
-        hint=f"ddbench list {plural}",
+        allowed=", ".join(known) or f"no {kind}s are registered",
+        hint=hint or (f"ddbench list {kind}s" if kind in LISTED else ""),
     )

@@ -28,7 +28,8 @@ Examples:
 def compare(first: str, second: str, **options: Any) -> int:
     """FIRST minus SECOND: the difference with its 95 % interval in every cell that both have, then wins over cells.
 
-    A method with several variants in the records is chosen by its parameters: METHOD:KEY=VALUE,KEY=VALUE.
+    A method with several variants in the records is chosen by its parameters, METHOD:KEY=VALUE,KEY=VALUE, or by
+    backbone, backbone_key, inputs, precision, method_version, set (keys and inputs by their beginning).
     """
     import csv
     import io
@@ -37,14 +38,14 @@ def compare(first: str, second: str, **options: Any) -> int:
     from tabulate import tabulate
 
     from benchmark.leaderboard import compare as engine
-    from benchmark.leaderboard.boards import select
+    from benchmark.leaderboard.boards import select_cells
     from benchmark.leaderboard.cells import collect
     from benchmark.leaderboard.terminal import interval
     from benchmark.records import iter_records
 
     wanted = {n: options[n] for n in (*FILTERS, "ipc") if options[n] and n != "method"}
-    rows = [{**cell.key._asdict(), "cell": cell} for cell in collect(iter_records(options["results"]))]
-    pairs = engine.compare([row["cell"] for row in select(rows, wanted)], first, second, options["score"])
+    cells = select_cells(collect(iter_records(options["results"])), wanted)
+    pairs = engine.compare(cells, first, second, options["score"])
     if options["plot"]:
         engine.plot(pairs, first, second, options["plot"])
     if options["form"] == "json":
@@ -58,12 +59,14 @@ def compare(first: str, second: str, **options: Any) -> int:
         writer.writerows(asdict(p) for p in pairs)
         click.echo(text.getvalue(), nl=False)
         return 0
+    teachers = engine.teachers(pairs)
     lines = [
-        [p.dataset, p.protocol, p.student, p.ipc, f"{p.a:.1f}", f"{p.b:.1f}"]
+        [p.dataset, p.protocol, *([teacher] if any(teachers) else []), p.student, p.ipc, f"{p.a:.1f}", f"{p.b:.1f}"]
         + [interval(p.difference, p.half, signed=True), p.seeds, p.verdict, p.note]
-        for p in pairs
+        for p, teacher in zip(pairs, teachers)
     ]
-    headers = ["dataset", "protocol", "student", "IPC", first, second, "difference", "seeds", "", ""]
+    headers = ["dataset", "protocol", *(["teacher"] if any(teachers) else []), "student", "IPC", first, second]
+    headers += ["difference", "seeds", "", ""]
     click.echo(tabulate(lines, headers, tablefmt="simple", disable_numparse=True))
     click.echo("difference: paired by seed, ± 95 % t interval; better or worse where it leaves out 0\n")
     for s in engine.summarise(pairs):

@@ -26,9 +26,9 @@ def read_rows(results: Path, wanted: dict[str, Sequence[str]], ignore_bad: bool 
     return select(rows, wanted), faults
 
 
-def filters(function):
-    """Options that choose rows, and the folder they come from."""
-    for name in reversed(FILTERS):
+def filters(function, names: Sequence[str] = FILTERS):
+    """Options that choose rows by ``names`` and IPC, and the folder they come from."""
+    for name in reversed(names):
         text = f"Only these {name}s; wildcards and commas allowed; repeatable."
         function = click.option(f"--{name}", name, multiple=True, help=text)(function)
     function = click.option("--ipc", multiple=True, help="Only these IPC values; commas allowed; repeatable.")(function)

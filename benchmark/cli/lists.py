@@ -8,10 +8,9 @@ import json
 import click
 
 from benchmark.errors import UsageError
-from benchmark.plugins import KINDS, registry
+from benchmark.plugins import KINDS, LISTED, registry
 
 PRESET_SIZES = (16, 32, 64, 128, 256)  # working sizes of `benchmark.backbones.settings.geometry`
-LISTED = (*(kind for kind in KINDS if kind != "command"), "grid")  # grids are files, not plug-ins
 
 
 def _kind(text: str) -> str:

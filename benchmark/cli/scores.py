@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 from typing import Any
 
 import click
 
+from benchmark.cli.leaderboard import filters
 from benchmark.errors import MissingError
 
 PLAIN = "+augment=[],mix=none"
@@ -19,26 +21,26 @@ Examples:
   ddbench run --method d3hr --dataset digits --ipc 10 --protocol soft \\
               --set protocol.augment=[] --set protocol.mix=none
   ddbench scores
-  ddbench scores --soft rded-paper --full 84.8 --format csv
+  ddbench scores --soft rded-paper --dataset cifar10 --student convnet3_bn --full 84.8 --format csv
 """
 )
-@click.option(
-    "--results", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True,
-    help="Results folder.",
-)  # fmt: skip
+@functools.partial(filters, names=("dataset", "student"))
 @click.option("--hard", default="hard", show_default=True, help="Protocol with class labels.")
 @click.option("--soft", default="soft", show_default=True, help="Protocol with a teacher's labels and augmentation.")
 @click.option("--plain", help=f"The same without augmentation.  [default: the soft one's name and {PLAIN}]")
 @click.option(
     "--full", type=click.FloatRange(0, 100),
-    help="Accuracy in percent of a student trained on all the data. Default: the teacher's, if it is the same network.",
+    help="Accuracy in percent of a student trained on all the data. Default: the teacher's, if it is the same network. "
+    "Holds for one student on one dataset.",
 )  # fmt: skip
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
-def scores(results: Path, hard: str, soft: str, plain: str | None, full: float | None, form: str) -> int:
+def scores(
+    results: Path, hard: str, soft: str, plain: str | None, full: float | None, form: str, **chosen: tuple[str, ...]
+) -> int:
     """Gap to full data, gain over random, label-robust and augmentation-robust score of every distilled set.
 
     As DD-Ranking defines them (arXiv 2505.13300), in fractions, from last-epoch accuracies of records that are there:
-    nothing is trained. What a score lacks is named.
+    nothing is trained. What a score lacks is named. Of several versions of a protocol the highest counts.
     """
     import csv
     import dataclasses
@@ -47,11 +49,13 @@ def scores(results: Path, hard: str, soft: str, plain: str | None, full: float |
 
     from tabulate import tabulate
 
+    from benchmark.leaderboard.boards import select_cells
     from benchmark.leaderboard.cells import collect
     from benchmark.metrics.robust_table import robust_rows
     from benchmark.records import iter_records
 
-    rows = robust_rows(collect(iter_records(results)), hard, soft, plain or soft + PLAIN, full)
+    cells = select_cells(collect(iter_records(results)), {name: chosen[name] for name in chosen if chosen[name]})
+    rows = robust_rows(cells, hard, soft, plain or soft + PLAIN, full)
     if not rows:
         raise MissingError(
             f"no records of protocol {soft} in {results / 'records'}",

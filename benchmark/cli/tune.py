@@ -37,7 +37,8 @@ Examples:
 def tune(**options: Any) -> int:
     """Find each method's settings, every method with the same number of trials on the same validation images.
 
-    Writes RESULTS/tuning/DATASET.yaml, which `run --tuned` takes; the records that it makes then name the trials.
+    Writes RESULTS/tuning/DATASET.yaml, which `run --tuned` takes; the records that it makes then name the trials. Where
+    that file was tuned otherwise (another backbone, student, number of trials …), DATASET-2.yaml and so on.
     """
     from benchmark.cli.run import check_first, ipc_values
     from benchmark.grids import run as grids
@@ -93,10 +94,14 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
     held = load_dataset(grid.base["dataset"], root=options["data_root"])
     about = {"dataset": grid.base["dataset"], "digest": held.digest, "protocol": options["protocol"]}
     about |= {"protocol_changes": {k: v for k, v in grid.base.items() if k.startswith("protocol.")}}
-    about |= {"student": options["student"] or _student(rows), "precision": options["precision"]}
+    about |= {"student": options["student"] or _student(rows)}
+    about |= {key: options[key] for key in ("backbone", "teacher", "precision")}
     about |= {"seeds": len(grid.seeds), "budget": options["trials"]}
-    file = results / f"{name.replace(':', '-').replace('/', '_')}.yaml"
-    tuning.write(file, about, found)
+    usual = results / f"{name.replace(':', '-').replace('/', '_')}.yaml"
+    file = tuning.write(usual, about, found)
+    if file != usual:
+        others = ", ".join(tuning.differing(tuning.read(usual), about))
+        click.echo(f"{usual} stays as it is: it was tuned otherwise ({others})", err=True)
     click.echo("\n" + _table(found) + f"\n\ntuning file  {file}\nnext         ddbench run … --tuned {file}")
     return 1 if failures else 0
 

@@ -95,18 +95,29 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def write(file: Path, about: dict[str, Any], found: dict[str, dict[int, dict]]) -> None:
-    """Write the choice; an earlier file of the same dataset, student, protocol and seeds keeps its other methods."""
+def write(file: Path, about: dict[str, Any], found: dict[str, dict[int, dict]]) -> Path:
+    """Write the choice, beside a file's other methods where these were tuned alike; the path that was written.
+
+    Where ``file`` is about something else it stays, and the choice goes to ``NAME-2.yaml``, ``NAME-3.yaml`` …
+
+    Args:
+        about: what must be equal for two methods to be tuned alike: dataset, student, protocol, backbone, seeds …
+    """
     from benchmark.outputs import write_text
 
-    document = {"schema": SCHEMA, **about, "methods": {}}
-    if file.is_file():
-        old = read(file)
-        if all(old.get(k) == v for k, v in about.items()):
-            document["methods"] = old["methods"]
+    target, numbers = file, itertools.count(2)
+    while target.is_file() and differing(read(target), about):
+        target = file.with_name(f"{file.stem}-{next(numbers)}{file.suffix}")
+    document = {"schema": SCHEMA, **about, "methods": read(target)["methods"] if target.is_file() else {}}
     for method, by_ipc in found.items():
         document["methods"].setdefault(method, {}).update(by_ipc)
-    write_text(yaml.safe_dump(document, sort_keys=False), file)
+    write_text(yaml.safe_dump(document, sort_keys=False), target)
+    return target
+
+
+def differing(document: dict[str, Any], about: dict[str, Any]) -> list[str]:
+    """In what a tuning file's document differs from ``about``."""
+    return [name for name, value in about.items() if document.get(name) != value]
 
 
 def read(file: Path) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from benchmark.errors import UsageError, unknown_name
+from benchmark.leaderboard.cells import Cell
 
 
 class Column(NamedTuple):
@@ -62,6 +63,7 @@ class Board:
 
 
 IDENTITY = ("method", "method_version", "params", "inputs", "backbone", "backbone_key", "precision", "set")
+LATER = ("inputs", "backbone", "backbone_key")  # of these, what a skipped cell may not know
 
 
 def boards(rows: Iterable[dict[str, Any]]) -> list[Board]:
@@ -76,10 +78,12 @@ def boards(rows: Iterable[dict[str, Any]]) -> list[Board]:
 def _board(group: tuple, rows: list[dict]) -> Board:
     place = _places(rows)
     columns = sorted(set(place.values()))
-    names = dict(zip([tuple(row[n] for n in IDENTITY) for row in rows], labels(rows)))
+    line = _lines(rows)
+    named = [row for row in rows if line[id(row)] == _identity(row)]
+    names = dict(zip(map(_identity, named), labels(named)))
     lines: dict[tuple, dict[Column, dict]] = defaultdict(dict)
-    for row in rows:
-        lines[tuple(row[n] for n in IDENTITY)].setdefault(place[id(row)], row)
+    for row in sorted(rows, key=_skipped):  # what ran goes first
+        lines[line[id(row)]].setdefault(place[id(row)], row)
     entries = [Entry(names[identity], identity[0], cells) for identity, cells in lines.items()]
     level = {c: _mean([e.rows[c]["top1_last"] for e in entries if c in e.rows]) for c in columns}
 
@@ -103,6 +107,34 @@ def _places(rows: list[dict]) -> dict[int, Column]:
             column = min((c for c in ran if c[:2] == column[:2]), default=column)
         places[id(row)] = column
     return places
+
+
+def _lines(rows: list[dict]) -> dict[int, tuple]:
+    """What identifies the line of each row, by ``id(row)``.
+
+    A cell that was skipped before its backbone and inputs were known belongs to the line of those that ran, where
+    there is one only.
+    """
+    ran = {_identity(row) for row in rows if not _skipped(row)}
+    lines = {}
+    for row in rows:
+        own = _identity(row)
+        found = [other for other in ran if _may_be(own, other)] if _skipped(row) else []
+        lines[id(row)] = found[0] if len(found) == 1 else own
+    return lines
+
+
+def _may_be(skipped: tuple, other: tuple) -> bool:
+    """Whether two identities are equal in all that the skipped cell knew."""
+    return all(a == b or (not a and name in LATER) for name, a, b in zip(IDENTITY, skipped, other))
+
+
+def _identity(row: dict) -> tuple:
+    return tuple(row[name] for name in IDENTITY)
+
+
+def _skipped(row: dict) -> bool:
+    return bool(row["skipped"] and not row["seeds"] and not row["failed"])
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -225,3 +257,9 @@ def select(rows: list[dict], wanted: dict[str, Sequence[str]]) -> list[dict]:
                 )
         rows = [row for row in rows if any(fnmatchcase(str(row[name]), p) for p in patterns)]
     return rows
+
+
+def select_cells(cells: Iterable[Cell], wanted: dict[str, Sequence[str]]) -> list[Cell]:
+    """`select` for cells, by their keys."""
+    rows = [{**cell.key._asdict(), "cell": cell} for cell in cells]
+    return [row["cell"] for row in select(rows, wanted)]

@@ -57,7 +57,7 @@ class Sample(NamedTuple):
     set: str
     status: str
     reason: str
-    flags: tuple[str, ...]
+    flags: tuple[str, ...]  # without blanks: a row joins them with blanks
     scores: dict[str, float]
     costs: tuple[float | None, ...]
     device: str
@@ -153,7 +153,7 @@ def sample_of(record: dict) -> Sample:
         record["identity"]["set"],
         outcome["status"],
         " ".join(outcome.get("reason", "").split()),
-        tuple(outcome.get("flags", ())),
+        tuple("-".join(flag.split()) for flag in outcome.get("flags", ())),
         scores,
         tuple(cost.get(name) for name in COSTS),
         cost.get("device") or "",

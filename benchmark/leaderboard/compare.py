@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +16,11 @@ from benchmark.leaderboard.cells import Cell, rows_of
 from benchmark.leaderboard.terminal import verdict
 from benchmark.metrics.statistics import mean_interval, paired_difference
 from benchmark.outputs import whole_file
+from benchmark.pipeline.request import split_commas
 
 PLOTS = (".svg", ".png", ".pdf")
-BESIDES = ("backbone", "precision", "method_version", "set")  # what a selector may name besides parameters
+BEGINNINGS = ("backbone_key", "inputs", "set")  # what a selector may name by its beginning
+BESIDES = ("backbone", "precision", "method_version", *BEGINNINGS)  # and what all it may name besides parameters
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Pair:
     dataset: str
     protocol: str
     teacher: str
+    teacher_key: str
     student: str
     ipc: int
     a: float
@@ -59,16 +62,19 @@ class Summary:
 
 
 def parse_selector(text: str) -> tuple[str, dict[str, Any]]:
-    """``d3hr`` or ``d3hr:depth=30,backbone=tiny`` as (method, wanted values)."""
+    """``d3hr`` or ``d3hr:depth=30,backbone=tiny`` as (method, wanted values); what is no parameter stays text."""
     import yaml
 
     method, _, rest = text.partition(":")
     wanted = {}
-    for part in (p for p in rest.split(",") if p.strip()):
-        key, equals, value = part.partition("=")
+    for part in split_commas(rest):
+        key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             raise UsageError(f"{part!r} is not KEY=VALUE", where=text, hint="e.g. d3hr:depth=30,backbone=tiny")
-        wanted[key.strip()] = yaml.safe_load(value)
+        try:
+            wanted[key] = value if key in BESIDES else yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise UsageError(f"cannot read {value!r}", where=text, hint="e.g. d3hr:depth=30,backbone=tiny") from error
     return method, wanted
 
 
@@ -86,8 +92,8 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
     known = {k for c in mine for k in json.loads(c.key.params)} | set(BESIDES)
     for key in wanted:
         if key not in known:
-            raise unknown_name("parameter", key, known, where=text)
-    found = [c for c in mine if all(_value(c, k) == v or str(_value(c, k)) == str(v) for k, v in wanted.items())]
+            raise unknown_name("parameter", key, known, where=text, hint=f"ddbench show method {method}")
+    found = [c for c in mine if all(_fits(c, k, v) for k, v in wanted.items())]
     if not found:
         raise MissingError(
             f"no record of {text}",
@@ -95,7 +101,8 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
             hint="ddbench leaderboard --method " + method,
         )
     columns: dict[tuple, list[Cell]] = defaultdict(list)
-    for cell in found:
+    scored = [cell for cell in found if cell.by_seed()]  # what was only skipped or failed is no variant to choose
+    for cell in scored or found:
         columns[cell.key.column].append(cell)
     for column, members in columns.items():
         own = [c for c in members if not c.key.set]  # before folders evaluated under the method's name
@@ -106,7 +113,7 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
                 f"{text} means {len(members)} variants on {members[0].key.dataset}; choose one",
                 where="compare",
                 allowed="; ".join(_variants(members)),
-                hint=f"ddbench compare {method}:KEY=VALUE …",
+                hint=f"ddbench compare {method}:KEY=VALUE …; KEY is a parameter or one of {', '.join(BESIDES)}",
             )
     return {column: members[0] for column, members in columns.items()}
 
@@ -115,8 +122,13 @@ def _variants(cells: list[Cell]) -> list[str]:
     return labels(rows_of(cells))
 
 
-def _value(cell: Cell, name: str) -> Any:
-    return getattr(cell.key, name) if name in BESIDES else json.loads(cell.key.params).get(name)
+def _fits(cell: Cell, name: str, wanted: Any) -> bool:
+    """Whether a parameter is ``wanted``, or a key or one of the inputs begins so; no text means none."""
+    if name in BEGINNINGS:
+        value = getattr(cell.key, name)
+        return any(v.startswith(wanted) for v in (value, *value.split(", "))) if wanted else not value
+    value = getattr(cell.key, name) if name in BESIDES else json.loads(cell.key.params).get(name)
+    return value == wanted or str(value) == str(wanted)
 
 
 def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_last") -> list[Pair]:
@@ -149,6 +161,7 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
                 key.dataset,
                 f"{key.protocol} v{key.protocol_version}",
                 key.teacher,
+                key.teacher_key,
                 key.student,
                 key.ipc,
                 mean_interval([ours[s] for s in shared])[0],
@@ -170,9 +183,8 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
 
 
 def _unknown_score(score: str, known: set[str]) -> UsageError:
-    error = unknown_name("score", score, known, where="--score")
     hint = "ddbench leaderboard --format csv shows every score; ddbench run --metric NAME adds one"
-    return UsageError(error.what, where=error.where, allowed=error.allowed, hint=hint)
+    return unknown_name("score", score, known, where="--score", hint=hint)
 
 
 def summarise(pairs: Sequence[Pair]) -> list[Summary]:
@@ -202,6 +214,15 @@ def summarise(pairs: Sequence[Pair]) -> list[Summary]:
     return out
 
 
+def teachers(pairs: Sequence[Pair]) -> list[str]:
+    """Each pair's teacher, with its key where several have one name; nothing where there is but one teacher."""
+    found = {(p.teacher, p.teacher_key) for p in pairs if p.teacher}
+    names = Counter(name for name, _ in found)
+    if len(found) < 2:
+        return [""] * len(pairs)
+    return [f"{p.teacher} {p.teacher_key[:6]}" if names[p.teacher] > 1 else p.teacher for p in pairs]
+
+
 def plot(pairs: Sequence[Pair], first: str, second: str, path: Path) -> None:
     """A forest plot: one line a cell, the difference with its interval, 0 marked. SVG, PNG or PDF by suffix.
 
@@ -219,8 +240,11 @@ def plot(pairs: Sequence[Pair], first: str, second: str, path: Path) -> None:
     figure, axes = plt.subplots(figsize=(7, 1.2 + 0.32 * len(pairs)), layout="constrained")
     for y, pair in enumerate(reversed(pairs)):
         axes.errorbar(pair.difference, y, xerr=pair.half or 0, fmt="o", capsize=3, color=colours[pair.verdict])
-    names = [f"{p.dataset}, {p.protocol}, {p.student}, IPC {p.ipc} ({p.seeds})" for p in reversed(pairs)]
-    axes.set_yticks(range(len(pairs)), names)
+    names = [
+        ", ".join(filter(None, (p.dataset, p.protocol, teacher, p.student, f"IPC {p.ipc} ({p.seeds})")))
+        for p, teacher in zip(pairs, teachers(pairs))
+    ]
+    axes.set_yticks(range(len(pairs)), names[::-1])
     axes.axvline(0, color="black", linewidth=0.8)
     axes.set_xlabel(f"{first} − {second}, points of top-1 (95 % interval, paired; seeds in brackets)")
     try:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from benchmark.leaderboard.cells import BASELINE, Cell, baseline_of, number
+from benchmark.errors import UsageError
+from benchmark.leaderboard.cells import BASELINE, Cell, Key, baseline_of, number
 from benchmark.metrics.robust_scores import (
     augmentation_robust_score,
     gain_over_random,
@@ -52,18 +53,46 @@ def robust_rows(cells: Iterable[Cell], hard: str, soft: str, plain: str, full: f
         hard, soft, plain: protocols: class labels; a teacher's labels; the same as ``soft`` without augmentation.
         full: accuracy in percent of a student trained on all the data. Without it the teacher's accuracy serves where
             teacher and student are the same architecture (it was trained on all the data with hard labels).
+
+    Of several versions of a protocol the highest counts.
+
+    Raises:
+        UsageError: ``full`` is given, and there are several datasets or students.
     """
     cells = [c for c in cells if any(s.status == "ok" for s in c.samples)]
-    return [_row(cell, cells, hard, plain, full) for cell in cells if cell.key.protocol == soft]
+    newest = _newest(cells)
+    wanted = [cell for cell in newest if cell.key.protocol == soft]
+    pairs = sorted({f"{cell.key.student} on {cell.key.dataset}" for cell in wanted})
+    if full is not None and len(pairs) > 1:
+        raise UsageError(
+            f"one accuracy cannot hold for {len(pairs)} pairs of student and dataset",
+            where=f"--full {full:g}",
+            allowed=f"one of {', '.join(pairs)}",
+            hint="choose it with --dataset and --student",
+        )
+    return [_row(cell, cells, newest, hard, plain, full) for cell in wanted]
 
 
-def _row(cell: Cell, cells: list[Cell], hard: str, plain: str, full: float | None) -> Row:
+def _newest(cells: list[Cell]) -> list[Cell]:
+    """Of cells that differ in the protocol's version alone the one of the highest."""
+    best: dict[Key, Cell] = {}
+    for cell in sorted(cells, key=_version):
+        best[cell.key._replace(protocol_version="", protocol_digest="")] = cell
+    return [best[key] for key in sorted(best)]
+
+
+def _version(cell: Cell) -> tuple[int, str]:
+    text = cell.key.protocol_version
+    return int(text) if text.isdecimal() else 0, text
+
+
+def _row(cell: Cell, cells: list[Cell], newest: list[Cell], hard: str, plain: str, full: float | None) -> Row:
     key = cell.key
     if full is None and key.teacher == key.student:
         full = next((s.teacher_accuracy for s in cell.samples if s.teacher_accuracy is not None), None)
     floor = _floor(cell, cells)
-    with_classes = _same_set(cell, cells, hard, teacher="")
-    unchanged = _same_set(cell, cells, plain, teacher=key.teacher_key)
+    with_classes = _same_set(cell, newest, hard, teacher="")
+    unchanged = _same_set(cell, newest, plain, teacher=key.teacher_key)
     missing = [f"{BASELINE} under {key.protocol}"] * (floor is None)
     missing += [f"protocol {hard}"] * (with_classes is None) + ["--full"] * (full is None)
     plain_floor = _floor(unchanged, cells) if unchanged else None

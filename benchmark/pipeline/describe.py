@@ -70,17 +70,17 @@ def print_plan(
         print(f"shared: {shared} jobs serve more than one later job and are done once")
     if not total_missing:
         print("everything is there: `ddbench run` would answer from the store")
+    todo = forecast.left(plan, lambda job: finished[job.key], {s.method: s.missing for s in inner})
     for request in requests if total_missing else ():
-        _print_forecast(request, plan, finished, {s.method: s.missing for s in inner})
+        _print_forecast(request, plan.device, todo.at(request.ipc, first=request is requests[0]))
     return 0
 
 
-def _print_forecast(request: Request, plan: Plan, finished: dict[str, bool], shares: dict[str, float]) -> None:
+def _print_forecast(request: Request, device: str, todo: forecast.ToDo) -> None:
     from benchmark.datasets import load_dataset
 
     dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
-    todo = forecast.left(plan, lambda job: finished[job.key], shares)
-    place = Place(device_name(plan.device), request.precision, plan.device.startswith("cuda"))
+    place = Place(device_name(device), request.precision, device.startswith("cuda"))
     lines = forecast.forecast(request, forecast.Facts.of(dataset), todo, place, dataset)
     if lines:
         print("\n" + "\n".join(lines))

@@ -56,6 +56,16 @@ class ToDo:
     backbone: bool = False  # whether it is still to be trained here
     teachers: tuple[str, ...] = ()
 
+    def at(self, ipc: tuple[int, ...], *, first: bool) -> ToDo:
+        """The part of some IPC values; backbone and teachers, which all share, belong to the first part."""
+        return ToDo(
+            {key: n for key, n in self.sets.items() if key[1] in ipc},
+            {key: n for key, n in self.students.items() if key[2] in ipc},
+            self.shares,
+            self.backbone and first,
+            self.teachers if first else (),
+        )
+
 
 def everything(request: Request, facts: Facts) -> ToDo:
     """Nothing is in the store."""

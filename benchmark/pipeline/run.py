@@ -52,8 +52,7 @@ def execute(
         write_csv(records, results / "leaderboard.csv")
     asked = {record_id(j.spec["identity"]) for j in plan.of_kind("evaluate")}
     asked |= {record_id(cell["identity"]) for cell in plan.skipped}
-    focus = [m for request in requests for m in request.methods[: 1 if len(request.methods) > 1 else 0]]
-    print("\n" + table([r for r in records if r["id"] in asked], focus=focus, beside=records) + "\n")
+    print("\n" + table([r for r in records if r["id"] in asked], focus=_focus(requests), beside=records) + "\n")
     print(f"records      {results / 'records'}/")
     for sheet in _sheets(plan, results)[:4]:
         print(f"contact sheet {sheet}")
@@ -62,6 +61,11 @@ def execute(
     if failures:
         print(f"{len(failures)} jobs failed; their reasons are above and in the records", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _focus(requests: Sequence[Request]) -> list[str]:
+    """The methods that the table compares with the others: the first of each request, once."""
+    return list(dict.fromkeys(request.methods[0] for request in requests if len(request.methods) > 1))
 
 
 def run_plan(

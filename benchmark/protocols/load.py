@@ -72,11 +72,18 @@ def override(protocol: Protocol, overrides: dict[str, Any]) -> Protocol:
             except yaml.YAMLError as error:
                 raise UsageError(f"cannot read {value!r}: {error}", where=where) from error
         changes[key] = _check(key, value, where)
-    label = ",".join(f"{key}={overrides[key]}" for key in sorted(changes))
+    label = ",".join(f"{key}={_label(changes[key])}" for key in sorted(changes))
     datasets = {p: {k: v for k, v in f.items() if k not in changes} for p, f in protocol.datasets.items()}
     changed = dataclasses.replace(protocol, **changes, datasets=datasets, name=f"{protocol.name}+{label}")
     _check_whole(changed, f"--set protocol.{label}")
     return changed
+
+
+def _label(value: Any) -> str:
+    """A checked value as text that reads back the same: however it was written, it has one name."""
+    if isinstance(value, dict) and set(value) == {"default"}:
+        value = value["default"]
+    return repr(value).removesuffix(".0") if isinstance(value, float) else _show(value).replace(", ", ",")
 
 
 def describe(*names: str) -> list[tuple[str, ...]]:

@@ -77,5 +77,6 @@ def _changed(method: dict[str, Any], dataset: str) -> tuple[str, ...]:
 
 
 def _overrides(protocol: str) -> tuple[str, ...]:
-    _, plus, rest = protocol.partition("+")
-    return tuple(f"protocol.{part}" for part in rest.split(",")) if plus else ()
+    from benchmark.pipeline.request import split_commas
+
+    return tuple(f"protocol.{part}" for part in split_commas(protocol.partition("+")[2]))

@@ -91,7 +91,7 @@ class Added:
     """What `add` did."""
 
     new: list[Path] = field(default_factory=list)
-    same: int = 0
+    same: int = 0  # what was there stays: equal, or scores where the new one has none
     cleaned: list[Path] = field(default_factory=list)  # equal scores, now made from a commit
     replaced: list[Path] = field(default_factory=list)
 
@@ -100,7 +100,7 @@ def add(source: Path, target: Path, *, replace: bool = False) -> Added:
     """Take over all records of ``source`` (and their contact sheets), or none.
 
     A record that is there already must have equal scores, unless ``replace``; it stays, unless it was made from
-    uncommitted code and the new one was not.
+    uncommitted code and the new one was not. Scores take the place of a failure or a skip, never the reverse.
 
     Raises:
         DataError: a bad record, or one that contradicts an existing record.
@@ -115,19 +115,17 @@ def add(source: Path, target: Path, *, replace: bool = False) -> Added:
         )
     added, conflicts, incoming = Added(), [], []
     for record in iter_records(source):
-        old = find_record(target, record["identity"])
+        path, old = record_path(target, record["identity"]), find_record(target, record["identity"])
+        if old is not None and _stays(old, record):
+            added.same += 1
+            continue
         if old is None:
-            added.new.append(record_path(target, record["identity"]))
-        elif old["digest"] == record["digest"] or old["outcome"] | {"scores": old["scores"]} == record["outcome"] | {
-            "scores": record["scores"]
-        }:
-            if not is_dirty(old) or is_dirty(record):
-                added.same += 1
-                continue
-            added.cleaned.append(record_path(target, record["identity"]))
+            added.new.append(path)
+        elif _result(old) == _result(record):
+            added.cleaned.append(path)
         else:
-            conflicts.append(record_path(target, record["identity"]))
-            added.replaced.append(conflicts[-1])
+            added.replaced.append(path)
+            conflicts += [path] * (_succeeded(old) == _succeeded(record))
         incoming.append(record)
     if conflicts and not replace:
         raise DataError(
@@ -141,6 +139,21 @@ def add(source: Path, target: Path, *, replace: bool = False) -> Added:
         _copy_beside(record, source, target)
         write_record(target, record)
     return added
+
+
+def _stays(old: dict, new: dict) -> bool:
+    """Whether the record that is there is as good as the new one or better, and does not contradict it."""
+    if _result(old) == _result(new):
+        return not is_dirty(old) or is_dirty(new)
+    return _succeeded(old) and not _succeeded(new)
+
+
+def _result(record: dict) -> tuple[dict, dict]:
+    return record["outcome"], record["scores"]
+
+
+def _succeeded(record: dict) -> bool:
+    return record["outcome"]["status"] == "ok"
 
 
 def _copy_beside(record: dict, source: Path, target: Path) -> None:

@@ -17,7 +17,7 @@ from string import Template
 from typing import Any
 
 from benchmark.leaderboard.boards import boards
-from benchmark.leaderboard.cells import Key, collect, key_of, rows_of
+from benchmark.leaderboard.cells import Cell, Key, collect, key_of, rows_of
 from benchmark.leaderboard.columns import COLUMNS
 from benchmark.leaderboard.formats import LEGEND, html_table, sheet
 from benchmark.leaderboard.reported import Reported, by_cell, read_reported
@@ -45,7 +45,7 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
     for cell, row in zip(cells, rows):
         item = {name: _rounded(row[name]) for name in SENT} | {"reason": cell_text(row["reason"], "reason")}
         item["label"] = label.get(id(row), row["method"])
-        curve = facts.curve(cell.key)
+        curve = facts.curve(cell)
         if curve:
             item["curve"] = curve
         sent.append(item)
@@ -86,22 +86,21 @@ class _Facts:
 
     def __init__(self) -> None:
         self.count = 0
-        self.curves: dict[Key, list[list]] = defaultdict(list)
+        self.curves: dict[tuple[Key, int, str], list[list]] = {}
         self.provenance: Counter = Counter()
         self.created: list[str] = []
-        self.sheets: dict[Key, tuple[int, str]] = {}
+        self.sheets: dict[tuple[Key, int, str], str] = {}
         self.gates: Counter = Counter()
 
     def watch(self, records: Iterable[dict]) -> Iterable[dict]:
         for record in records:
             self.count += 1
-            key = key_of(record["identity"])
+            identity = record["identity"]
+            place = key_of(identity), identity["seed"], identity["set"]
             if record["scores"].get("curve"):
-                self.curves[key].append(record["scores"]["curve"])
-            path = record["artifacts"].get("contact_sheet")
-            seed = record["identity"]["seed"]
-            if path and (key not in self.sheets or seed < self.sheets[key][0]):
-                self.sheets[key] = (seed, path)
+                self.curves[place] = record["scores"]["curve"]
+            if record["artifacts"].get("contact_sheet"):
+                self.sheets[place] = record["artifacts"]["contact_sheet"]
             known = record["provenance"]
             names = ("ddbench", "python", "torch", "torchvision", "diffusers", "commit")
             self.provenance[(*(str(known.get(n) or "–") for n in names), _machine(known.get("hardware")))] += 1
@@ -110,9 +109,18 @@ class _Facts:
             self.gates[gate] += 1
             yield record
 
-    def curve(self, key: Key) -> list[list[float]]:
+    @staticmethod
+    def places(cell: Cell) -> list[tuple[Key, int, str]]:
+        """Where the facts of a cell's records lie, by seed."""
+        return [(cell.key._replace(set=""), sample.seed, sample.set) for sample in cell.samples]
+
+    def sheet(self, cell: Cell) -> tuple[int, str] | None:
+        """Seed and path of the cell's first contact sheet."""
+        return next(((place[1], self.sheets[place]) for place in self.places(cell) if place in self.sheets), None)
+
+    def curve(self, cell: Cell) -> list[list[float]]:
         """Mean top-1 over seeds at the epochs that all seeds have, thinned."""
-        members = self.curves.get(key._replace(set=""), [])
+        members = [self.curves[place] for place in self.places(cell) if place in self.curves]
         if not members:
             return []
         common = set.intersection(*({point[0] for point in curve} for curve in members))
@@ -187,11 +195,11 @@ def _board(board) -> str:
     )
 
 
-def _sheets(facts: _Facts, label: dict[int, str], rows: list[dict], cells: list, budget: _Budget) -> str:
+def _sheets(facts: _Facts, label: dict[int, str], rows: list[dict], cells: list[Cell], budget: _Budget) -> str:
     """Contact sheets side by side: one a method for each dataset and IPC (students and protocols share a set)."""
     groups: dict[tuple, dict[str, tuple]] = defaultdict(dict)
     for cell, row in zip(cells, rows):
-        found = facts.sheets.get(cell.key._replace(set=""))
+        found = facts.sheet(cell)
         if found:
             name = label.get(id(row), row["method"])
             groups[cell.key.dataset, cell.key.ipc].setdefault(name, found)

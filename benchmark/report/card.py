@@ -56,7 +56,7 @@ def export(folder: Path, out: Path, *, name: str = "", licence: str = "", rows: 
     Args:
         name: title of the card; default method, dataset and IPC.
         licence: identifier for the card (``mit``, ``cc-by-4.0`` …); default ``other``.
-        rows: leaderboard rows; those of this set's method, parameters, dataset and IPC go into the card.
+        rows: leaderboard rows; those of sets that were made as this one was, but for the seed, go into the card.
     """
     manifest = read_manifest(folder)
     with whole_folder(out, "--out") as temporary:
@@ -136,17 +136,30 @@ def _public(name: str) -> str:
     )
 
 
-def _scores(manifest: dict[str, Any], rows: Sequence[dict]) -> str:
-    from benchmark.leaderboard.terminal import interval
+def _identity(manifest: dict[str, Any]) -> dict[str, Any]:
+    """What a board's row says where it is about this method's own sets, made as this one was."""
+    from benchmark.leaderboard.cells import SHORT, inputs_text, precision_name
     from benchmark.store.keys import canonical_json
 
-    wanted = (
-        manifest["method"]["name"],
-        canonical_json(manifest["method"]["params"]),
-        manifest["dataset"]["digest"][:12],
-        manifest["ipc"],
-    )
-    mine = [r for r in rows if (r["method"], r["params"], r["dataset_digest"], r["ipc"]) == wanted and r["seeds"]]
+    method, backbone = manifest["method"], manifest.get("backbone") or {}
+    return {
+        "dataset_digest": manifest["dataset"]["digest"][:SHORT],
+        "ipc": manifest["ipc"],
+        "method": method["name"],
+        "method_version": str(method["version"]),
+        "params": canonical_json(method["params"]),
+        "inputs": inputs_text(method.get("inputs", {})),
+        "backbone_key": backbone.get("key", "")[:SHORT],
+        "precision": precision_name(manifest.get("precision", {})),
+        "set": "",  # else a folder that was evaluated under the method's name
+    }
+
+
+def _scores(manifest: dict[str, Any], rows: Sequence[dict]) -> str:
+    from benchmark.leaderboard.terminal import interval
+
+    wanted = _identity(manifest)
+    mine = [r for r in rows if r["seeds"] and all(r[name] == value for name, value in wanted.items())]
     if not mine:
         return "Not recorded with this export."
     lines = [

@@ -205,14 +205,20 @@
     }
     return [...out];
   };
+  // The teacher of a row for captions; its key tells teachers of one name apart. What differs is never one panel.
+  const taught = (rows) => {
+    const several = new Set(rows.map((r) => r.teacher_key)).size > new Set(rows.map((r) => r.teacher)).size;
+    return (r) => (r.teacher ? ", teacher " + r.teacher + (several ? " " + r.teacher_key.slice(0, 6) : "") : "");
+  };
   const describe = (r) => within(r.top1_last, r.top1_last_half, fixed) + " %, " + r.student + ", IPC " + r.ipc + ", " + seconds(r.distill_seconds) + ", " + r.seeds + " seeds";
 
   const LEAST = 0.01; // seconds; what is faster costs nothing, and a logarithm needs a left edge
 
   function cost(rows) {
     panels("cost", rows.filter((r) => !missing(r.top1_last) && !missing(r.distill_seconds)), (box, name, members) => {
+      const teacher = taught(members);
       const student = members[0].student; // students share a set and its cost; the filter shows another's accuracy
-      some(box, by(members.filter((r) => r.student === student), (r) => student + ", IPC " + r.ipc), (column, rs) => {
+      some(box, by(members.filter((r) => r.student === student), (r) => student + ", IPC " + r.ipc + teacher(r)), (column, rs) => {
         const floor = rs.find((r) => r.method === "random");
         const series = by(rs.filter((r) => r !== floor), (r) => r.label).map(([label, own]) => ({
           ...style(label),
@@ -227,7 +233,8 @@
   function curves(rows) {
     const several = rows.filter((r) => !missing(r.top1_last));
     panels("ipc", several, (box, name, members) => {
-      for (const [student, rs] of by(members, (r) => r.student + (r.teacher ? ", teacher " + r.teacher : ""))) {
+      const teacher = taught(members);
+      for (const [student, rs] of by(members, (r) => r.student + teacher(r))) {
         if (new Set(rs.map((r) => r.ipc)).size < 2) continue;
         const series = by(rs, (r) => r.label).map(([label, line]) => ({
           ...style(label), points: line.map((r) => ({ x: r.ipc, y: r.top1_last, half: r.top1_last_half, title: describe(r) })),
@@ -239,7 +246,8 @@
 
   function heat(rows) {
     panels("heat", rows.filter((r) => !missing(r.top1_last)), (box, name, members) => {
-      for (const [ipc, rs] of by(members, (r) => r.ipc)) {
+      const teacher = taught(members);
+      for (const [column, rs] of by(members, (r) => "IPC " + r.ipc + teacher(r))) {
         const students = [...new Set(rs.map((r) => r.student))].sort();
         if (students.length < 2) continue;
         const values = rs.map((r) => r.top1_last);
@@ -260,7 +268,7 @@
             make(tr, "td", { style: `background:color-mix(in srgb, var(--accent) ${share}%, transparent)` }, r ? within(r.top1_last, r.top1_last_half, fixed) : "–");
           }
         }
-        make(figure, "figcaption", {}, name + ", IPC " + ipc + ": top-1 % by student");
+        make(figure, "figcaption", {}, name + ", " + column + ": top-1 % by student");
       }
     });
   }
@@ -268,7 +276,8 @@
   const curved = (r) => r.curve && r.curve.length > 1;
   function training(rows) {
     panels("training", rows.filter(curved), (box, name, members) => {
-      some(box, by(members, (r) => r.student + ", IPC " + r.ipc), (column, rs) => {
+      const teacher = taught(members);
+      some(box, by(members, (r) => r.student + ", IPC " + r.ipc + teacher(r)), (column, rs) => {
         const series = rs.map((r) => ({ ...style(r.label), points: r.curve.map(([x, y]) => ({ x, y, bare: true, title: "" })) }));
         plot(box, name + ", " + column, series, { xlabel: "epoch" });
       });

@@ -96,8 +96,32 @@ def test_a_second_tuning_keeps_the_first_ones_methods(tmp_path):
     assert yaml.safe_load(file.read_text())["methods"] == {
         "a": {1: {"trials": []}, 10: {"trials": []}}, "b": {1: {"trials": []}},
     }  # fmt: skip
-    tune.write(file, about | {"seeds": 3}, {"c": {1: {"trials": []}}})  # another question: the old answers are void
-    assert list(yaml.safe_load(file.read_text())["methods"]) == ["c"]
+
+
+def test_methods_that_were_tuned_otherwise_get_a_file_of_their_own(tmp_path):
+    file, about = tmp_path / "t.yaml", {"dataset": "digits@val", "seeds": 2}
+    for method, change in (("a", {}), ("b", {"seeds": 3}), ("c", {"seeds": 4}), ("d", {"seeds": 3}), ("e", {})):
+        written = tune.write(file, about | change, {method: {1: {"trials": []}}})
+        assert method in yaml.safe_load(written.read_text())["methods"]
+    found = {f.name: list(yaml.safe_load(f.read_text())["methods"]) for f in tmp_path.glob("*.yaml")}
+    assert found == {"t.yaml": ["a", "e"], "t-2.yaml": ["b", "d"], "t-3.yaml": ["c"]}
+
+
+def test_another_backbone_or_teacher_is_another_tuning(shaded, monkeypatch, tmp_path):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("benchmark.pipeline.run.run_plan", lambda *_, **__: {})  # no trial is made
+    folder = tmp_path / "results" / "tuning"
+
+    def call(*more):
+        asked = ["--method", "shaded", "--dataset", "digits", "--trials", "1", "--results", str(folder.parent)]
+        return CliRunner().invoke(tune_command, [*asked, *more], standalone_mode=False, catch_exceptions=False)
+
+    assert "stays as it is" not in call().stderr + call().stderr
+    made = call("--backbone", "small")
+    assert "digits.yaml stays as it is: it was tuned otherwise (backbone)" in made.stderr
+    assert f"--tuned {folder / 'digits-2.yaml'}" in made.stdout
+    assert "digits-3.yaml" in call("--teacher", "resnet18").stdout
+    assert {f.name for f in folder.glob("*.yaml")} == {"digits.yaml", "digits-2.yaml", "digits-3.yaml"}
 
 
 def test_missing_data_is_said_once_before_any_planning(monkeypatch, tmp_path):

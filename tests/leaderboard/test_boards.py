@@ -77,6 +77,35 @@ def test_a_skipped_cell_stands_in_the_column_of_those_that_ran():
     assert "skipped" in formats.markdown([formats.sheet(made)])
 
 
+def made_with(values, key, **options):
+    """Runs of method a whose sets need a backbone and a teacher."""
+    made = [
+        make_record("a", seed, top1=v, backbone={"name": key * 3, "key": key * 64}, **options)
+        for seed, v in enumerate(values)
+    ]
+    for record in made:
+        record["identity"]["method"]["inputs"] = {"teacher": {"name": "resnet18", "key": key * 64}}
+    return [records.sealed(record) for record in made]
+
+
+def test_a_skipped_cell_stands_in_the_line_of_its_method():
+    skipped = [records.sealed(make_record("a", s, ipc=50, status="skipped", reason="too many")) for s in range(3)]
+    (made,) = board(made_with([50, 51, 52], "b"), skipped)
+    assert [e.label for e in made.entries] == ["a"] and len(made.columns) == 2
+    assert "| skipped |" in formats.markdown([formats.sheet(made)])
+    (made,) = board(made_with([50, 51, 52], "b"), made_with([60, 61, 62], "c"), skipped)
+    assert len(made.entries) == 3  # which of the two would it have been?
+    (made,) = board(made_with([50, 51, 52], "b"), [make_record("a", params={"k": 1}, status="skipped", reason="no")])
+    assert len(made.entries) == 2  # another variant
+
+
+def test_what_was_skipped_once_gives_way_to_what_ran():
+    stale = [records.sealed(make_record("a", s, status="skipped", reason="no backbone")) for s in range(3)]
+    (made,) = board(stale, made_with([50, 51, 52], "b"))
+    ((entry,), (column,)) = made.entries, made.columns
+    assert entry.rows[column]["top1_last"] == 51
+
+
 @pytest.fixture
 def results(tmp_path):
     for ipc in (1, 10):

@@ -52,6 +52,50 @@ def test_variants_are_chosen_by_parameters():
         compare(made, "a:depth=31", "a:depth=10")
 
 
+def made_from(method, values, **inputs):
+    """Records of a method whose sets were made from these inputs: {kind: key}."""
+    made = runs(method, values, backbone={"name": "tiny", "key": inputs.pop("backbone", "e" * 64)})
+    for record in made:
+        record["identity"]["method"]["inputs"] = inputs
+    return [records.sealed(record) for record in made]
+
+
+def test_variants_are_chosen_by_what_they_were_made_from():
+    a, b, c = ({"name": "resnet18", "key": k * 64} for k in ("0", "1", "2"))
+    made = cells(
+        made_from("a", [50, 51], teacher=a, squeeze="f" * 64),
+        made_from("a", [60, 61], teacher=b, squeeze="f" * 64),
+        made_from("a", [70, 71], teacher=c, backbone="0" * 63 + "1"),
+        made_from("a", [80, 81]),
+        runs("b", [10, 11]),
+    )
+    with pytest.raises(UsageError, match="4 variants") as error:
+        compare(made, "a", "b")
+    assert "teacher resnet18 000000" in str(error.value) and "backbone_key, inputs" in str(error.value)
+    for chosen, top1 in (
+        ("a:inputs=teacher resnet18 00", 50), ("a:inputs=teacher resnet18 1", 60), ("a:backbone_key=000", 70),
+        ("a:inputs=", 80),
+    ):  # fmt: skip
+        (pair,) = compare(made, chosen, "b")
+        assert pair.difference == pytest.approx(top1 - 10)
+    with pytest.raises(MissingError, match="no record of a:inputs=squeeze 9"):
+        compare(made, "a:inputs=squeeze 9", "b")
+
+
+def test_a_skipped_cell_is_no_variant():
+    skipped = [records.sealed(make_record("a", s, status="skipped", reason="no backbone")) for s in range(2)]
+    (pair,) = compare(cells(skipped, made_from("a", [50, 51]), runs("b", [10, 11])), "a", "b")
+    assert pair.difference == pytest.approx(40)
+
+
+def test_a_list_chooses_and_a_wrong_one_is_no_traceback():
+    made = cells(*[runs("a", [50, 51], params={"depths": d}) for d in ([1, 2], [3, 4])], runs("b", [1, 2]))
+    (pair,) = compare(made, "a:depths=[3,4]", "b")
+    assert pair.difference == pytest.approx(49)
+    with pytest.raises(UsageError, match="cannot read"):
+        compare(made, "a:depths=[3,4", "b")
+
+
 def test_nothing_shared_is_an_error():
     with pytest.raises(MissingError, match="no cell holds both"):
         compare(cells(runs("a", [1, 2]), runs("b", [1, 2], ipc=10)), "a", "b")
@@ -86,3 +130,22 @@ def test_an_unknown_score_is_a_wrong_option_not_a_missing_record():
     with pytest.raises(UsageError, match="unknown score 'nope'"):
         compare(made, "a", "b", "nope")
     assert compare(made, "a", "b", "top1_best")[0].difference == pytest.approx(11.0)
+
+
+def test_several_teachers_are_named_and_one_is_not(tmp_path):
+    def table(*teachers):
+        folder = tmp_path / str(len(teachers))
+        for teacher in teachers:
+            for record in runs("a", [80, 82], teacher=teacher) + runs("b", [70, 71], teacher=teacher):
+                records.write_record(folder, record)
+        plot = tmp_path / "p.svg"
+        shown = CliRunner().invoke(command, ["a", "b", "--results", str(folder), "--plot", str(plot)]).output
+        return shown.splitlines()
+
+    one, two, third = ({"name": n, "key": k * 64} for n, k in (("resnet18", "a"), ("resnet18", "b"), ("vgg", "c")))
+    assert "teacher" not in table(one)[0]
+    head, _, *lines = table(one, two, third)[:5]
+    assert "teacher" in head
+    assert [line.split("v1")[1].split("convnet3")[0].strip() for line in lines] == [
+        "resnet18 aaaaaa", "resnet18 bbbbbb", "vgg",
+    ]  # fmt: skip

@@ -105,6 +105,16 @@ def test_flags_of_one_set_waived_gate_and_precision():
     assert set(" ".join(flags.values()).split()) <= set(FLAGS)
 
 
+def test_a_remark_of_several_words_stays_one_flag():
+    made = runs("random", [1, 2, 3])
+    for record in made:
+        record["outcome"]["flags"] = ["out of memory: micro-batches of 8", "skipped 2"]
+    (row,) = rows = board(*made)
+    assert row["flags"] == "out-of-memory:-micro-batches-of-8 skipped-2"
+    (made,) = boards.boards(rows)
+    assert boards.flags(made) == {"out-of-memory:-micro-batches-of-8": 1, "skipped-2": 1}
+
+
 def test_a_folder_evaluated_under_the_same_name_is_a_row_of_its_own():
     """Its seeds share one set and were made later; the cell of the method's own sets stays whole."""
     later = []

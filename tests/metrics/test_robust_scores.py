@@ -5,7 +5,7 @@ from click.testing import CliRunner
 from synthetic import make_record
 
 from benchmark.cli import cli
-from benchmark.errors import MissingError
+from benchmark.errors import MissingError, UsageError
 from benchmark.leaderboard.cells import collect
 from benchmark.metrics.robust_scores import augmentation_robust_score, label_robust_score, squashed
 from benchmark.metrics.robust_table import robust_rows
@@ -70,3 +70,40 @@ def test_the_command_prints_fractions(tmp_path):
     lines = run("--format", "csv").output.splitlines()
     assert len(lines) == 3 and lines[0].startswith("dataset,student,ipc,method")
     assert isinstance(run("--soft", "nothing").exception, MissingError)
+
+
+def renamed(records, **identity):
+    """The records with other values in their identities."""
+    for record in records:
+        record["identity"] |= identity
+    return records
+
+
+def test_one_full_accuracy_is_for_one_student_on_one_dataset(tmp_path):
+    other = {"dataset": {"name": "other", "digest": "d" * 64}}
+    for record in all_records() + renamed(all_records(), **other) + renamed(all_records(), student="resnet18"):
+        write_record(tmp_path, record)
+
+    def run(*options):
+        return CliRunner().invoke(cli, ["scores", "--results", str(tmp_path), "--format", "csv", *options])
+
+    refused = run("--full", "90")
+    assert isinstance(refused.exception, UsageError) and "3 pairs" in str(refused.exception)
+    assert isinstance(run("--full", "90", "--dataset", "digits").exception, UsageError)
+    lines = run("--full", "90", "--dataset", "digits", "--student", "convnet3").output.splitlines()
+    assert len(lines) == 3 and all(line.startswith("digits,convnet3,10,") for line in lines[1:])
+    assert "did you mean 'digits'" in str(run("--dataset", "digit").exception)
+
+
+def test_of_a_protocols_versions_the_highest_counts():
+    old = records_of("d3hr", [10, 10], [20, 20], [20, 20]) + records_of("random", [9, 9], [9, 9], [9, 9])
+    new = all_records()
+    for version, records in ((9, old), (10, new)):
+        for record in records:
+            protocol = record["identity"]["protocol"]
+            protocol |= {"version": version, "digest": ("a" if version == 10 else "b") * 64}
+    mixed = {r.method: r for r in robust_rows(collect(old + new), "hard", "soft", PLAIN)}
+    assert len(robust_rows(collect(old + new), "hard", "soft", PLAIN)) == 2
+    assert mixed == {r.method: r for r in robust_rows(collect(new), "hard", "soft", PLAIN)}
+    (row,) = [r for r in robust_rows(collect(old[:6] + new[6:] + old[6:]), "hard", "soft", PLAIN) if r.method == "d3hr"]
+    assert row.gain[0] == pytest.approx(0.11)  # both under the old version, whatever else there is

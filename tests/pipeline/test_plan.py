@@ -6,9 +6,11 @@ import pytest
 from click.testing import CliRunner
 
 from benchmark.cli.run import plan as plan_command
+from benchmark.grids import tune
 from benchmark.pipeline.jobs import unit_order
 from benchmark.pipeline.plan import make_plan, parts_for
 from benchmark.pipeline.request import Request
+from benchmark.pipeline.run import _focus
 from benchmark.pipeline.runs import Run
 from benchmark.store import Store
 
@@ -67,3 +69,17 @@ def test_a_plan_for_gpus_of_other_machines_is_shown_on_one_without(tmp_path, mon
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     shown = CliRunner().invoke(plan_command, asked, catch_exceptions=False)
     assert shown.exit_code == 0 and "on a GPU of another machine" in shown.output
+
+
+def test_requests_of_several_ipc_values_are_each_told_once(tmp_path, monkeypatch):
+    """`--tuned` makes a request of every IPC; they share backbone, teacher and the method in focus."""
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
+    monkeypatch.chdir(tmp_path)
+    tune.write(tmp_path / "t.yaml", {"dataset": "digits@val", "backbone": "", "teacher": ""}, {})
+    asked = ["--method", "dit", "--dataset", "digits", "--seeds", "1", "--ipc", "1,10", "--tuned", "t.yaml"]
+    shown = CliRunner().invoke(plan_command, asked, catch_exceptions=False).output
+    assert shown.count("teacher convnet3_bn, trained once") == shown.count("backbone tiny, trained once") == 1
+    for ipc in (1, 10):
+        assert shown.count(f"students convnet3_bn, protocol hard, ipc {ipc}:") == 1
+    requests = [Request("digits", ("d3hr", "random"), ipc=(ipc,)) for ipc in (1, 10)]
+    assert _focus([*requests, Request("digits", ("dit",))]) == ["d3hr"]

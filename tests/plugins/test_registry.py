@@ -6,8 +6,8 @@ import types
 
 import pytest
 
-from benchmark.errors import UsageError
-from benchmark.plugins import KINDS, MethodInfo, Registry, hookimpl, hookspecs, registry
+from benchmark.errors import UsageError, unknown_name
+from benchmark.plugins import KINDS, LISTED, MethodInfo, Registry, hookimpl, hookspecs, registry
 
 
 def plugin(**hooks):
@@ -52,6 +52,14 @@ def test_duplicates_name_both_distributions():
     reg.add(plugin(ddbench_methods=lambda: [info("x")]), "a", "first 1")
     reg.add(plugin(ddbench_methods=lambda: [info("x")]), "b", "second 2")
     assert "first 1" in reg.broken[0].error and "second 2" in reg.broken[0].error
+
+
+def test_only_lists_that_there_are_are_hinted_at():
+    for kind in LISTED:
+        assert f"ddbench list {kind}s" in str(unknown_name(kind, "x", ["y"]))
+    for kind in ("parameter", "teacher", "command"):
+        assert "next:" not in str(unknown_name(kind, "x", ["y"]))
+    assert "next:    look" in str(unknown_name("method", "x", ["y"], hint="look"))
 
 
 def test_unknown_names_get_the_nearest_one():

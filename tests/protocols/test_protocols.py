@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from benchmark.errors import UsageError
+from benchmark.pipeline.request import split_commas
 from benchmark.protocols import Protocol, by_ipc, describe, load_protocol, parse
 from benchmark.protocols.registered import PROTOCOLS
 from benchmark.teachers.recipes import recipe_of
@@ -125,6 +126,27 @@ def test_overrides_rename_and_change_the_digest():
     assert changed.epochs == 20 and changed.rate("vgg") == 0.002
     assert load_protocol("d3hr-paper", {"epochs": 7}).for_dataset(CIFAR).epochs == 7
     assert load_protocol("rded-paper").digest == plain.digest
+
+
+@pytest.mark.parametrize(
+    ("values", "label"),
+    [
+        ({"lr": ["1e-3", "0.001", 0.001, "{default: 0.001}"]}, "lr=0.001"),
+        ({"temperature": ["20", "2e1", 20.0]}, "temperature=20"),
+        ({"betas": ["[0.9,0.99]", "[ 0.9, 0.99 ]", [0.9, 0.99]]}, "betas=[0.9,0.99]"),
+        ({"batch": ["{1: 10, 50: 100}", {1: 10, 50: 100}]}, "batch={1: 10,50: 100}"),
+        ({"augment": ["[flip]", "[{op: flip, p: 0.5}]"]}, "augment=[{op: flip,p: 0.5}]"),
+        ({"augment": ["[]"], "mix": ["none"]}, "augment=[],mix=none"),
+        ({"remake_optimizer": ["true", "yes", True]}, "remake_optimizer=true"),
+        ({"ema": ["null", None]}, "ema=null"),
+        ({"steps": ["200", 200]}, "steps=200"),
+    ],
+)
+def test_one_value_has_one_name_which_makes_it_again(values, label):
+    made = [load_protocol("soft", dict(zip(values, written))) for written in zip(*values.values())]
+    assert {p.name for p in made} == {f"soft+{label}"} and len({p.digest for p in made}) == 1
+    again = dict(part.split("=", 1) for part in split_commas(label))
+    assert load_protocol("soft", again) == made[0]
 
 
 def test_texts_do_not_change_the_digest_but_settings_do():

@@ -1,4 +1,5 @@
 import json
+import shlex
 
 import pytest
 from click.testing import CliRunner
@@ -58,6 +59,20 @@ def test_contradictions_need_a_decision(theirs, tmp_path):
     assert len(read_records(ours)) == 1
     done = add(theirs, ours, replace=True)
     assert len(done.replaced) == 1 and {r["scores"]["top1_last"] for r in read_records(ours)} == {80.0}
+
+
+@pytest.mark.parametrize("status", ["failed", "skipped"])
+def test_scores_take_the_place_of_a_failure_and_never_the_reverse(theirs, tmp_path, status):
+    ours = tmp_path / "ours"
+    write_record(ours, good(1, status=status, reason="out of memory"))
+    done = add(theirs, ours)
+    assert (len(done.new), len(done.replaced), done.same) == (2, 1, 0)
+    for seed in range(3):
+        write_record(theirs, good(seed, status=status, reason="out of memory"))
+    for replace in (False, True):
+        done = add(theirs, ours, replace=replace)
+        assert (done.replaced, done.same) == ([], 3)
+    assert {r["outcome"]["status"] for r in read_records(ours)} == {"ok"}
 
 
 @pytest.mark.parametrize("change,message", [
@@ -134,6 +149,17 @@ def test_only_parameters_that_are_not_defaults_are_named(tmp_path):
     known = vars(make_params(registry().get("method", "d3hr").load(), "d3hr", "digits", {}))
     (line,) = commands([dirty(0, params={**known, "depth": 10})], "new")
     assert line.count("--set") == 1 and "--set d3hr.depth=10" in line
+
+
+def test_a_list_among_the_overrides_stays_whole():
+    from benchmark.records.remake import commands
+
+    (line,) = commands([dirty(0, protocol="soft+batch={1: 10,50: 100},betas=[0.9,0.99],mix=none")], "new")
+    words = shlex.split(line)
+    assert words[words.index("--protocol") + 1] == "soft"
+    assert [words[i + 1] for i, word in enumerate(words) if word == "--set"] == [
+        "protocol.batch={1: 10,50: 100}", "protocol.betas=[0.9,0.99]", "protocol.mix=none",
+    ]  # fmt: skip
 
 
 def test_a_clean_record_takes_the_place_of_an_equal_dirty_one(theirs, tmp_path):

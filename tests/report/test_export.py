@@ -13,6 +13,9 @@ from benchmark.distilled import read_set, write_set
 from benchmark.errors import DataError, MissingError, UsageError
 from benchmark.records import write_record
 
+FP32 = {"dtype": "float32", "autocast": None, "tf32": False, "compile": False}
+BACKBONE = {"name": "/home/me/dit", "key": "a" * 64}
+
 
 @pytest.fixture
 def made(tmp_path):
@@ -23,7 +26,8 @@ def made(tmp_path):
     meta = {
         "method": {"name": "d3hr", "version": 1, "params": {"depth": 30}},
         "seed": 0,
-        "backbone": {"name": "/home/me/dit", "key": "a" * 64},
+        "backbone": BACKBONE,
+        "precision": FP32,
         "ddbench": "0.1",
         "cost": {"seconds": 12.5, "device": "cpu"},
     }
@@ -50,7 +54,8 @@ def test_card_says_how_it_was_made_and_how_well_it_does(made, tmp_path):
     digest = load_dataset("digits").digest
     for seed in range(3):
         for method, params, score in (("d3hr", {"depth": 30}, 80), ("d3hr", {"depth": 5}, 20), ("random", {}, 70)):
-            record = make_record(method, seed, ipc=2, params=params, top1=score + seed)
+            backbone = BACKBONE if method == "d3hr" else None
+            record = make_record(method, seed, ipc=2, params=params, top1=score + seed, backbone=backbone)
             record["identity"]["dataset"]["digest"] = digest
             write_record(results, record)
     invoke(made, "--out", tmp_path / "out", "--results", results)
@@ -59,6 +64,28 @@ def test_card_says_how_it_was_made_and_how_well_it_does(made, tmp_path):
     assert head["configs"][0]["data_files"] == [{"split": "train", "path": "*/*.png"}] and head["license"] == "other"
     assert "| depth | 30 |" in text and "81.0 ± 2.5 | +10.0 ± 0.0 | 3 |" in text and "21.0" not in text
     assert "/home/me" not in text  # nothing of the machine
+
+
+@pytest.mark.parametrize("change", [
+    lambda i: i["backbone"].update(key="b" * 64),
+    lambda i: i["precision"].update(tf32=True),
+    lambda i: i["method"].update(version=2),
+    lambda i: i["method"].update(inputs={"teacher": {"name": "resnet18", "key": "c" * 64}}),
+    lambda i: i.update(set="d" * 64),
+])  # fmt: skip
+def test_the_scores_of_other_sets_are_left_out_of_the_card(made, tmp_path, change):
+    digest = load_dataset("digits").digest
+    for created, score in (("2026-01-01", 80.0), ("2026-01-02", 20.0)):  # what came later is the folder evaluated
+        for seed in range(3):
+            record = make_record("d3hr", seed, ipc=2, params={"depth": 30}, top1=score, backbone={**BACKBONE})
+            record["identity"]["dataset"]["digest"] = digest
+            record["provenance"]["created"] = created
+            if score == 20.0:
+                change(record["identity"])
+            write_record(tmp_path / "results", record)
+    invoke(made, "--out", tmp_path / "out", "--results", tmp_path / "results")
+    text = (tmp_path / "out" / "README.md").read_text()
+    assert "| 80.0 ± 0.0 |" in text and "| 20.0 ± 0.0 |" not in text
 
 
 @pytest.mark.skipif(not shutil.which("sha256sum"), reason="no sha256sum here")

@@ -1,4 +1,5 @@
 import base64
+import json
 import re
 import time
 
@@ -90,6 +91,28 @@ def test_a_picture_outside_the_folder_is_not_read(tmp_path):
     record["artifacts"]["contact_sheet"] = "../secret.png"
     records.write_record(tmp_path / "results", record)
     assert "data:image/png" not in build(records.iter_records(tmp_path / "results"), tmp_path / "results")
+
+
+def data_of(page):
+    return json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])["rows"]
+
+
+def test_a_set_evaluated_under_a_methods_name_has_its_own_curve_and_picture(tmp_path):
+    (tmp_path / "sets").mkdir()
+    for name, top1, created in (("own", 80.0, "2026-01-01"), ("given", 20.0, "2026-01-02")):
+        Image.new("RGB", (8, 8), (int(top1), 0, 0)).save(tmp_path / "sets" / f"{name}.png")
+        for seed in range(2):
+            record = make_record(seed=seed, top1=top1)
+            record["identity"]["set"] = name if name == "given" else record["identity"]["set"]
+            record["artifacts"]["contact_sheet"] = f"sets/{name}.png"
+            record["provenance"]["created"] = created
+            records.write_record(tmp_path, record)
+    page = build(records.iter_records(tmp_path), tmp_path)
+    assert {row["set"]: row["curve"] for row in data_of(page)} == {
+        "": [[10, 40.0], [20, 80.0]], "given": [[10, 10.0], [20, 20.0]],
+    }  # fmt: skip
+    assert len(set(re.findall(r"data:image/png;base64,[^\"]+", page))) == 2
+    assert "d3hr, seed 0" in page and "d3hr (set given), seed 0" in page
 
 
 def thousand_cells():
@@ -257,3 +280,31 @@ def test_many_methods_can_be_told_apart_and_single_epochs_are_no_curve(tmp_path)
             assert [name for name, _ in keys] == [f"m{m:02}" for m in range(17, -1, -1)]  # best first
         hidden = "return document.getElementById(arguments[0]).closest('section').hidden"
         assert browser.run(hidden, "training") and browser.run(hidden, "heat") and not browser.run(hidden, "ipc")
+
+
+def two_teachers():
+    for name, key, more in (("convnet4", "a", 0), ("convnet4", "b", 20), ("resnet18", "c", 40)):
+        for method, top1 in (("random", 20), ("d3hr", 30)):
+            for student in ("convnet3_bn", "resnet18"):
+                teacher = {"name": name, "key": key * 64}
+                record = make_record(method, student=student, teacher=teacher, top1=top1 + more)
+                yield records.sealed(record)
+
+
+@needs_browser
+def test_results_of_several_teachers_stand_in_panels_of_their_own(tmp_path):
+    (tmp_path / "page.html").write_text(build(two_teachers(), tmp_path))
+    with headless() as browser:
+        browser.size(1280)
+        browser.open(tmp_path / "page.html")
+        browser.run("document.querySelector('#curves summary').click()")
+        time.sleep(0.5)
+        for section in ("cost", "heat", "training"):
+            captions = browser.run(
+                "return [...document.querySelectorAll('#' + arguments[0] + ' figcaption')].map((n) => n.textContent)",
+                section,
+            )
+            for teacher in ("convnet4 aaaaaa", "convnet4 bbbbbb", "resnet18 cccccc"):
+                assert sum(f"IPC 1, teacher {teacher}" in c for c in captions) == (2 if section == "training" else 1)
+        values = browser.run("return [...document.querySelectorAll('#heat td')].map((n) => n.textContent)")
+        assert {f"{v}.0" for v in (20, 30, 40, 50, 60, 70)} <= set(values)
