@@ -24,7 +24,12 @@ def _common(function):
             "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter: KEY, METHOD.KEY or protocol.KEY."
         ),
         click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's."),
-        click.option("--teacher", default="", help="A student name, torchvision:NAME, timm:NAME or a weights file."),
+        click.option(
+            "--teacher",
+            default="",
+            help="A student name, torchvision:NAME, timm:NAME or ARCHITECTURE@FILE. FILE's name with .json may hold "
+            "mean, std, size (default: the dataset's), accuracy, student.",
+        ),
         click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …"),
         click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
         click.option("--download", is_flag=True, help="Fetch the dataset if it is missing."),
