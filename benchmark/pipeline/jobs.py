@@ -123,9 +123,19 @@ def run_job(job: Job, context: Context) -> None:
 
 
 def _dataset(spec: dict[str, Any]):
+    """The job's dataset, which must be what the keys were made of when the run was planned."""
     from benchmark.datasets import load_dataset
 
-    return load_dataset(spec["dataset"], root=spec["data_root"], **spec["dataset_options"])
+    dataset = load_dataset(spec["dataset"], root=spec["data_root"], **spec["dataset_options"])
+    if dataset.digest != spec.get("digest", dataset.digest):  # none in the plans of older versions
+        raise JobError(
+            f"the data changed since the run was planned: {dataset.name} was {spec['digest'][:12]} "
+            f"and is {dataset.digest[:12]}",
+            where=f"data root {spec['data_root'] or 'not set'}",
+            allowed="the same labels, class order and images wherever jobs of a run are done",
+            hint="bring the data back, or repeat the command (a job of a cluster: `ddbench plan --emit` again)",
+        )
+    return dataset
 
 
 def _backbone(job: Job, context: Context) -> None:
@@ -162,7 +172,7 @@ def _checked_teacher(root: str, name: str, device: str, spec_text: str):
 
 
 def _dataset_text(spec: dict[str, Any]) -> str:
-    return json.dumps({k: spec[k] for k in ("dataset", "data_root", "dataset_options")}, sort_keys=True)
+    return json.dumps({k: spec[k] for k in ("dataset", "digest", "data_root", "dataset_options") if k in spec}, sort_keys=True)
 
 
 def task_and_units(job: Job, context: Context):

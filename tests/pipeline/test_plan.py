@@ -1,12 +1,16 @@
 """How a request becomes jobs for many workers."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from benchmark.cli.run import plan as plan_command
-from benchmark.pipeline.jobs import unit_order
+from benchmark.datasets import loading
+from benchmark.errors import JobError
+from benchmark.pipeline.jobs import Context, run_job, unit_order
 from benchmark.pipeline.plan import make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
@@ -67,3 +71,32 @@ def test_a_plan_for_gpus_of_other_machines_is_shown_on_one_without(tmp_path, mon
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     shown = CliRunner().invoke(plan_command, asked, catch_exceptions=False)
     assert shown.exit_code == 0 and "on a GPU of another machine" in shown.output
+
+
+def image_folder(root, grey):
+    for split, label in itertools.product(("train", "test"), (0, 1)):
+        (root / split / f"class{label}").mkdir(parents=True)
+        Image.new("L", (8, 8), grey + 80 * label).save(root / split / f"class{label}" / "0.png")
+    return root
+
+
+def test_jobs_refuse_other_data_than_was_planned(tmp_path, monkeypatch):
+    """A worker on another machine, or much later: the plan's keys were made of what lay there then."""
+    for name, grey in (("mine", 0), ("theirs", 9)):
+        image_folder(tmp_path / name / "pets", grey)
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
+    monkeypatch.setenv("DDBENCH_DATA", str(tmp_path / "mine"))
+    request = Request("imagefolder:pets", ("random",), seeds=(0,), dataset_options={"image_size": 8})
+    store = Store(tmp_path / "store")
+    plan = make_plan([request], store, tmp_path / "results", parts=2)
+    assert {job.spec["data_root"] for job in plan.jobs} == {str(tmp_path / "mine")}
+    monkeypatch.setenv("DDBENCH_DATA", str(tmp_path / "theirs"))
+    loading._load.cache_clear()
+    context = Context(store, tmp_path / "results")
+    (part, _), (whole,) = plan.of_kind("part"), plan.of_kind("distill")
+    run_job(part, context)
+    for job in (whole, *plan.of_kind("evaluate")):
+        moved = replace(job, spec={**job.spec, "data_root": str(tmp_path / "theirs")})
+        with pytest.raises(JobError, match="the data changed since the run was planned"):
+            run_job(moved, context)
+    run_job(whole, context)
