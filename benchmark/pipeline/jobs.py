@@ -172,7 +172,8 @@ def _checked_teacher(root: str, name: str, device: str, spec_text: str):
 
 
 def _dataset_text(spec: dict[str, Any]) -> str:
-    return json.dumps({k: spec[k] for k in ("dataset", "digest", "data_root", "dataset_options") if k in spec}, sort_keys=True)
+    names = ("dataset", "digest", "data_root", "dataset_options")
+    return json.dumps({k: v for k, v in spec.items() if k in names}, sort_keys=True)
 
 
 def task_and_units(job: Job, context: Context):
@@ -329,7 +330,7 @@ def _distill(job: Job, context: Context) -> None:
 
 def _evaluate(job: Job, context: Context) -> None:
     from benchmark.distilled import open_set, read_set
-    from benchmark.distilled_import import SUFFIXES
+    from benchmark.distilled_import import image_files
     from benchmark.metrics.robustness import Context as Measured
     from benchmark.protocols import load_protocol
     from benchmark.training import gates, train_student
@@ -390,8 +391,7 @@ def _evaluate(job: Job, context: Context) -> None:
     if not ranks.writes():
         return
     made = found.manifest.get("cost", {})
-    images = (f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES and f.name != "contact_sheet.png")
-    size = sum(f.stat().st_size for f in images)
+    size = sum(f.stat().st_size for f in image_files(Path(folder)) if f.name != "contact_sheet.png")
     outcome["cost"] |= {"distill_seconds": made.get("seconds"), "image_bytes": size}
     outcome["cost"]["distill_shared_seconds"] = made.get("shared_seconds")
     outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
