@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import __version__, compute, ranks
-from benchmark.cost import Meter
+from benchmark.cost import Meter, shared_seconds
 from benchmark.errors import DDBenchError, JobError
 from benchmark.pipeline.plan import Job, set_stage, student_stage
 from benchmark.pipeline.resources import resolve_backbone
@@ -290,8 +290,7 @@ def _distill(job: Job, context: Context) -> None:
             with safe_open(str(file), "pt") as chunk:
                 meta = chunk.metadata()
                 seconds, peak = seconds + float(meta["seconds"]), max(peak, float(meta["peak"]))
-
-        shared = sum(context.store.info(s)["seconds"] for s in method.stages(task) if context.store.has(s))
+        shared = shared_seconds(method, task)
 
         def images() -> Iterator:
             opened, current = None, -1

@@ -133,10 +133,11 @@ class Store:
 
     # -- making -------------------------------------------------------------------------------------------------
 
-    def build(self, stage: Stage, make: Callable[[Path], None]) -> Path:
+    def build(self, stage: Stage, make: Callable[[Path], None], *, seconds: float = 0.0) -> Path:
         """The stage's artifact folder; if it is missing, ``make(folder)`` fills a temporary one that is then renamed.
 
-        Only one process makes it; others wait. ``make`` may keep resumable work in :meth:`workdir`.
+        Only one process makes it; others wait. ``make`` may keep resumable work in :meth:`workdir`. ``seconds`` went
+        into it before, in work that is counted with another stage.
         """
         found = self.open(stage)
         if found is not None:
@@ -153,7 +154,7 @@ class Store:
                 with Stopwatch() as watch:
                     make(temporary)
                 with lease.finish_writing():
-                    self._seal(stage, temporary, watch.seconds + self._chunk_seconds(stage))
+                    self._seal(stage, temporary, seconds + watch.seconds + self.chunk_seconds(stage))
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self._publish(temporary, target)
             except BaseException:
@@ -249,8 +250,8 @@ class Store:
                 raise
             return final
 
-    def _chunk_seconds(self, stage: Stage) -> float:
-        """What the stage's chunks took, whichever processes made them."""
+    def chunk_seconds(self, stage: Stage) -> float:
+        """What the stage's chunks took so far, whichever processes made them; 0 once it is published."""
         file = self._work(stage) / SECONDS
         return math.fsum(map(float, file.read_text().split())) if file.is_file() else 0.0
 
