@@ -73,7 +73,7 @@ def _is_recorded(job: Job, context: Context) -> bool:
         made = json.loads((context.store.place("student", job.key) / "outcome.json").read_text())["scores"]
     except (OSError, ValueError, KeyError):
         return False  # damaged: opening it says so and makes it again
-    return all(record["scores"].get(name) == value for name, value in made.items())
+    return set(made) <= set(record["scores"])  # not equal values: where training is not repeatable, they never are
 
 
 @lru_cache(maxsize=1000)
@@ -419,7 +419,7 @@ def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any)
     record = {"identity": identity, "outcome": outcome, **blank, **parts, "provenance": provenance()}
     old = find_record(context.results, identity)
     if old is not None:
-        if old["outcome"]["status"] == outcome["status"] == "ok":
+        if old["outcome"]["status"] == outcome["status"] == "ok" and _same_student(old, record):
             record["scores"] = old["scores"] | record["scores"]  # keeps metrics that were asked for earlier
         if all(old[k] == json.loads(json.dumps(record[k])) for k in ("outcome", "scores")):
             return
@@ -427,6 +427,10 @@ def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any)
             return
     with disk_errors(context.results):
         write_record(context.results, record)
+
+
+def _same_student(one: dict, other: dict) -> bool:
+    return one["scores"]["top1_last"] == other["scores"]["top1_last"]
 
 
 def write_failure(job: Job, context: Context, reason: str) -> None:
