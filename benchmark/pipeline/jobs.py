@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import traceback
 import uuid
@@ -439,13 +440,19 @@ def write_failure(job: Job, context: Context, reason: str) -> None:
         _write(job, context, {"status": "failed", "reason": reason, "flags": []})
 
 
+def sheet_name(identity: dict) -> str:
+    """The file name of a set's contact sheet: what a person can read, no longer than a file system takes."""
+    words = (identity["dataset"]["name"], identity["method"]["name"])
+    dataset, method = (re.sub(r"[^A-Za-z0-9._+@ -]", "_", word)[:48] for word in words)
+    return f"{dataset}-{method}-ipc{identity['ipc']}-s{identity['seed']}-{identity['set'][:8]}.png"
+
+
 def _keep_sheet(folder: Path, identity: dict, context: Context) -> str:
-    """Copy the contact sheet beside the records, under a name a person can read."""
+    """Copy the contact sheet beside the records."""
     source = folder / "contact_sheet.png"
     if not source.is_file():
         return ""
-    safe = identity["dataset"]["name"].replace("/", "_").replace(":", "_")
-    name = f"{safe}-{identity['method']['name']}-ipc{identity['ipc']}-s{identity['seed']}-{identity['set'][:8]}.png"
+    name = sheet_name(identity)
     target = context.results / "sets" / name
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)

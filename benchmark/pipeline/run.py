@@ -14,7 +14,7 @@ from benchmark.errors import JobError, UsageError
 from benchmark.outputs import room_for, whole_folder, writable_folder
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import work_together
-from benchmark.pipeline.jobs import Context, is_done, stage_of, write_outcome
+from benchmark.pipeline.jobs import Context, is_done, sheet_name, stage_of, write_outcome
 from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
@@ -200,9 +200,6 @@ def copy_set(store: Store, job, target: Path) -> None:
 
 
 def _sheets(plan: Plan, results: Path) -> list[Path]:
-    found = []
-    for job in plan.of_kind("evaluate"):
-        identity = job.spec["identity"]
-        pattern = f"*-{identity['method']['name']}-ipc{identity['ipc']}-s0-{identity['set'][:8]}.png"
-        found += [p for p in (results / "sets").glob(pattern) if p not in found]
-    return found
+    identities = (job.spec["identity"] for job in plan.of_kind("evaluate"))
+    first = dict.fromkeys(results / "sets" / sheet_name(i) for i in identities if i["seed"] == 0)
+    return [sheet for sheet in first if sheet.is_file()]

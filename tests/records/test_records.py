@@ -6,7 +6,7 @@ from synthetic import digest, make_record
 
 from benchmark import records
 from benchmark.errors import DataError, JobError, UsageError
-from benchmark.pipeline.jobs import Context, is_done, write_outcome
+from benchmark.pipeline.jobs import Context, _keep_sheet, is_done, sheet_name, write_outcome
 from benchmark.pipeline.plan import Job
 from benchmark.store import Store
 
@@ -62,6 +62,19 @@ def test_metrics_of_another_training_are_not_mixed_in(tmp_path, top1, kept):
     write_outcome(again["identity"], context, again["outcome"], scores=again["scores"] | {"pgd": 1.0})
     found = records.find_record(tmp_path, record["identity"])["scores"]
     assert found["pgd"] == 1.0 and found["top1_last"] == top1 and ("fgsm" in found) == kept
+
+
+@pytest.mark.parametrize("dataset, method", [("imagefolder:/d/" + "long" * 60, "mine" * 60), ("é" * 90, "a/b:c")])
+def test_contact_sheets_have_names_that_a_file_system_takes(tmp_path, dataset, method):
+    identity = make_record(method, dataset=dataset)["identity"]
+    (tmp_path / "contact_sheet.png").write_bytes(b"")
+    kept = _keep_sheet(tmp_path, identity, Context(Store(tmp_path / "store"), tmp_path / "results"))
+    assert (tmp_path / "results" / kept).is_file() and kept.endswith(f"-ipc1-s0-{identity['set'][:8]}.png")
+
+
+def test_contact_sheets_keep_their_names():
+    identity = make_record("d3hr-ref", seed=2, dataset="imagefolder:/data/pets@val")["identity"]
+    assert sheet_name(identity) == f"imagefolder__data_pets@val-d3hr-ref-ipc1-s2-{identity['set'][:8]}.png"
 
 
 @pytest.mark.parametrize("part,name,value", [
