@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmark import ranks
 from benchmark.errors import JobError, UsageError
@@ -152,6 +154,9 @@ def distill_to(
     count = shard[1] * jobs if shard else jobs * ranks.world()
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
+    targets = [out if len(sets) == 1 else out / f"seed{job.spec['seed']}" for job in sets]
+    for job, target in zip(sets, targets):
+        _check_target(job, target)
     if shard:
         first = ("backbone", "teacher")
         plan.jobs = [j for j in plan.jobs if j.kind in first or j.spec.get("part", [-1])[0] // jobs == shard[0]]
@@ -168,8 +173,7 @@ def distill_to(
         return 0
     if failures:
         return 1
-    for job in sets:
-        target = out if len(sets) == 1 else out / f"seed{job.spec['seed']}"
+    for job, target in zip(sets, targets):
         copy_set(store, job, target)
         print(f"distilled set {target}")
         print(f"contact sheet {target / 'contact_sheet.png'}")
@@ -192,11 +196,42 @@ def copy_set(store: Store, job, target: Path) -> None:
         raise JobError(
             f"the set of {job.label} is gone from the store", where=str(store.root), hint="repeat the command"
         )
-    manifests = [folder / "manifest.json" for folder in (source, target)]
-    if manifests[1].is_file() and manifests[0].read_bytes() == manifests[1].read_bytes():
-        return  # copied by an earlier run of the same command, or by another shard
-    with whole_folder(target, "--out") as temporary:
-        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("artifact.json"), dirs_exist_ok=True)
+    if _manifest(target) == _manifest(source):
+        return  # copied by an earlier run of the same command
+    try:
+        with whole_folder(target, "--out") as temporary:
+            shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("artifact.json"), dirs_exist_ok=True)
+    except UsageError:
+        if _manifest(target) != _manifest(source):  # else another shard, which finished together with this one, did it
+            raise
+
+
+def _check_target(job, target: Path) -> None:
+    """Refuse a folder that holds another set than the job's, before any work.
+
+    Raises:
+        UsageError: it does.
+    """
+    found, spec = _manifest(target), job.spec
+    asked = {"method": spec["document"], "dataset": spec["digest"], "ipc": spec["ipc"], "seed": spec["seed"]}
+    there = {**{k: found.get(k) for k in asked}, "dataset": found.get("dataset", {}).get("digest")}
+    if (target / "manifest.json").exists() and there != asked:
+        name, data = (found.get(k, {}).get("name") for k in ("method", "dataset"))
+        raise UsageError(
+            f"{target} holds another set: {name}, IPC {found.get('ipc')}, seed {found.get('seed')} of {data}",
+            where="--out",
+            allowed=f"a new folder, or one with the set of {job.label}: the same settings and data",
+            hint="name a new folder with --out, or remove that one",
+        )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The set's manifest without what tells two makings of the same set apart; empty where there is none to read."""
+    try:
+        document = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in document.items() if k not in ("cost", "ddbench")}
 
 
 def _sheets(plan: Plan, results: Path) -> list[Path]:

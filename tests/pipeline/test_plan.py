@@ -1,7 +1,10 @@
 """How a request becomes jobs for many workers."""
 
 import itertools
+import os
+import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -9,7 +12,8 @@ from PIL import Image
 
 from benchmark.cli.run import plan as plan_command
 from benchmark.datasets import loading
-from benchmark.errors import JobError
+from benchmark.errors import JobError, UsageError
+from benchmark.pipeline import run
 from benchmark.pipeline.jobs import Context, run_job, unit_order
 from benchmark.pipeline.plan import make_plan, parts_for
 from benchmark.pipeline.request import Request
@@ -59,9 +63,9 @@ def test_commands_for_other_machines_leave_the_device_to_these(tmp_path, monkeyp
     shown = CliRunner().invoke(plan_command, [*asked, "--device", device], catch_exceptions=False).output
     lines = [text for text in shown.splitlines() if "gpus" in text]
     assert all(text.startswith(line) for text in lines) and bool(lines) == bool(line) and "--array=0-1" in shown
-    (run,) = Run.all(Store())
-    assert run.plan.device == device.partition(":")[0] and run.plan.results == str(tmp_path / "results")
-    assert len(run.plan.of_kind("part")) == 2
+    (made,) = Run.all(Store())
+    assert made.plan.device == device.partition(":")[0] and made.plan.results == str(tmp_path / "results")
+    assert len(made.plan.of_kind("part")) == 2
 
 
 def test_a_plan_for_gpus_of_other_machines_is_shown_on_one_without(tmp_path, monkeypatch):
@@ -100,3 +104,42 @@ def test_jobs_refuse_other_data_than_was_planned(tmp_path, monkeypatch):
         with pytest.raises(JobError, match="the data changed since the run was planned"):
             run_job(moved, context)
     run_job(whole, context)
+
+
+def distil(out, seeds=(0,), ipc=1, **changed):
+    request = replace(Request("digits", ("random",), ipc=(ipc,), seeds=seeds), **changed)
+    where = {"results": out.parent / "results", "device": "cpu", "executor": "local", "workers": 1}
+    return run.distill_to(request, out, shard=None, **where)
+
+
+@pytest.fixture
+def at(tmp_path, monkeypatch):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("other", [{"ipc": 2}, {"seeds": (1,)}, {"methods": ("noise",)}])
+def test_a_folder_with_another_set_is_refused_before_any_work(at, other, monkeypatch):
+    assert distil(at) == distil(at) == 0
+    monkeypatch.setattr(run, "run_plan", lambda *args, **more: pytest.fail("worked"))
+    with pytest.raises(UsageError, match="holds another set: random, IPC 1, seed 0 of digits"):
+        distil(at, **other)
+
+
+def test_two_shards_that_finish_together_both_succeed(at, tmp_path, monkeypatch):
+    """The other one puts the same set there between this one's look and its rename."""
+    assert distil(at) == 0
+    made = at.rename(tmp_path / "made")
+    real = os.replace
+
+    def late(source, target):
+        if Path(target) == at:
+            shutil.copytree(made, at)
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", late)
+    assert distil(at) == 0 and not list(tmp_path.glob(".out*"))
+    (made / "manifest.json").write_text("{}")
+    shutil.rmtree(at)
+    with pytest.raises(UsageError, match="cannot write"):
+        distil(at)
