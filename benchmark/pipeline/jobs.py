@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import traceback
 import uuid
 from collections.abc import Iterator
@@ -17,7 +18,7 @@ from typing import Any
 from benchmark import __version__, compute, ranks
 from benchmark.cost import Meter, shared_seconds
 from benchmark.errors import DDBenchError, JobError
-from benchmark.pipeline.plan import Job, set_stage, student_stage
+from benchmark.pipeline.plan import Job, Plan, set_stage, student_stage
 from benchmark.pipeline.resources import resolve_backbone
 from benchmark.plugins import registry
 from benchmark.progress import Progress
@@ -432,6 +433,13 @@ def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any)
 
 def _same_student(one: dict, other: dict) -> bool:
     return one["scores"]["top1_last"] == other["scores"]["top1_last"]
+
+
+def write_skipped(plan: Plan, context: Context) -> None:
+    """A cell that cannot run is a row too."""
+    for cell in plan.skipped:
+        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
+        print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
 
 
 def write_failure(job: Job, context: Context, reason: str) -> None:

@@ -16,7 +16,7 @@ from benchmark.errors import JobError, UsageError
 from benchmark.outputs import room_for, whole_folder, writable_folder
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import work_together
-from benchmark.pipeline.jobs import Context, is_done, sheet_name, stage_of, write_outcome
+from benchmark.pipeline.jobs import Context, is_done, sheet_name, stage_of, write_skipped
 from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
@@ -34,15 +34,13 @@ def execute(
 
     began = time.monotonic()
     engine = registry().get("executor", executor, where="--executor").load()
-    count = worker_count(workers, device)
+    count = worker_count(workers, device, executor, more.get("address", ""))
     store = Store()
     writable_folder(store.root, "DDBENCH_CACHE")
     writable_folder(results, "--results")
     plan = make_plan(requests, store, results, device=device, parts=parts_for(requests, count * ranks.world()))
     context = Context(store, results, device)
-    for cell in plan.skipped:
-        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
-        print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
+    write_skipped(plan, context)
     failures = run_plan(plan, engine, count, **more)
     if not ranks.leads():
         return 0
@@ -150,7 +148,7 @@ def distill_to(
     if out.exists() and any(out.iterdir()) and not any(path.exists() for path in mine):
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
     room_for(out, "--out")
-    jobs = worker_count(workers, device)
+    jobs = worker_count(workers, device, executor, more.get("address", ""))
     count = shard[1] * jobs if shard else jobs * ranks.world()
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
@@ -180,13 +178,13 @@ def distill_to(
     return 0
 
 
-def worker_count(given: int | None, device: str) -> int:
+def worker_count(given: int | None, device: str, executor: str = "local", address: str = "") -> int:
     """``--jobs``, or the executor's default for the device."""
-    from benchmark.executors.local import default_jobs
+    from benchmark.executors import local, ray_core
 
     if given is not None and given < 1:
         raise UsageError(f"{given} workers cannot work", where="--jobs", allowed="1 or more")
-    return given or default_jobs(device)
+    return given or (ray_core.slots(address, device) if executor == "ray" else local.default_jobs(device))
 
 
 def copy_set(store: Store, job, target: Path) -> None:

@@ -3,21 +3,24 @@
 import itertools
 import os
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from benchmark.cli.run import plan as plan_command
+from benchmark.cli import run as cli
 from benchmark.datasets import loading
 from benchmark.errors import JobError, UsageError
-from benchmark.pipeline import run
+from benchmark.pipeline import engine, run
 from benchmark.pipeline.jobs import Context, run_job, unit_order
 from benchmark.pipeline.plan import make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
+from benchmark.records import read_records
 from benchmark.store import Store
 
 
@@ -60,7 +63,7 @@ def test_commands_for_other_machines_leave_the_device_to_these(tmp_path, monkeyp
         "--jobs",
         "2",
     ]
-    shown = CliRunner().invoke(plan_command, [*asked, "--device", device], catch_exceptions=False).output
+    shown = CliRunner().invoke(cli.plan, [*asked, "--device", device], catch_exceptions=False).output
     lines = [text for text in shown.splitlines() if "gpus" in text]
     assert all(text.startswith(line) for text in lines) and bool(lines) == bool(line) and "--array=0-1" in shown
     (made,) = Run.all(Store())
@@ -73,7 +76,7 @@ def test_a_plan_for_gpus_of_other_machines_is_shown_on_one_without(tmp_path, mon
     monkeypatch.chdir(tmp_path)
     asked = ["--method", "dit", "--dataset", "digits", "--seeds", "1", "--executor", "ray", "--device", "cuda"]
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-    shown = CliRunner().invoke(plan_command, asked, catch_exceptions=False)
+    shown = CliRunner().invoke(cli.plan, asked, catch_exceptions=False)
     assert shown.exit_code == 0 and "on a GPU of another machine" in shown.output
 
 
@@ -143,3 +146,68 @@ def test_two_shards_that_finish_together_both_succeed(at, tmp_path, monkeypatch)
     shutil.rmtree(at)
     with pytest.raises(UsageError, match="cannot write"):
         distil(at)
+
+
+ASKED = ["--dataset", "digits", "--seeds", "1"]
+
+
+@pytest.mark.parametrize(
+    ("command", "options", "message"),
+    [
+        (cli.run, ["--ddp"], "--ddp needs the ranks that torchrun starts"),
+        (cli.distill, ["--ddp", "--out", "x"], "--ddp needs the ranks"),
+        (cli.run, ["--address", "auto"], "the executor 'local' joins no cluster"),
+        (cli.plan, ["--executor", "rya"], "unknown executor 'rya'; did you mean 'ray'"),
+        (cli.plan, ["--emit", "slurm"], "--emit needs the number of workers"),
+        (cli.plan, ["--emit", "joblist", "--jobs", "2", "--ddp"], "none is done together"),
+        (cli.plan, ["--time-limit", "0"], "0.0 s is no time limit"),
+        (cli.evaluate, ["--backbone", "tiny"], "evaluated without a backbone"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(at, command, options, message, monkeypatch):
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    given = [str(at)] if command is cli.evaluate else ["--method", "random"]
+    with pytest.raises(UsageError, match=message):
+        CliRunner().invoke(command, [*given, *ASKED, *options], catch_exceptions=False)
+    assert not at.parent.joinpath("store").exists()
+
+
+def test_a_plan_may_have_the_options_of_its_run(at, monkeypatch):
+    monkeypatch.setattr("benchmark.pipeline.describe.print_plan", lambda requests, **more: int(not more["ddp"]))
+    planned = CliRunner().invoke(cli.plan, ["--method", "random", *ASKED, "--ddp"], catch_exceptions=False)
+    assert planned.exit_code == 0
+
+
+def test_emitted_plans_write_their_skipped_cells(at, monkeypatch):
+    monkeypatch.chdir(at.parent)
+    asked = ["--method", "random", "--method", "d4m", "--no-floor", "--dataset", "digits", "--seeds", "1"]
+    monkeypatch.setattr("baselines.d4m.method.D4M.supports", lambda self, dataset, ipc: "too many")
+    CliRunner().invoke(cli.plan, [*asked, "--emit", "joblist", "--jobs", "1"], catch_exceptions=False)
+    (record,) = read_records(Path("results"))
+    assert record["outcome"] == {"status": "skipped", "reason": "too many", "flags": []}
+
+
+@pytest.mark.parametrize(("device", "resources", "count"), [("auto", {"GPU": 3.0, "CPU": 96.0}, 3),
+                                                            ("cpu", {"GPU": 3.0, "CPU": 96.0}, 96),
+                                                            ("auto", {"CPU": 5.0}, 5)])  # fmt: skip
+def test_a_ray_cluster_says_how_many_workers_it_takes(monkeypatch, device, resources, count):
+    calls = []
+    ray = SimpleNamespace(
+        is_initialized=lambda: False,
+        init=lambda **settings: calls.append(settings["address"]),
+        cluster_resources=lambda: resources,
+        shutdown=lambda: calls.append("left"),
+    )
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert run.worker_count(None, device, "ray", "auto") == count and calls == ["auto", "left"]
+    assert run.worker_count(7, device, "ray", "auto") == 7 and len(calls) == 2
+    assert run.worker_count(None, "cpu", "ray") == run.worker_count(None, "cpu")  # a Ray of its own, on this machine
+
+
+def test_jobs_that_ranks_do_together_have_the_time_limit(tmp_path, monkeypatch):
+    plan = make_plan([Request("digits", ("random",), seeds=(0,))], Store(tmp_path), tmp_path / "results")
+    plan.time_limit, limits = 7.0, []
+    monkeypatch.setattr(engine, "do_job", lambda run, job, context, report, alive, limit, say: not limits.append(limit))
+    engine.work_together(Run.create(plan, Store(tmp_path)))
+    assert limits == [7.0]  # the teacher's
