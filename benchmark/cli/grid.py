@@ -79,7 +79,8 @@ def _run(found, options: dict[str, Any]) -> int:
     from benchmark.grids.expand import expand
     from benchmark.leaderboard import write_csv
     from benchmark.outputs import writable_folder
-    from benchmark.pipeline.jobs import Context, write_skipped
+    from benchmark.pipeline.jobs import Context
+    from benchmark.pipeline.outcomes import write_skipped
     from benchmark.pipeline.run import run_plan, worker_count
     from benchmark.plugins import registry
     from benchmark.records import read_records

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from benchmark.errors import DDBenchError
 from benchmark.pipeline import forecast
-from benchmark.pipeline.jobs import Context, is_done, task_and_units, write_skipped
+from benchmark.pipeline.jobs import Context, is_done, task_and_units
+from benchmark.pipeline.outcomes import write_skipped
 from benchmark.pipeline.plan import KINDS, Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run

@@ -19,7 +19,8 @@ from pathlib import Path
 from benchmark import progress, ranks
 from benchmark.compute import resolve_device
 from benchmark.errors import DDBenchError, JobError
-from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job, write_failure
+from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job
+from benchmark.pipeline.outcomes import write_failure
 from benchmark.pipeline.plan import Job
 from benchmark.pipeline.runs import Run
 from benchmark.store import Store

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import re
-import shutil
-import sys
 import traceback
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,12 +13,13 @@ from typing import Any
 from benchmark import __version__, compute, ranks
 from benchmark.cost import Meter, shared_seconds
 from benchmark.errors import DDBenchError, JobError
-from benchmark.pipeline.plan import Job, Plan, set_stage, student_stage
+from benchmark.pipeline.outcomes import keep_sheet, write_outcome
+from benchmark.pipeline.plan import Job, set_stage, student_stage
 from benchmark.pipeline.resources import resolve_backbone
 from benchmark.plugins import registry
 from benchmark.progress import Progress
-from benchmark.provenance import cpu_name, gpu_name, provenance
-from benchmark.records import find_record, write_record
+from benchmark.provenance import cpu_name, gpu_name
+from benchmark.records import find_record
 from benchmark.store import Stage, Store
 
 STAGES = {"backbone": "backbone", "teacher": "teacher", "distill": "set", "evaluate": "student"}  # of jobs' results
@@ -396,78 +392,15 @@ def _evaluate(job: Job, context: Context) -> None:
     outcome["cost"] |= {"distill_seconds": made.get("seconds"), "image_bytes": size}
     outcome["cost"]["distill_shared_seconds"] = made.get("shared_seconds")
     outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
-    artifacts = {"set": spec["set"], "contact_sheet": _keep_sheet(Path(folder), identity, context)}
+    artifacts = {"set": spec["set"], "contact_sheet": keep_sheet(Path(folder), identity, context)}
     skipped = dataset.notes.get("skipped")
     flags = outcome.pop("flags") + ([f"skipped {skipped}"] if skipped else [])
     artifacts["resolved"] = outcome.pop("resolved")
     if spec.get("tuning"):
         artifacts["tuning"] = spec["tuning"]
     artifacts |= {"data": {k: v for k, v in dataset.notes.items() if k in ("format", "layout", "skipped files")}}
-    _write(job, context, {"status": "ok", "reason": "", "flags": flags}, artifacts=artifacts, **outcome)
-
-
-# -- records ---------------------------------------------------------------------------------------------------------
-
-
-def _write(job: Job, context: Context, outcome: dict, **parts: Any) -> None:
-    write_outcome(job.spec["identity"], context, outcome, **parts)
-
-
-def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any) -> None:
-    """Write the record of a cell, unless an equal one (identity, outcome, scores) is already there."""
-    from benchmark.store.store import disk_errors
-
-    blank = {"scores": {}, "cost": {}, "gates": {}, "artifacts": {}}
-    record = {"identity": identity, "outcome": outcome, **blank, **parts, "provenance": provenance()}
-    old = find_record(context.results, identity)
-    if old is not None:
-        if old["outcome"]["status"] == outcome["status"] == "ok" and _same_student(old, record):
-            record["scores"] = old["scores"] | record["scores"]  # keeps metrics that were asked for earlier
-        if all(old[k] == json.loads(json.dumps(record[k])) for k in ("outcome", "scores")):
-            return
-        if outcome["status"] != "ok" and old["outcome"]["status"] == "ok":
-            return
-    with disk_errors(context.results):
-        write_record(context.results, record)
-
-
-def _same_student(one: dict, other: dict) -> bool:
-    return one["scores"]["top1_last"] == other["scores"]["top1_last"]
-
-
-def write_skipped(plan: Plan, context: Context) -> None:
-    """A cell that cannot run is a row too."""
-    for cell in plan.skipped:
-        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
-        print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
-
-
-def write_failure(job: Job, context: Context, reason: str) -> None:
-    """A failed evaluation is a row too."""
-    if job.kind == "evaluate":
-        _write(job, context, {"status": "failed", "reason": reason, "flags": []})
-
-
-def sheet_name(identity: dict) -> str:
-    """The file name of a set's contact sheet: what a person can read, no longer than a file system takes."""
-    words = (identity["dataset"]["name"], identity["method"]["name"])
-    dataset, method = (re.sub(r"[^A-Za-z0-9._+@ -]", "_", word)[:48] for word in words)
-    return f"{dataset}-{method}-ipc{identity['ipc']}-s{identity['seed']}-{identity['set'][:8]}.png"
-
-
-def _keep_sheet(folder: Path, identity: dict, context: Context) -> str:
-    """Copy the contact sheet beside the records."""
-    source = folder / "contact_sheet.png"
-    if not source.is_file():
-        return ""
-    name = sheet_name(identity)
-    target = context.results / "sets" / name
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    return f"sets/{name}"
+    status = {"status": "ok", "reason": "", "flags": flags}
+    write_outcome(identity, context, status, artifacts=artifacts, **outcome)
 
 
 def device_name(context: Context) -> str:

@@ -16,7 +16,8 @@ from benchmark.errors import JobError, UsageError
 from benchmark.outputs import room_for, whole_folder, writable_folder
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import work_together
-from benchmark.pipeline.jobs import Context, is_done, sheet_name, stage_of, write_skipped
+from benchmark.pipeline.jobs import Context, is_done, stage_of
+from benchmark.pipeline.outcomes import sheet_name, write_skipped
 from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run

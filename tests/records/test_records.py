@@ -6,7 +6,8 @@ from synthetic import digest, make_record
 
 from benchmark import records
 from benchmark.errors import DataError, JobError, UsageError
-from benchmark.pipeline.jobs import Context, _keep_sheet, is_done, sheet_name, write_outcome
+from benchmark.pipeline.jobs import Context, is_done
+from benchmark.pipeline.outcomes import keep_sheet, sheet_name, write_outcome
 from benchmark.pipeline.plan import Job
 from benchmark.store import Store
 
@@ -68,7 +69,7 @@ def test_metrics_of_another_training_are_not_mixed_in(tmp_path, top1, kept):
 def test_contact_sheets_have_names_that_a_file_system_takes(tmp_path, dataset, method):
     identity = make_record(method, dataset=dataset)["identity"]
     (tmp_path / "contact_sheet.png").write_bytes(b"")
-    kept = _keep_sheet(tmp_path, identity, Context(Store(tmp_path / "store"), tmp_path / "results"))
+    kept = keep_sheet(tmp_path, identity, Context(Store(tmp_path / "store"), tmp_path / "results"))
     assert (tmp_path / "results" / kept).is_file() and kept.endswith(f"-ipc1-s0-{identity['set'][:8]}.png")
 
 
