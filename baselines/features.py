@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from baselines.random_real import too_few
 from benchmark.methods import Method, Task, Unit, param
+from benchmark.store import Stage
 
 CHUNK = 256  # images a forward pass; part of the key
 
@@ -28,13 +29,18 @@ class SpaceParams:
     )
 
 
+def features_stage(task: Task, space: str, class_index: int) -> Stage:
+    """The stage of :func:`class_features`."""
+    return task.stage("baselines.features", 1, chunk=CHUNK, space=space, cls=class_index)
+
+
 def class_features(task: Task, space: str, class_index: int) -> torch.Tensor:
     """Features of the class's training images in the order of ``task.train.by_class``.
 
     Returns:
         float32 ``[n, d]``. Cached in the store: one artifact serves every seed, IPC and method.
     """
-    stage = task.stage("baselines.features", 1, chunk=CHUNK, space=space, cls=class_index)
+    stage = features_stage(task, space, class_index)
 
     def make(folder: Path) -> None:
         rows = task.train.by_class[class_index]
@@ -62,6 +68,9 @@ class Selection(Method):
 
     def supports(self, dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
+
+    def stages(self, task: Task) -> list[Stage]:
+        return [features_stage(task, self.params.features, c) for c in range(len(task.dataset.classes))]
 
     def choose(self, task: Task, features: torch.Tensor, class_index: int) -> list[int]:
         """Rows of ``features`` ``[n, d]`` to keep: ``task.ipc`` distinct ones, in order."""

@@ -8,13 +8,16 @@ A wrong class order gives chance accuracy and no error, so nothing is guessed. C
 
 Numbers are positions in the dataset's class order, or class indices of ImageNet-1K where the dataset is a subset of it
 and the numbers are exactly those; any other numbers are an error. File names that carry a class of their own must
-agree with their folder. What numbers cannot prove, the gate before training does: the teacher has to recognise the set.
+agree with their folder: with its number, or with the position or ImageNet-1K index of the class it names. What numbers
+cannot prove, the gate before training does: the teacher has to recognise the set.
 """
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,9 +42,11 @@ _FILE = re.compile(r"class(\d+)_id(\d+)|(\d+)-image(\d+)")
 
 
 def read_released(folder: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """A released set as images uint8 ``[N, C, size, size]`` and labels int64 ``[N]``, class after class.
+    """A released set as images uint8 ``[N, C, side, side]`` and labels int64 ``[N]``, class after class.
 
-    Images of another size are resized (shorter side) and centre-cropped to ``dataset.image_size``.
+    Square images of one size stay as they are where that is at least ``dataset.image_size``: authors store 224 px for
+    datasets of 32 px, and their students' random crops are cut from these. Others are resized (shorter side) and
+    centre-cropped to ``dataset.image_size``.
 
     Raises:
         MissingError: no such folder, or no image in it.
@@ -60,23 +65,39 @@ def read_released(folder: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.T
             where=str(root),
             allowed="the same number for every class",
         )
-    images = [_image(file, dataset) for label in range(len(dataset.classes)) for file in files[label]]
-    labels = torch.arange(len(dataset.classes)).repeat_interleave(counts[0])
-    return torch.from_numpy(np.stack(images)), labels
+    ordered = [file for label in range(len(dataset.classes)) for file in files[label]]
+    side = _stored_side(ordered, dataset.image_size)
+    images = torch.empty(len(ordered), dataset.channels, side, side, dtype=torch.uint8)
+    for row, file in enumerate(ordered):
+        images[row] = torch.from_numpy(_image(file, dataset.channels, side))
+    return images, torch.arange(len(dataset.classes)).repeat_interleave(counts[0])
+
+
+def image_files(root: Path) -> list[Path]:
+    """The image files below ``root``, sorted; hidden ones and those of hidden folders and ``__MACOSX`` left out."""
+    found = (file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    return sorted(root / file for file in found if not any(_unseen(part) for part in file.parts))
+
+
+def _unseen(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"  # .ipynb_checkpoints, macOS's ._0.jpg
 
 
 def find_classes(root: Path, dataset: Dataset) -> tuple[dict[int, list[Path]], str]:
     """The image files of each class, and how the classes were told: ``names``, ``numbers`` or ``file names``."""
     root = _descend(root)
     groups: dict[str, list[Path]] = defaultdict(list)
-    for file in sorted(root.rglob("*")):
-        if file.suffix.lower() in SUFFIXES and file.parent != root:
+    flat = []
+    for file in image_files(root):
+        if file.parent != root:
             groups[str(file.relative_to(root).parent)].append(file)
-    flat = [f for f in sorted(root.iterdir()) if f.suffix.lower() in SUFFIXES and _FILE.fullmatch(f.stem)]
+        elif _FILE.fullmatch(file.stem):
+            flat.append(file)
     if groups:
         labels, how = _folder_labels(sorted(groups), dataset, root)
         found = {labels[name]: sorted(files, key=_order) for name, files in groups.items()}
-        _agree(groups)
+        for name, files in groups.items():
+            _agree(name, files, _numbers_of(name, labels[name], how, dataset))
         return found, how
     if not flat:
         raise MissingError(f"no images in {root}", where=str(root), allowed=LAYOUTS)
@@ -92,7 +113,7 @@ def _descend(root: Path) -> Path:
     if not root.is_dir():
         raise MissingError(f"no folder {root}", where="ddbench evaluate DIR", allowed=LAYOUTS)
     while True:
-        entries = [e for e in root.iterdir() if not e.name.startswith(".") and e.name != "__MACOSX"]
+        entries = [e for e in root.iterdir() if not _unseen(e.name)]
         folders = [e for e in entries if e.is_dir()]
         if len(folders) != 1 or any(e.suffix.lower() in SUFFIXES for e in entries):
             return root
@@ -154,22 +175,45 @@ def _order(file: Path) -> tuple[tuple[int, ...], str]:
     return tuple(int(n) for n in re.findall(r"\d+", file.stem)), file.name
 
 
-def _agree(groups: dict[str, list[Path]]) -> None:
-    """A class number in a file's name must be the one of its folder: else two releases were mixed up."""
-    for name, files in groups.items():
-        told = {_file_class(f) for f in files} - {None}
-        if len(told) > 1 or (told and (m := _NUMBER.fullmatch(name)) and told != {int(m.group(1))}):
-            raise DataError(
-                f"files of class {', '.join(map(str, sorted(told)))} lie in the folder {name!r}",
-                where=str(files[0].parent),
-                hint="the set is damaged or mixed up: unpack it again",
-            )
+def _numbers_of(name: str, label: int, how: str, dataset: Dataset) -> set[int]:
+    """The class numbers that files in the folder ``name`` may carry."""
+    if how == "numbers":
+        return {int(match.group(1)) for match in [_NUMBER.fullmatch(name)] if match}
+    return {label} | ({dataset.backbone_classes[label]} if dataset.backbone_classes else set())
 
 
-def _image(file: Path, dataset: Dataset) -> np.ndarray:
+def _agree(name: str, files: list[Path], numbers: set[int]) -> None:
+    """A class number in a file's name must be one of its folder's: else two releases were mixed up."""
+    told = {_file_class(f) for f in files} - {None}
+    if len(told) > 1 or told - numbers:
+        raise DataError(
+            f"files of class {', '.join(map(str, sorted(told)))} lie in the folder {name!r}",
+            where=str(files[0].parent),
+            allowed="class " + " or ".join(map(str, sorted(numbers))),
+            hint="the set is damaged or mixed up: unpack it again",
+        )
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
     try:
         with Image.open(file) as image:
-            picture = resize_crop(image.convert("L" if dataset.channels == 1 else "RGB"), dataset.image_size)
+            yield image
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"cannot read an image: {error}", where=str(file)) from error
-    return np.asarray(picture).reshape(dataset.image_size, dataset.image_size, dataset.channels).transpose(2, 0, 1)
+
+
+def _stored_side(files: Sequence[Path], least: int) -> int:
+    """The side of images that are all square, of one size and at least ``least`` px; ``least`` where they are not."""
+    sizes = set()
+    for file in files:
+        with _opened(file) as image:
+            sizes.add(image.size)
+    (width, height), *others = sizes
+    return width if width == height >= least and not others else least
+
+
+def _image(file: Path, channels: int, side: int) -> np.ndarray:
+    with _opened(file) as image:
+        picture = resize_crop(image.convert("L" if channels == 1 else "RGB"), side)
+    return np.array(picture).reshape(side, side, channels).transpose(2, 0, 1)

@@ -178,9 +178,9 @@ class Task:
         seed = self.seed if seeded else None
         return Stage(name, version, params, inputs, seed, self.precision.document(), chunk)
 
-    def artifact(self, stage: Stage, make: Callable[[Path], None]) -> Path:
-        """The stage's folder, made once by ``make(folder)`` and cached."""
-        return self.store.build(stage, make)
+    def artifact(self, stage: Stage, make: Callable[[Path], None], *, seconds: float = 0.0) -> Path:
+        """The stage's folder, made once by ``make(folder)`` and cached; ``seconds`` as in :meth:`Store.build`."""
+        return self.store.build(stage, make, seconds=seconds)
 
 
 def make_params(method: type[Method], name: str, dataset: str, given: dict[str, Any]) -> Any:

@@ -44,6 +44,11 @@ def world() -> int:
     return int(os.environ.get("WORLD_SIZE", 1)) if "MASTER_ADDR" in os.environ else 1
 
 
+def launched() -> bool:
+    """Whether torchrun started this process, be it as the only rank."""
+    return "LOCAL_RANK" in os.environ
+
+
 def leads() -> bool:
     """Whether this is the rank that writes and reports."""
     return rank() == 0

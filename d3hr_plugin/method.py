@@ -192,14 +192,16 @@ class D3HR(Method):
             if path is None:
                 stages = {d: self.statistics_stage(task, class_index, d) for d in sorted(depths)}
                 missing = [d for d in stages if d == self.params.depth or not task.store.has(stages[d])]
-                found = self._invert_class(task, class_index, missing, stages[missing[-1]])
-                for depth in missing:  # the deepest last: its work folder holds the finished chunks until then
+                deepest = stages[missing[-1]]  # the last: its work folder holds the finished chunks until it is made
+                found = self._invert_class(task, class_index, missing, deepest)
+                seconds = task.store.chunk_seconds(deepest)  # of the pass, which every depth needed
+                for depth in missing:
 
                     def make(folder: Path, depth: int = depth) -> None:
                         facts = self._facts(task, class_index, depth)
                         save_moments(folder / "statistics.safetensors", found[depth], facts)
 
-                    task.artifact(stages[depth], make)
+                    task.artifact(stages[depth], make, seconds=seconds if stages[depth] is not deepest else 0.0)
                 path = task.store.open(stage)
         assert path is not None
         return path

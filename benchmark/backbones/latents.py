@@ -17,10 +17,17 @@ from benchmark.backbones.stages import LATENTS_CHUNK, latents_stage
 from benchmark.compute import generator
 from benchmark.datasets.base import Dataset
 from benchmark.progress import Progress
-from benchmark.store import Store
+from benchmark.store import Stage, Store
 
 if TYPE_CHECKING:
     from benchmark.methods import Task
+
+
+def moments_stage(dataset: Dataset, backbone: Backbone, class_index: int) -> Stage:
+    """The stage of one class's moments."""
+    return latents_stage(
+        dataset, class_index, backbone.vae_key, backbone.image_size, backbone.padding, backbone.precision.document()
+    )
 
 
 def class_moments(
@@ -30,9 +37,7 @@ def class_moments(
 
     Float16 where the VAE runs in half precision, else float32. Made where missing; a kill costs one chunk.
     """
-    stage = latents_stage(
-        dataset, class_index, backbone.vae_key, backbone.image_size, backbone.padding, backbone.precision.document()
-    )
+    stage = moments_stage(dataset, backbone, class_index)
     positions = dataset.train.by_class[class_index]
     count = -(-len(positions) // LATENTS_CHUNK)
     half = backbone.vae.dtype in (torch.float16, torch.bfloat16) or backbone.precision.autocast is not None

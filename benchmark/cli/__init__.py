@@ -96,6 +96,14 @@ def cli() -> None:
     """
 
 
+def _of_file(error: OSError) -> DDBenchError:
+    return DDBenchError(
+        f"cannot read or write a file: {error.strerror or type(error).__name__}",
+        where=str(error.filename),
+        hint="check that it is there and that this user may use it, then repeat the command",
+    )
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console command; turns errors into messages and exit codes."""
     # Waiting threads sleep instead of spinning: on a shared or oversubscribed machine spinning costs a factor of ten.
@@ -117,4 +125,9 @@ def main(arguments: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader (`| head`) has left
         sys.exit(0)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"ddbench: error: {_of_file(error)}", file=sys.stderr)
+        sys.exit(1)
     sys.exit(code if isinstance(code, int) else 0)

@@ -73,20 +73,22 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(found, options: dict[str, Any]) -> int:
+    from benchmark.cli.run import check_engine
     from benchmark.compute import resolve_device
     from benchmark.grids import run as runner
     from benchmark.grids.expand import expand
     from benchmark.leaderboard import write_csv
     from benchmark.outputs import writable_folder
     from benchmark.pipeline.jobs import Context
-    from benchmark.pipeline.run import run_plan, worker_count, write_outcome
+    from benchmark.pipeline.outcomes import write_skipped
+    from benchmark.pipeline.run import run_plan, worker_count
     from benchmark.plugins import registry
     from benchmark.records import read_records
     from benchmark.store import Store
 
+    check_engine(options, planning=options["plan_only"])
     cells = expand(found, yes=options["yes"])
     results, device = options["results"], resolve_device(options["device"], options["executor"] == "ray")
-    count = worker_count(options["jobs"], device)
     store = Store()
     planned = runner.plan_grid(found, cells, store, results, device, data_root=options["data_root"])
     context = Context(store, results, device)
@@ -97,10 +99,10 @@ def _run(found, options: dict[str, Any]) -> int:
     if all(planned.faults):
         raise UsageError(f"no cell of the grid can run: {planned.faults[0]}", where=found.name)
     engine = registry().get("executor", options["executor"], where="--executor").load()
+    count = worker_count(options["jobs"], device, options["executor"], options["address"])
     writable_folder(store.root, "DDBENCH_CACHE")
     writable_folder(results / "grids" / found.name, "--results")
-    for cell in planned.plan.skipped:
-        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
+    write_skipped(planned.plan, context)
     try:
         how = {name: options[name] for name in ("address", "time_limit", "ddp")}
         failures = run_plan(planned.plan, engine, count, **how)

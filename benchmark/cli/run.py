@@ -24,7 +24,12 @@ def _common(function):
             "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter: KEY, METHOD.KEY or protocol.KEY."
         ),
         click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's."),
-        click.option("--teacher", default="", help="A student name, torchvision:NAME, timm:NAME or a weights file."),
+        click.option(
+            "--teacher",
+            default="",
+            help="A student name, torchvision:NAME, timm:NAME or ARCHITECTURE@FILE. FILE's name with .json may hold "
+            "mean, std, size (default: the dataset's), accuracy, student.",
+        ),
         click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …"),
         click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
         click.option("--download", is_flag=True, help="Fetch the dataset if it is missing."),
@@ -43,7 +48,12 @@ def _running(function):
         click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto."),
         click.option("--ddp", is_flag=True, help="Under torchrun: train backbones, teachers, large students together."),
         click.option("--time-limit", type=float, default=None, help="Seconds a job may take before it has failed."),
-        click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4)."),
+        click.option(
+            "--jobs",
+            type=int,
+            default=None,
+            help="Workers. Default: one a GPU, or one a core (at most 4); of a Ray cluster one a GPU, or one a CPU.",
+        ),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), function)
 
@@ -73,8 +83,6 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
     ipc = ipc_values(options["ipc"])
     if options["seeds"] < 1:
         raise UsageError(f"{options['seeds']} seeds are not possible", where="--seeds", allowed="1 or more")
-    if options.get("time_limit") is not None and not options["time_limit"] > 0:
-        raise UsageError(f"{options['time_limit']} s is no time limit", where="--time-limit", allowed="seconds above 0")
     reg.get("dataset", options["dataset"].removesuffix("@val"), where="--dataset")
     students = tuple(reg.select("student", options.get("students", ()), where="--student"))
     protocols = tuple(reg.select("protocol", options.get("protocols", ()), where="--protocol"))
@@ -203,7 +211,7 @@ def run(**options: Any) -> int:
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also plan random real images and kmeans.")
 @click.option("--tuned", type=click.Path(path_type=Path), help="Take settings that `ddbench tune` chose.")
 @click.option("--all", "every", is_flag=True, help="List every job, not only the summary.")
-@click.option("--emit", type=click.Choice(["joblist", "slurm"]), help="Print worker commands for a cluster instead.")
+@click.option("--emit", type=click.Choice(["joblist", "slurm"]), help="Print --jobs N worker commands instead.")
 def plan(**options: Any) -> int:
     """What `run` with the same options would do: what is cached, what is skipped and why, what it would cost."""
     from benchmark.pipeline.describe import print_forecast_without_data, print_plan
@@ -260,6 +268,8 @@ def evaluate(**options: Any) -> int:
     from benchmark.distilled import describe_folder
     from benchmark.pipeline.run import execute
 
+    if options["backbone"]:
+        raise UsageError("a given set is evaluated without a backbone", where="--backbone", hint="leave it out")
     known = describe_folder(Path(options["set_dir"]))
     if known.get("ipc") and click.get_current_context().get_parameter_source("ipc").name == "DEFAULT":
         options["ipc"] = str(known["ipc"])
@@ -294,9 +304,39 @@ def worker(folder: Path, device: str | None) -> int:
     return 1 if work(run, device, say=lambda text: print(text, flush=True)).failed else 0
 
 
+def check_engine(options: dict[str, Any], planning: bool = False) -> None:
+    """Refuse options of how to work that are wrong, or that would do nothing; ``planning``: nothing will be done.
+
+    Raises:
+        UsageError: an unknown executor, an option that the executor or the way of starting has no use for.
+    """
+    from benchmark import ranks
+    from benchmark.pipeline.run import worker_count
+    from benchmark.plugins import registry
+
+    registry().get("executor", options["executor"], where="--executor")
+    if options["time_limit"] is not None and not options["time_limit"] > 0:
+        raise UsageError(f"{options['time_limit']} s is no time limit", where="--time-limit", allowed="seconds above 0")
+    if options["jobs"] is not None:
+        worker_count(options["jobs"], options["device"])
+    if options["address"] and options["executor"] == "local":
+        hint = f"add --executor ray, or leave out --address {options['address']}"
+        raise UsageError("the executor 'local' joins no cluster", where="--address", hint=hint)
+    if options["ddp"] and options.get("emit"):
+        hint = "leave it out, or put `torchrun … ddbench run … --ddp` into a script of your own"
+        raise UsageError("workers of --emit share out jobs, none is done together", where="--ddp", hint=hint)
+    if options["ddp"] and not planning and not ranks.launched():
+        hint = "torchrun --nproc-per-node N --no-python ddbench … --ddp, or leave it out"
+        raise UsageError("--ddp needs the ranks that torchrun starts", where="--ddp", hint=hint)
+    if options.get("emit") and options["jobs"] is None:
+        hint = "--jobs N: how many workers the cluster is to start (this machine's cores say nothing of it)"
+        raise UsageError("--emit needs the number of workers", where="--jobs", hint=hint)
+
+
 def _where(options: dict[str, Any]) -> dict[str, Any]:
     from benchmark.compute import resolve_device
 
+    check_engine(options, planning="emit" in options)
     elsewhere = bool(options.get("emit")) or options["executor"] == "ray"  # this machine may have no GPU; those may
     return {
         "results": Path(options["results"]),

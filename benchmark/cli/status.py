@@ -74,7 +74,8 @@ def _print(run) -> bool:
         if "job" in worker:
             seconds = max(0.0, time.time() - worker.get("since", 0))
             what = worker.get("progress") or worker["label"]
-            click.echo(f"  {worker['host']} {worker['pid']} on {worker['device']}, {seconds:.0f} s:  {what}")
+            where = f"{worker.get('node', worker['host'])} {worker['pid']} on {worker['device']}"
+            click.echo(f"  {where}, {seconds:.0f} s:  {what}")
     for key, reason in list(failures.items())[:3]:
         click.echo(f"  failed {key[:12]}: {reason.splitlines()[0]}")
     if len(failures) > 3:

@@ -20,7 +20,7 @@ import PIL
 
 from benchmark.datasets.base import ArraySplit, Split
 from benchmark.datasets.decode import header, open_image
-from benchmark.datasets.files import THREADS, FileSplit, Index
+from benchmark.datasets.files import LOST, THREADS, FileSplit, Index, readable
 from benchmark.errors import DataError
 from benchmark.progress import Progress
 from benchmark.store import default_cache, digest_file, digest_of
@@ -50,7 +50,13 @@ def content_digest(classes: Sequence[str], indexes: Mapping[str, Index]) -> str:
     """The digest of a dataset of files: over every file's bytes, or over names and sizes where that takes minutes.
 
     Class names, labels and the order of the files count; paths, folders and modification times do not.
+
+    Raises:
+        DataError: a file is listed and cannot be read; names it.
     """
+    for index in indexes.values():
+        for lost in np.flatnonzero(index.sizes == LOST)[:1]:
+            _digest(index.path(int(lost)))
     total = sum(int(index.sizes.sum()) for index in indexes.values())
     if total > CONTENT_BYTES or sum(len(index) for index in indexes.values()) > CONTENT_FILES:
         listings = {split: index.listing_digest() for split, index in indexes.items()}
@@ -70,10 +76,15 @@ def file_stamp(index: Index) -> list[str]:
 def _hash_files(index: Index) -> str:
     digests = []
     with Progress(len(index), f"hashing {index.root}", "files") as bar, ThreadPoolExecutor(THREADS) as pool:
-        for digest in pool.map(lambda i: digest_file(Path(index.path(i))), range(len(index))):
+        for digest in pool.map(lambda i: _digest(index.path(i)), range(len(index))):
             digests.append(digest)
             bar.update()
     return digest_of({"labels": index.labels.tolist(), "files": digests})
+
+
+def _digest(path: str) -> str:
+    with readable(path):
+        return digest_file(Path(path))
 
 
 def corrupt_files(index: Index) -> list[list]:

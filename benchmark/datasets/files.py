@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from benchmark.store import default_cache, digest_of
 
 THREADS = min(16, max(2, os.cpu_count() or 1))  # PIL decodes, and the kernel lists folders, outside Python's lock
 BATCH = 1024  # images in flight at a time
+LOST = -1  # size of a file that is listed and not there
 CACHED_FROM = 100_000  # indexes of at least so many files are kept in the store
 
 
@@ -127,9 +128,31 @@ class FileSplit(Split):
 
 
 def class_folders(root: Path) -> tuple[str, ...]:
-    """Names of the folders in ``root``, sorted; hidden ones left out."""
-    with os.scandir(root) as entries:
+    """Names of the folders in ``root``, sorted; hidden ones left out.
+
+    Raises:
+        DataError: the folder cannot be listed.
+    """
+    with readable(root), os.scandir(root) as entries:
         return tuple(sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir()))
+
+
+@contextlib.contextmanager
+def readable(path: str | Path) -> Iterator[None]:
+    """Turn an `OSError` inside into a `DataError` that names ``path``."""
+    try:
+        yield
+    except OSError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: str | Path, error: OSError) -> DataError:
+    return DataError(
+        f"cannot be read: {error.strerror or error}",
+        where=str(path),
+        hint="check that it is there (a link: its target) and that this user may read it; for single files "
+        "--on-corrupt skip leaves them out and counts them",
+    )
 
 
 def scan(root: Path, folders: Sequence[str]) -> Index:
@@ -137,7 +160,7 @@ def scan(root: Path, folders: Sequence[str]) -> Index:
 
     Raises:
         MissingError: a class folder is not there.
-        DataError: a class folder holds no images.
+        DataError: a class folder cannot be read, or holds no images.
     """
     listings = list_folders(root, folders)
     empty = [folder for folder, listing in zip(folders, listings) if not len(listing[0])]
@@ -179,7 +202,7 @@ def scan_flat(root: Path, folder: str, label_of: Mapping[str, int], stem: bool =
     return whole.take(order)
 
 
-Listing = tuple[Names, np.ndarray, np.ndarray]  # names, sizes in bytes, modification times in nanoseconds
+Listing = tuple[Names, np.ndarray, np.ndarray]  # names, sizes in bytes (or LOST), modification times in nanoseconds
 
 
 def list_folders(root: Path, folders: Sequence[str]) -> list[Listing]:
@@ -189,10 +212,13 @@ def list_folders(root: Path, folders: Sequence[str]) -> list[Listing]:
     """
     stamps, missing = [], []
     for folder in folders:
+        path = os.path.join(root, folder)
         try:
-            stamps.append(os.stat(os.path.join(root, folder)).st_mtime_ns)
+            stamps.append(os.stat(path).st_mtime_ns)
         except FileNotFoundError:
             missing.append(folder)
+        except OSError as error:
+            raise _unreadable(path, error) from error
     if missing:
         raise MissingError(
             f"folder(s) missing: {some(missing)}",
@@ -210,24 +236,32 @@ def list_folders(root: Path, folders: Sequence[str]) -> list[Listing]:
         for listing in pool.map(lambda folder: _list_folder(os.path.join(root, folder)), folders):
             listings.append(listing)
             bar.update()
-    if sum(len(listing[0]) for listing in listings) >= CACHED_FROM:
+    whole = not any((listing[1] == LOST).any() for listing in listings)  # a link's target may come back unnoticed
+    if whole and sum(len(listing[0]) for listing in listings) >= CACHED_FROM:
         _save_listings(cache, listings)
     return listings
 
 
 def _list_folder(path: str) -> Listing:
     found = []
-    with os.scandir(path) as entries:
+    with readable(path), os.scandir(path) as entries:
         for entry in entries:
             if entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
-                stat = entry.stat()
-                found.append((entry.name, stat.st_size, stat.st_mtime_ns))
+                found.append((entry.name, *_stat(entry)))
     found.sort()
     return (
         Names.of([f[0] for f in found]),
         np.array([f[1] for f in found], np.int64),
         np.array([f[2] for f in found], np.int64),
     )
+
+
+def _stat(entry: os.DirEntry) -> tuple[int, int]:
+    try:
+        stat = entry.stat()
+    except OSError:  # a link without a target: reading the file says so, or skips it
+        return LOST, 0
+    return stat.st_size, stat.st_mtime_ns
 
 
 def _save_listings(path: Path, listings: Sequence[Listing]) -> None:

@@ -15,9 +15,9 @@ VALIDATION_FRACTION, VALIDATION_SEED = 0.2, 0
 
 
 def data_root(root: str | None = None) -> Path | None:
-    """``--data-root``, else ``$DDBENCH_DATA``, else None."""
+    """``--data-root``, else ``$DDBENCH_DATA``, else None; absolute, so that it means the same in another folder."""
     chosen = root or os.environ.get("DDBENCH_DATA")
-    return Path(chosen).expanduser() if chosen else None
+    return Path(chosen).expanduser().absolute() if chosen else None
 
 
 def load_dataset(name: str, root: str | None = None, **options: Any) -> Dataset:

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmark import ranks
 from benchmark.compute import resolve_device
 from benchmark.errors import JobError
 from benchmark.pipeline.engine import TIMED_OUT, note_death, work
@@ -25,7 +26,7 @@ GRACE_SECONDS = 20.0  # how long a worker that was told to stop may take to do s
 
 def default_jobs(device: str) -> int:
     """One worker a GPU; on the CPU one a core, four at most (each needs about 0.6 GB). Under torchrun: one a rank."""
-    if "LOCAL_RANK" in os.environ:
+    if ranks.launched():
         return 1
     if device.startswith("cuda"):
         import torch

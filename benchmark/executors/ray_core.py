@@ -19,6 +19,39 @@ RETRIES = 5  # how often Ray starts a task again whose process died
 KEPT = ("DDBENCH_CACHE", "DDBENCH_DATA", "DDBENCH_THREADS", "DDBENCH_PROGRESS", "OMP_WAIT_POLICY")
 
 
+def _ray():
+    try:
+        import ray
+    except ImportError as error:
+        raise MissingError("the executor 'ray' needs Ray", hint="pip install 'ddbench[ray]'") from error
+    return ray
+
+
+def slots(address: str, device: str) -> int:
+    """How many workers a running cluster takes: one a GPU, or one a CPU where it has none or ``device`` is ``cpu``.
+
+    Without an address (or ``$RAY_ADDRESS``) Ray is started on this machine, for as many as the executor 'local' has.
+
+    Raises:
+        MissingError: Ray is not installed. JobError: no cluster answers.
+    """
+    address = address or os.environ.get("RAY_ADDRESS", "")
+    if not address:
+        return local.default_jobs(device)
+    ray = _ray()
+    started = not ray.is_initialized()
+    try:
+        if started:
+            ray.init(address=address, logging_level="ERROR")
+        found = ray.cluster_resources()
+    except ConnectionError as error:
+        raise JobError(f"no Ray cluster answers: {error}", where=f"--address {address}", hint="ray status") from error
+    finally:
+        if started:
+            ray.shutdown()
+    return max(1, int((found.get("GPU", 0) if device != "cpu" else 0) or found.get("CPU", 1)))
+
+
 def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
     """Run the plan as ``jobs`` Ray tasks, spread over the nodes; ``options["address"]`` joins an existing cluster.
 
@@ -26,10 +59,7 @@ def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
         MissingError: Ray is not installed.
         JobError: the cluster is lost; what is done is kept.
     """
-    try:
-        import ray
-    except ImportError as error:
-        raise MissingError("the executor 'ray' needs Ray", hint="pip install 'ddbench[ray]'") from error
+    ray = _ray()
     environment = {name: os.environ[name] for name in KEPT if name in os.environ}
     address = options.get("address") or os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()

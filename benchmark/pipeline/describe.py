@@ -12,6 +12,7 @@ from pathlib import Path
 from benchmark.errors import DDBenchError
 from benchmark.pipeline import forecast
 from benchmark.pipeline.jobs import Context, is_done, task_and_units
+from benchmark.pipeline.outcomes import write_skipped
 from benchmark.pipeline.plan import KINDS, Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
@@ -36,16 +37,14 @@ def print_plan(
     time_limit: float | None = None,
     ddp: bool = False,
 ) -> int:
-    """Print the plan; nothing is made."""
-    from benchmark.executors.local import default_jobs
-
+    """Print the plan; nothing is made. ``emit`` (with ``workers``) writes a run for these, and its skipped cells."""
     store = Store()
-    workers = workers or default_jobs(device)
-    parts = parts_for(requests, workers) if emit else 1
+    parts = parts_for(requests, workers) if emit and workers else 1
     plan = make_plan(requests, store, results, device=device, parts=parts)
     context = Context(store, results, device)
-    if emit:
+    if emit and workers:
         plan.time_limit = time_limit
+        write_skipped(plan, context)
         return emit_commands(plan, store, emit, workers)
     finished = {job.key: is_done(job, context) for job in plan.jobs}
     total_missing = sum(not done for done in finished.values())

@@ -19,7 +19,8 @@ from pathlib import Path
 from benchmark import progress, ranks
 from benchmark.compute import resolve_device
 from benchmark.errors import DDBenchError, JobError
-from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job, write_failure
+from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job
+from benchmark.pipeline.outcomes import write_failure
 from benchmark.pipeline.plan import Job
 from benchmark.pipeline.runs import Run
 from benchmark.store import Store
@@ -151,12 +152,13 @@ def work_together(run: Run, device: str | None = None, *, say=print) -> None:
 
 
 def _in_step(run: Run, jobs: Sequence[Job], context: Context, say) -> None:
+    limit = run.plan.time_limit
     with ranks.together(), run.present("worker", device=context.device) as alive:
         for job in jobs:
             if ranks.agree(is_done(job, context)):
                 continue
             report = Report()
-            if not do_job(run, job, context, report, alive, None, say if ranks.leads() else lambda text: None):
+            if not do_job(run, job, context, report, alive, limit, say if ranks.leads() else lambda text: None):
                 raise JobError(
                     f"rank {ranks.rank()}: {job.label}: {report.failed[job.key]}",
                     hint="without --ddp a failed job would stop no other",

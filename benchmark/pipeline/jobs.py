@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import traceback
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import __version__, compute, ranks
-from benchmark.cost import Meter
+from benchmark.cost import Meter, shared_seconds
 from benchmark.errors import DDBenchError, JobError
+from benchmark.pipeline.outcomes import keep_sheet, write_outcome
 from benchmark.pipeline.plan import Job, set_stage, student_stage
 from benchmark.pipeline.resources import resolve_backbone
 from benchmark.plugins import registry
 from benchmark.progress import Progress
-from benchmark.provenance import cpu_name, gpu_name, provenance
-from benchmark.records import find_record, write_record
+from benchmark.provenance import cpu_name, gpu_name
+from benchmark.records import find_record
 from benchmark.store import Stage, Store
 
 STAGES = {"backbone": "backbone", "teacher": "teacher", "distill": "set", "evaluate": "student"}  # of jobs' results
@@ -73,7 +71,7 @@ def _is_recorded(job: Job, context: Context) -> bool:
         made = json.loads((context.store.place("student", job.key) / "outcome.json").read_text())["scores"]
     except (OSError, ValueError, KeyError):
         return False  # damaged: opening it says so and makes it again
-    return all(record["scores"].get(name) == value for name, value in made.items())
+    return set(made) <= set(record["scores"])  # not equal values: where training is not repeatable, they never are
 
 
 @lru_cache(maxsize=1000)
@@ -123,9 +121,19 @@ def run_job(job: Job, context: Context) -> None:
 
 
 def _dataset(spec: dict[str, Any]):
+    """The job's dataset, which must be what the keys were made of when the run was planned."""
     from benchmark.datasets import load_dataset
 
-    return load_dataset(spec["dataset"], root=spec["data_root"], **spec["dataset_options"])
+    dataset = load_dataset(spec["dataset"], root=spec["data_root"], **spec["dataset_options"])
+    if dataset.digest != spec.get("digest", dataset.digest):  # none in the plans of older versions
+        raise JobError(
+            f"the data changed since the run was planned: {dataset.name} was {spec['digest'][:12]} "
+            f"and is {dataset.digest[:12]}",
+            where=f"data root {spec['data_root'] or 'not set'}",
+            allowed="the same labels, class order and images wherever jobs of a run are done",
+            hint="bring the data back, or repeat the command (a job of a cluster: `ddbench plan --emit` again)",
+        )
+    return dataset
 
 
 def _backbone(job: Job, context: Context) -> None:
@@ -162,7 +170,8 @@ def _checked_teacher(root: str, name: str, device: str, spec_text: str):
 
 
 def _dataset_text(spec: dict[str, Any]) -> str:
-    return json.dumps({k: spec[k] for k in ("dataset", "data_root", "dataset_options")}, sort_keys=True)
+    names = ("dataset", "digest", "data_root", "dataset_options")
+    return json.dumps({k: v for k, v in spec.items() if k in names}, sort_keys=True)
 
 
 def task_and_units(job: Job, context: Context):
@@ -279,8 +288,7 @@ def _distill(job: Job, context: Context) -> None:
             with safe_open(str(file), "pt") as chunk:
                 meta = chunk.metadata()
                 seconds, peak = seconds + float(meta["seconds"]), max(peak, float(meta["peak"]))
-
-        shared = sum(context.store.info(s)["seconds"] for s in method.stages(task) if context.store.has(s))
+        shared = shared_seconds(method, task)
 
         def images() -> Iterator:
             opened, current = None, -1
@@ -319,7 +327,7 @@ def _distill(job: Job, context: Context) -> None:
 
 def _evaluate(job: Job, context: Context) -> None:
     from benchmark.distilled import open_set, read_set
-    from benchmark.distilled_import import SUFFIXES
+    from benchmark.distilled_import import image_files
     from benchmark.metrics.robustness import Context as Measured
     from benchmark.protocols import load_protocol
     from benchmark.training import gates, train_student
@@ -380,66 +388,19 @@ def _evaluate(job: Job, context: Context) -> None:
     if not ranks.writes():
         return
     made = found.manifest.get("cost", {})
-    images = (f for f in Path(folder).rglob("*") if f.suffix.lower() in SUFFIXES and f.name != "contact_sheet.png")
-    size = sum(f.stat().st_size for f in images)
+    size = sum(f.stat().st_size for f in image_files(Path(folder)) if f.name != "contact_sheet.png")
     outcome["cost"] |= {"distill_seconds": made.get("seconds"), "image_bytes": size}
     outcome["cost"]["distill_shared_seconds"] = made.get("shared_seconds")
     outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
-    artifacts = {"set": spec["set"], "contact_sheet": _keep_sheet(Path(folder), identity, context)}
+    artifacts = {"set": spec["set"], "contact_sheet": keep_sheet(Path(folder), identity, context)}
     skipped = dataset.notes.get("skipped")
     flags = outcome.pop("flags") + ([f"skipped {skipped}"] if skipped else [])
     artifacts["resolved"] = outcome.pop("resolved")
     if spec.get("tuning"):
         artifacts["tuning"] = spec["tuning"]
     artifacts |= {"data": {k: v for k, v in dataset.notes.items() if k in ("format", "layout", "skipped files")}}
-    _write(job, context, {"status": "ok", "reason": "", "flags": flags}, artifacts=artifacts, **outcome)
-
-
-# -- records ---------------------------------------------------------------------------------------------------------
-
-
-def _write(job: Job, context: Context, outcome: dict, **parts: Any) -> None:
-    write_outcome(job.spec["identity"], context, outcome, **parts)
-
-
-def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any) -> None:
-    """Write the record of a cell, unless an equal one (identity, outcome, scores) is already there."""
-    from benchmark.store.store import disk_errors
-
-    blank = {"scores": {}, "cost": {}, "gates": {}, "artifacts": {}}
-    record = {"identity": identity, "outcome": outcome, **blank, **parts, "provenance": provenance()}
-    old = find_record(context.results, identity)
-    if old is not None:
-        if old["outcome"]["status"] == outcome["status"] == "ok":
-            record["scores"] = old["scores"] | record["scores"]  # keeps metrics that were asked for earlier
-        if all(old[k] == json.loads(json.dumps(record[k])) for k in ("outcome", "scores")):
-            return
-        if outcome["status"] != "ok" and old["outcome"]["status"] == "ok":
-            return
-    with disk_errors(context.results):
-        write_record(context.results, record)
-
-
-def write_failure(job: Job, context: Context, reason: str) -> None:
-    """A failed evaluation is a row too."""
-    if job.kind == "evaluate":
-        _write(job, context, {"status": "failed", "reason": reason, "flags": []})
-
-
-def _keep_sheet(folder: Path, identity: dict, context: Context) -> str:
-    """Copy the contact sheet beside the records, under a name a person can read."""
-    source = folder / "contact_sheet.png"
-    if not source.is_file():
-        return ""
-    safe = identity["dataset"]["name"].replace("/", "_").replace(":", "_")
-    name = f"{safe}-{identity['method']['name']}-ipc{identity['ipc']}-s{identity['seed']}-{identity['set'][:8]}.png"
-    target = context.results / "sets" / name
-    if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
-    return f"sets/{name}"
+    status = {"status": "ok", "reason": "", "flags": flags}
+    write_outcome(identity, context, status, artifacts=artifacts, **outcome)
 
 
 def device_name(context: Context) -> str:

@@ -109,6 +109,7 @@ class _Builder:
         self, request: Request, store: Store, plan: Plan, seen: dict[str, Job], parts: int, only_distill: bool
     ):
         from benchmark.datasets import load_dataset
+        from benchmark.datasets.loading import data_root
 
         self.request, self.store, self.plan, self.seen = request, store, plan, seen
         self.parts, self.only_distill = parts, only_distill
@@ -119,9 +120,11 @@ class _Builder:
         self.precision = Precision.named(request.precision)
         methods = () if request.set_dir else request.methods
         self.method_sets, self.protocol_sets = split_sets(request.sets, methods)
+        root = data_root(request.data_root)  # of this machine's environment, which a worker's may not have
         self.common = {
             "dataset": request.dataset,
-            "data_root": request.data_root,
+            "digest": self.dataset.digest,
+            "data_root": str(root) if root else None,
             "dataset_options": request.dataset_options,
             "precision": request.precision,
         }

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from benchmark import ranks
 from benchmark.errors import JobError, UsageError
 from benchmark.outputs import room_for, whole_folder, writable_folder
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import work_together
-from benchmark.pipeline.jobs import Context, is_done, stage_of, write_outcome
+from benchmark.pipeline.jobs import Context, is_done, stage_of
+from benchmark.pipeline.outcomes import sheet_name, write_skipped
 from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
@@ -32,15 +35,13 @@ def execute(
 
     began = time.monotonic()
     engine = registry().get("executor", executor, where="--executor").load()
-    count = worker_count(workers, device)
+    count = worker_count(workers, device, executor, more.get("address", ""))
     store = Store()
     writable_folder(store.root, "DDBENCH_CACHE")
     writable_folder(results, "--results")
     plan = make_plan(requests, store, results, device=device, parts=parts_for(requests, count * ranks.world()))
     context = Context(store, results, device)
-    for cell in plan.skipped:
-        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
-        print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
+    write_skipped(plan, context)
     failures = run_plan(plan, engine, count, **more)
     if not ranks.leads():
         return 0
@@ -152,10 +153,13 @@ def distill_to(
     if out.exists() and any(out.iterdir()) and not any(path.exists() for path in mine):
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
     room_for(out, "--out")
-    jobs = worker_count(workers, device)
+    jobs = worker_count(workers, device, executor, more.get("address", ""))
     count = shard[1] * jobs if shard else jobs * ranks.world()
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
+    targets = [out if len(sets) == 1 else out / f"seed{job.spec['seed']}" for job in sets]
+    for job, target in zip(sets, targets):
+        _check_target(job, target)
     if shard:
         first = ("backbone", "teacher")
         plan.jobs = [j for j in plan.jobs if j.kind in first or j.spec.get("part", [-1])[0] // jobs == shard[0]]
@@ -172,21 +176,20 @@ def distill_to(
         return 0
     if failures:
         return 1
-    for job in sets:
-        target = out if len(sets) == 1 else out / f"seed{job.spec['seed']}"
+    for job, target in zip(sets, targets):
         copy_set(store, job, target)
         print(f"distilled set {target}")
         print(f"contact sheet {target / 'contact_sheet.png'}")
     return 0
 
 
-def worker_count(given: int | None, device: str) -> int:
+def worker_count(given: int | None, device: str, executor: str = "local", address: str = "") -> int:
     """``--jobs``, or the executor's default for the device."""
-    from benchmark.executors.local import default_jobs
+    from benchmark.executors import local, ray_core
 
     if given is not None and given < 1:
         raise UsageError(f"{given} workers cannot work", where="--jobs", allowed="1 or more")
-    return given or default_jobs(device)
+    return given or (ray_core.slots(address, device) if executor == "ray" else local.default_jobs(device))
 
 
 def copy_set(store: Store, job, target: Path) -> None:
@@ -196,17 +199,45 @@ def copy_set(store: Store, job, target: Path) -> None:
         raise JobError(
             f"the set of {job.label} is gone from the store", where=str(store.root), hint="repeat the command"
         )
-    manifests = [folder / "manifest.json" for folder in (source, target)]
-    if manifests[1].is_file() and manifests[0].read_bytes() == manifests[1].read_bytes():
-        return  # copied by an earlier run of the same command, or by another shard
-    with whole_folder(target, "--out") as temporary:
-        shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("artifact.json"), dirs_exist_ok=True)
+    if _manifest(target) == _manifest(source):
+        return  # copied by an earlier run of the same command
+    try:
+        with whole_folder(target, "--out") as temporary:
+            shutil.copytree(source, temporary, ignore=shutil.ignore_patterns("artifact.json"), dirs_exist_ok=True)
+    except UsageError:
+        if _manifest(target) != _manifest(source):  # else another shard, which finished together with this one, did it
+            raise
+
+
+def _check_target(job, target: Path) -> None:
+    """Refuse a folder that holds another set than the job's, before any work.
+
+    Raises:
+        UsageError: it does.
+    """
+    found, spec = _manifest(target), job.spec
+    asked = {"method": spec["document"], "dataset": spec["digest"], "ipc": spec["ipc"], "seed": spec["seed"]}
+    there = {**{k: found.get(k) for k in asked}, "dataset": found.get("dataset", {}).get("digest")}
+    if (target / "manifest.json").exists() and there != asked:
+        name, data = (found.get(k, {}).get("name") for k in ("method", "dataset"))
+        raise UsageError(
+            f"{target} holds another set: {name}, IPC {found.get('ipc')}, seed {found.get('seed')} of {data}",
+            where="--out",
+            allowed=f"a new folder, or one with the set of {job.label}: the same settings and data",
+            hint="name a new folder with --out, or remove that one",
+        )
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    """The set's manifest without what tells two makings of the same set apart; empty where there is none to read."""
+    try:
+        document = json.loads((folder / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in document.items() if k not in ("cost", "ddbench")}
 
 
 def _sheets(plan: Plan, results: Path) -> list[Path]:
-    found = []
-    for job in plan.of_kind("evaluate"):
-        identity = job.spec["identity"]
-        pattern = f"*-{identity['method']['name']}-ipc{identity['ipc']}-s0-{identity['set'][:8]}.png"
-        found += [p for p in (results / "sets").glob(pattern) if p not in found]
-    return found
+    identities = (job.spec["identity"] for job in plan.of_kind("evaluate"))
+    first = dict.fromkeys(results / "sets" / sheet_name(i) for i in identities if i["seed"] == 0)
+    return [sheet for sheet in first if sheet.is_file()]

@@ -23,7 +23,7 @@ from typing import Any
 
 from benchmark.pipeline.plan import KINDS, Job, Plan
 from benchmark.store import Store, digest_of
-from benchmark.store.lease import forget, is_fresh, keep_fresh
+from benchmark.store.lease import forget, host, is_fresh, keep_fresh
 from benchmark.store.store import disk_errors
 
 
@@ -138,7 +138,7 @@ class Run:
 
     def _show(self, role: str, **about: Any) -> Path:
         file = self.folder / "alive" / f"{role}-{_process()}.json"
-        _replace(file, {"role": role, "host": platform.node(), "pid": os.getpid(), **about})
+        _replace(file, {"role": role, "host": host(), "node": platform.node(), "pid": os.getpid(), **about})
         return file
 
     def enter(self) -> None:
@@ -163,7 +163,7 @@ class Run:
 
     def note_death(self, pid: int) -> str:
         """A worker of this host was killed: counts it against the job it was doing; the job's key, or ''."""
-        file = self.folder / "alive" / f"worker-{platform.node()}-{pid}.json"
+        file = self.folder / "alive" / f"worker-{host()}-{pid}.json"
         key = _read(file).get("job", "")
         file.unlink(missing_ok=True)
         if key:
@@ -195,7 +195,7 @@ def _name(job: Job) -> str:
 
 
 def _process() -> str:
-    return f"{platform.node()}-{os.getpid()}"  # process ids alone collide between hosts
+    return f"{host()}-{os.getpid()}"  # process ids alone collide between hosts
 
 
 def _replace(file: Path, document: dict[str, Any]) -> None:

@@ -3,8 +3,9 @@
 The kernel frees a `flock` when its process ends; on NFS (where Linux makes it a lock of the server) also when the
 server's lease on a dead client runs out. Where it does not, because a host vanished from an NFSv3 server, the heartbeat
 does: a holder touches its lock every `BEAT_SECONDS`, and who sees the same time stamp for `LEASE_SECONDS` *of its own
-monotonic clock* takes the lock over. Clocks of two hosts are never compared. On the holder's own host only the kernel
-decides. A take-over from a holder that was merely frozen repeats work and harms nothing: results are published whole.
+monotonic clock* takes the lock over. Clocks of two hosts are never compared. On the holder's own host, and in its
+namespace of process ids (containers may share a host's name), only the kernel decides. A take-over from a holder that
+was merely frozen repeats work and harms nothing: results are published whole.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 
@@ -30,6 +32,19 @@ _beaten: dict[str, Path] = {}  # what the beating thread touches
 _beater: threading.Thread | None = None
 _guard = threading.Lock()
 _seen: dict[str, tuple[int, float]] = {}  # busy locks of others: (time stamp, when it was first seen)
+
+
+@lru_cache(maxsize=1)
+def host() -> str:
+    """Where a process id means this process: the host's name, and the namespace of process ids where there is one.
+
+    Two containers may have one name and see only their own processes.
+    """
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")  # pid:[4026531836]
+    except OSError:
+        return platform.node()
+    return f"{platform.node()}.{namespace.strip('pid:[]')}"
 
 
 def try_lock(path: Path) -> IO | None:
@@ -59,7 +74,7 @@ def try_lock(path: Path) -> IO | None:
             if _is_at(file, path):
                 with contextlib.suppress(OSError):  # a full disk: the lock holds all the same
                     os.ftruncate(file.fileno(), 0)
-                    os.write(file.fileno(), f"{platform.node()} {os.getpid()}".encode())
+                    os.write(file.fileno(), f"{host()} {os.getpid()}".encode())
                 keep_fresh(path)
                 _seen.pop(str(path), None)
                 return file
@@ -89,7 +104,7 @@ def _take_over(path: Path) -> bool:
     except FileNotFoundError:
         return True
     known, since = _seen.get(str(path), (None, 0.0))
-    if known != stamp or holder[:1] == [platform.node()]:
+    if known != stamp or holder[:1] == [host()]:
         _seen[str(path)] = stamp, time.monotonic()
         return False
     if time.monotonic() - since < LEASE_SECONDS:
@@ -132,16 +147,17 @@ def _beat() -> None:
                     os.utime(path)  # without a time: the file server's own
 
 
-def is_fresh(path: Path, host: str, pid: int) -> bool:
-    """Whether the process that keeps ``path`` fresh lives: asked of the kernel on its own host, else of the file."""
-    if host == platform.node():
+def is_fresh(path: Path, of: str, pid: int, seconds: float = 3 * BEAT_SECONDS) -> bool:
+    """Whether the process that keeps ``path`` fresh lives: asked of the kernel where it sees the process (``of`` is
+    this :func:`host`), else of the file, which must have been touched in the last ``seconds``."""
+    if of == host():
         return Path(f"/proc/{pid}").exists() if Path("/proc/self").exists() else _signals(pid)
-    probe = path.with_name(f".now-{platform.node()}-{os.getpid()}")
+    probe = path.with_name(f".now-{host()}-{os.getpid()}")
     try:
         probe.touch()
         now = probe.stat().st_mtime  # by the file server's clock, like the time stamp that it is compared with
         probe.unlink()
-        return now - path.stat().st_mtime < 3 * BEAT_SECONDS
+        return now - path.stat().st_mtime < seconds
     except OSError:
         return path.exists()
 

@@ -13,7 +13,6 @@ import errno
 import json
 import math
 import os
-import platform
 import shutil
 import sys
 import time
@@ -28,6 +27,7 @@ from benchmark.store.keys import Stage, digest_file
 
 MANIFEST = "artifact.json"
 SECONDS = "seconds.txt"  # in a work folder: what each chunk took
+ABANDONED_SECONDS = 86400.0  # a temporary folder that another host has not touched for so long is nobody's
 WAIT_SECONDS = 0.2  # between looks at a lock that another process holds; longer after a while
 
 
@@ -133,10 +133,11 @@ class Store:
 
     # -- making -------------------------------------------------------------------------------------------------
 
-    def build(self, stage: Stage, make: Callable[[Path], None]) -> Path:
+    def build(self, stage: Stage, make: Callable[[Path], None], *, seconds: float = 0.0) -> Path:
         """The stage's artifact folder; if it is missing, ``make(folder)`` fills a temporary one that is then renamed.
 
-        Only one process makes it; others wait. ``make`` may keep resumable work in :meth:`workdir`.
+        Only one process makes it; others wait. ``make`` may keep resumable work in :meth:`workdir`. ``seconds`` went
+        into it before, in work that is counted with another stage.
         """
         found = self.open(stage)
         if found is not None:
@@ -146,19 +147,22 @@ class Store:
             if found is not None:
                 return found
             target = self.path(stage)
-            temporary = self.root / "tmp" / f"{platform.node()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+            temporary = self.root / "tmp" / f"{lease.host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
             self._sweep()
             temporary.mkdir(parents=True)
+            lease.keep_fresh(temporary)
             try:
                 with Stopwatch() as watch:
                     make(temporary)
                 with lease.finish_writing():
-                    self._seal(stage, temporary, watch.seconds + self._chunk_seconds(stage))
+                    self._seal(stage, temporary, seconds + watch.seconds + self.chunk_seconds(stage))
                     target.parent.mkdir(parents=True, exist_ok=True)
                     self._publish(temporary, target)
             except BaseException:
                 shutil.rmtree(temporary, ignore_errors=True)
                 raise
+            finally:
+                lease.forget(temporary)
             shutil.rmtree(self._work(stage), ignore_errors=True)
         self._verified.add(stage.key)
         return target
@@ -173,15 +177,10 @@ class Store:
             shutil.rmtree(temporary, ignore_errors=True)
 
     def _sweep(self) -> None:
-        """Remove what killed processes of this machine left in ``tmp``."""
-        for left in (self.root / "tmp").glob(f"{platform.node()}-*"):
-            node, pid, _ = left.name.rsplit("-", 2)
-            if (
-                node == platform.node()
-                and pid.isdigit()
-                and not Path(f"/proc/{pid}").exists()
-                and Path("/proc/self").exists()
-            ):
+        """Remove what killed processes left in ``tmp``; those of other hosts when they were silent for a day."""
+        for left in (self.root / "tmp").glob("[!.]*-*-*"):
+            host, pid, _ = left.name.rsplit("-", 2)
+            if pid.isdigit() and not lease.is_fresh(left, host, int(pid), ABANDONED_SECONDS):
                 shutil.rmtree(left, ignore_errors=True)
 
     def workdir(self, stage: Stage) -> Path:
@@ -249,8 +248,8 @@ class Store:
                 raise
             return final
 
-    def _chunk_seconds(self, stage: Stage) -> float:
-        """What the stage's chunks took, whichever processes made them."""
+    def chunk_seconds(self, stage: Stage) -> float:
+        """What the stage's chunks took so far, whichever processes made them; 0 once it is published."""
         file = self._work(stage) / SECONDS
         return math.fsum(map(float, file.read_text().split())) if file.is_file() else 0.0
 

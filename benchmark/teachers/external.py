@@ -39,12 +39,37 @@ def split_name(name: str) -> tuple[str, Path]:
 
 
 def external_key(name: str) -> str:
-    """What identifies the weights: a file's content, or a library's name of a set of weights."""
+    """What identifies the teacher: a file's content with the JSON beside it, or a library's name of a set of weights.
+
+    Raises:
+        MissingError: no such file. DataError: the JSON is damaged.
+    """
     if name.startswith(("torchvision:", "timm:")):
         return digest_of(["pretrained", _weights_name(name)])
     architecture, file = split_name(name)
     _require(file)
-    return digest_of(["file", architecture, _digest(str(file), file.stat().st_mtime_ns, file.stat().st_size)])
+    weights = ["file", architecture, _digest(str(file), file.stat().st_mtime_ns, file.stat().st_size)]
+    used = {k: v for k, v in _beside(file).items() if k != "accuracy"}  # a teacher's accuracy changes no label
+    return digest_of([*weights, used] if used else weights)
+
+
+def _beside(file: Path) -> dict[str, Any]:
+    """The JSON beside a file of weights; empty where there is none.
+
+    Raises:
+        DataError: it is no JSON object.
+    """
+    path = file.with_suffix(".json")
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(path.read_text())
+    except ValueError as error:
+        raise DataError(f"cannot be read as JSON: {error}", where=str(path), hint="correct it, or remove it") from error
+    if not isinstance(found, dict):
+        allowed = "an object with any of mean, std, size, accuracy, student"
+        raise DataError("the JSON beside the weights is no object", where=str(path), allowed=allowed)
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -54,6 +79,10 @@ def _digest(path: str, modified: int, size: int) -> str:
 
 def external_teacher(dataset: Dataset, name: str, device: str) -> Teacher:
     """A teacher with given weights; on a subset of ImageNet-1K only the subset's rows of the head are kept.
+
+    A safetensors file's metadata, or a JSON of the same name beside any file (it goes first), may say ``student`` (the
+    architecture), ``size`` (pixels), ``mean`` and ``std`` (a number a channel, of pixel values in 0..1) and
+    ``accuracy`` (top-1 in percent). Without them size, mean and std are the dataset's.
 
     Raises:
         MissingError: no such file, or weights that cannot be downloaded.
@@ -105,7 +134,8 @@ def _weights_name(name: str) -> str:
 
         if not timm.is_model(model):
             raise unknown_name("teacher", model, timm.list_models(), where=f"--teacher {name}")
-        return name
+        config = timm.models.get_pretrained_cfg(model)
+        return f"{name} {config.hf_hub_id or config.url}" if config else name
     import torchvision
 
     if model not in torchvision.models.list_models(module=torchvision.models):
@@ -191,9 +221,7 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _from_file(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, Any, Any, int]:
     architecture, file = split_name(name)
     state, metadata = read_weights(file)
-    beside = file.with_suffix(".json")
-    if beside.is_file():
-        metadata = {**metadata, **json.loads(beside.read_text())}
+    metadata = {**metadata, **_beside(file)}
     architecture = architecture or str(metadata.get("student", ""))
     if not architecture:
         raise UsageError(

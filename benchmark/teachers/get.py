@@ -59,8 +59,9 @@ def get_teacher(
 
     Args:
         name: a student's name (trained here by the dataset's recipe), ``torchvision:NAME`` or ``timm:NAME``
-            (pretrained), ``ARCHITECTURE@FILE`` or a safetensors file that names its own architecture, or several of
-            these joined by ``+``.
+            (pretrained), ``ARCHITECTURE@FILE`` or a safetensors file that names its own architecture (a JSON beside
+            either may hold its normalisation: :func:`benchmark.teachers.external.external_teacher`), or several
+            of these joined by ``+``.
 
     Raises:
         UsageError: unknown name. MissingError: weights that are not there. DataError: a file that is not weights.

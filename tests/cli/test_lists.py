@@ -1,7 +1,9 @@
-"""``show`` and ``env``."""
+"""``show``, ``env``, and what the command says of errors."""
 
+import pytest
 from click.testing import CliRunner
 
+from benchmark import cli
 from benchmark.cli import lists
 from benchmark.speed import table
 
@@ -30,3 +32,14 @@ def test_env_without_a_gpu(monkeypatch):
 
 def test_a_method_shows_what_tuning_tries():
     assert "[tune: 0.3, 0.5, 0.7]" in CliRunner().invoke(lists.show, ["method", "d4m"]).output
+
+
+def test_an_error_of_the_file_system_is_a_message_and_no_traceback(monkeypatch, capsys):
+    def broken(*arguments, **more):
+        raise PermissionError(13, "Permission denied", "/data/locked")
+
+    monkeypatch.setattr(cli.cli, "main", broken)
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 1 and "Permission denied" in said and "/data/locked" in said

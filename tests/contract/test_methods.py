@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from method_bench import CLASSES, Bench
 
+from benchmark.cost import shared_seconds
 from benchmark.plugins import registry
 from benchmark.store import Store
 
@@ -107,6 +110,19 @@ def test_declared_stages_are_those_that_are_built(bench, name):
     for unit in units:
         method.distill(task, unit)
     assert all(Store(bench.root / f"{name}-stages").has(stage) for stage in declared)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_whatever_a_set_takes_from_the_store_is_counted(bench, name):
+    """The VAE's latents of the training split too, which no method declares as a stage of its own."""
+    method, task, units = bench.task(name, 2, store=f"{name}-seconds")
+    for unit in units:
+        method.distill(task, unit)
+    made = [json.loads(p.read_text()) for p in task.store.root.glob("artifacts/*/*/artifact.json")]
+    encoded = [m["seconds"] for m in made if m["stage"]["stage"] == "backbone.latents"]
+    assert len(encoded) == (len(task.dataset.classes) if name in ("d3hr", "d4m", "minimax") else 0)
+    assert shared_seconds(method, task) == pytest.approx(sum(m["seconds"] for m in made))
+    assert not encoded or sum(encoded) > 0
 
 
 @pytest.mark.parametrize("changed", [{"invert_batch": 5}, {"decode_batch": 3}])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 import torch
 from tiny_backbone import tiny_backbone
@@ -86,6 +88,15 @@ def test_keep_depths_are_published_by_one_pass_and_change_nothing(make_task):
     assert len(task.backbone.calls) == before
     alone, method = make_task(store="elsewhere")
     assert torch.equal(method.statistics(alone, 0).mean, kept.mean)
+
+
+def test_every_depth_of_a_pass_counts_the_passs_seconds(make_task, monkeypatch):
+    task, method = make_task(keep_depths=(2, 9))
+    noised = method._noised
+    monkeypatch.setattr(method, "_noised", lambda *given: time.sleep(0.05) or noised(*given))
+    method.statistics(task, 0)
+    seconds = [task.store.info(method.statistics_stage(task, 0, depth))["seconds"] for depth in (2, 6, 9)]
+    assert min(seconds) >= 4 * 0.05 and max(seconds) < 2 * min(seconds)  # four chunks
 
 
 def test_a_kill_costs_one_chunk(make_task, monkeypatch):

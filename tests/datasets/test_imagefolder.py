@@ -138,6 +138,38 @@ def test_skipping_corrupt_files_counts_them_and_changes_the_digest(tmp_path):
         load(base, on_corrupt="skip")
 
 
+@pytest.mark.parametrize("large", [False, True])
+def test_a_link_without_a_target_is_a_corrupt_file(tmp_path, monkeypatch, large):
+    from benchmark.datasets import external, files, loading
+
+    if large:  # identified by names and sizes, the listing kept in the store
+        monkeypatch.setattr(external, "CONTENT_FILES", 5)
+        monkeypatch.setattr(files, "CACHED_FROM", 1)
+    monkeypatch.setattr("benchmark.datasets.trees.SAMPLE", 2)  # so that the first look at the images misses it
+    base = tree(tmp_path / "pets")
+    link = base / "train" / "bee" / "2.png"
+    target = link.rename(tmp_path / "elsewhere.png")
+    link.symlink_to(tmp_path / "moved.png")
+    with pytest.raises(DataError, match="No such file") as error:
+        load(base)
+    assert error.value.where == str(link) and "--on-corrupt skip" in error.value.hint
+    data = load(base, on_corrupt="skip")
+    assert data.notes["skipped"] == "1 corrupt in train" and len(data.train) == 8
+    target.rename(tmp_path / "moved.png")
+    loading._load.cache_clear()
+    assert len(load(base).train) == 9
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
+    from benchmark.datasets import files
+
+    (tmp_path / "file").write_text("")
+    for listing in (files.class_folders, files._list_folder, lambda path: files.list_folders(path, ["x"])):
+        with pytest.raises(DataError, match="Not a directory") as error:
+            listing(str(tmp_path / "file"))
+        assert str(tmp_path / "file") in error.value.where
+
+
 @pytest.mark.parametrize(
     "spoil, kind, message",
     [

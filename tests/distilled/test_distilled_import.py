@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from benchmark.datasets.base import ArraySplit, Dataset
-from benchmark.distilled_import import read_released
+from benchmark.distilled_import import image_files, read_released
 from benchmark.errors import DataError, MissingError
 
 FOLDERS = ("n01", "n02", "n03")
@@ -72,11 +72,60 @@ def test_a_subset_told_by_imagenet_indices(tmp_path):
     assert values(images) == IN_ORDER
 
 
-def test_other_sizes_and_modes_become_the_datasets(tmp_path):
-    write(tmp_path, LAYOUTS["wnids"], size=20, suffix="jpg")
+@pytest.mark.parametrize(("size", "odd", "side"), [((20, 20), (20, 20), 20), ((5, 5), (5, 5), 8),
+                                                   ((20, 20), (9, 9), 8), ((20, 9), (20, 9), 8)])  # fmt: skip
+def test_larger_square_images_keep_their_side_others_become_the_datasets(tmp_path, size, odd, side):
+    """Authors store 224 px for CIFAR and cut random crops from these."""
+    write(tmp_path, LAYOUTS["wnids"], suffix="jpg")
+    for file in tmp_path.rglob("*.jpg"):
+        with Image.open(file) as image:
+            image.resize(odd if file.stem == "3" else size).save(file)
     images, _ = read_released(tmp_path, make_dataset(channels=1))
-    assert images.shape == (36, 1, 8, 8)
+    assert images.shape == (36, 1, side, side)
     assert np.abs(np.array(values(images)) - IN_ORDER).max() <= 2
+
+
+def test_a_set_of_larger_images_passes_the_gate_and_trains(easy, teacher, tmp_path):
+    from benchmark.distilled import open_set
+    from benchmark.protocols import load_protocol
+    from benchmark.training import gates, train_student
+
+    for label, folder in enumerate(easy.folders):
+        (tmp_path / folder).mkdir()
+        for index, row in enumerate(easy.train.by_class[label][:3]):
+            easy.train.pil(int(row)).resize((28, 28)).save(tmp_path / folder / f"class{label:03d}_id{index:03d}.png")
+    found = open_set(tmp_path, easy, 3)
+    assert found.images.shape == (12, 1, 28, 28)
+    assert gates.check_set(found.images, found.labels, teacher, easy)["recognised"] > 80
+    for name, length in {"rded-paper": "epochs", "dc": "epochs", "hard": "steps"}.items():  # dc has no random crops
+        protocol = load_protocol(name, {length: 2})
+        trained = train_student(found.images, found.labels, dataset=easy, protocol=protocol, student="convnet3_bn",
+                                teacher=teacher, ipc=3, seed=0)  # fmt: skip
+        assert trained.steps > 0
+
+
+@pytest.mark.parametrize("number", [0, 207])
+def test_named_folders_whose_files_carry_the_classs_number(tmp_path, number):
+    """`n01440764/class000_id000.jpg`: a wnid is no class number."""
+    numbers = (207, 155, 9)
+    write(tmp_path, lambda c, i: f"{FOLDERS[c]}/class{numbers[c] if number else c:03d}_id{i:03d}.png")
+    images, _ = read_released(tmp_path, make_dataset(backbone_classes=numbers))
+    assert values(images) == IN_ORDER
+
+
+def test_named_folders_whose_files_carry_anothers_number(tmp_path):
+    write(tmp_path, lambda c, i: f"{FOLDERS[c]}/class{(c + 1) % 3:03d}_id{i:03d}.png")
+    assert "class 1 lie in the folder 'n01'" in refused(tmp_path)
+
+
+def test_hidden_files_are_no_images_of_the_set(tmp_path):
+    write(tmp_path, LAYOUTS["wnids"])
+    (tmp_path / ".DS_Store").write_text("")
+    for name in ("n01/._0.png", "__MACOSX/n01/0.png", "n01/.ipynb_checkpoints/0-checkpoint.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no image")
+    images, _ = read_released(tmp_path, make_dataset())
+    assert values(images) == IN_ORDER and len(image_files(tmp_path)) == 36
 
 
 def refused(tmp_path, dataset=None):

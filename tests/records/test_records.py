@@ -2,10 +2,14 @@ import json
 import os
 
 import pytest
-from synthetic import make_record
+from synthetic import digest, make_record
 
 from benchmark import records
 from benchmark.errors import DataError, JobError, UsageError
+from benchmark.pipeline.jobs import Context, is_done
+from benchmark.pipeline.outcomes import keep_sheet, sheet_name, write_outcome
+from benchmark.pipeline.plan import Job
+from benchmark.store import Store
 
 
 def test_written_record_is_found_and_equal(tmp_path):
@@ -26,6 +30,52 @@ def test_id_depends_on_identity_only():
 def test_names_of_paths_are_sanitised(tmp_path):
     path = records.write_record(tmp_path, make_record(dataset="imagefolder:/data/../x y", student="timm:resnet26"))
     assert path.parent == tmp_path / "records" and ":" not in path.name and " " not in path.name
+
+
+def finished(root, record, **scores):
+    """(job, context) of a student that is in the store with these scores."""
+    context = Context(Store(root / "store"), root / "results")
+    place = context.store.place("student", digest(scores))
+    place.mkdir(parents=True)
+    (place / "outcome.json").write_text(json.dumps({"scores": scores}))
+    (place / "artifact.json").write_text("{}")
+    return Job("evaluate", place.name, "", {"identity": record["identity"]}), context
+
+
+def test_a_record_with_a_metric_serves_the_run_without_it(tmp_path):
+    """The two are trained apart, and where training is not repeatable their scores differ."""
+    record = make_record(top1=80.0)
+    plain, context = finished(tmp_path, record, top1_last=80.5, ece=5.0)
+    rich, _ = finished(tmp_path, record, top1_last=80.0, ece=5.0, fgsm=40.0)
+    assert not is_done(plain, context)
+    records.write_record(context.results, record)
+    assert is_done(plain, context) and not is_done(rich, context)
+    outcome, scores = record["outcome"], record["scores"]
+    write_outcome(record["identity"], context, outcome, scores=scores | {"fgsm": 40.0}, cost=record["cost"])
+    assert is_done(plain, context) and is_done(rich, context)
+
+
+@pytest.mark.parametrize("top1, kept", [(80.0, True), (80.5, False)])
+def test_metrics_of_another_training_are_not_mixed_in(tmp_path, top1, kept):
+    record, context = make_record(top1=80.0), Context(Store(tmp_path / "store"), tmp_path)
+    records.write_record(tmp_path, {**record, "scores": record["scores"] | {"fgsm": 40.0}})
+    again = make_record(top1=top1)
+    write_outcome(again["identity"], context, again["outcome"], scores=again["scores"] | {"pgd": 1.0})
+    found = records.find_record(tmp_path, record["identity"])["scores"]
+    assert found["pgd"] == 1.0 and found["top1_last"] == top1 and ("fgsm" in found) == kept
+
+
+@pytest.mark.parametrize("dataset, method", [("imagefolder:/d/" + "long" * 60, "mine" * 60), ("é" * 90, "a/b:c")])
+def test_contact_sheets_have_names_that_a_file_system_takes(tmp_path, dataset, method):
+    identity = make_record(method, dataset=dataset)["identity"]
+    (tmp_path / "contact_sheet.png").write_bytes(b"")
+    kept = keep_sheet(tmp_path, identity, Context(Store(tmp_path / "store"), tmp_path / "results"))
+    assert (tmp_path / "results" / kept).is_file() and kept.endswith(f"-ipc1-s0-{identity['set'][:8]}.png")
+
+
+def test_contact_sheets_keep_their_names():
+    identity = make_record("d3hr-ref", seed=2, dataset="imagefolder:/data/pets@val")["identity"]
+    assert sheet_name(identity) == f"imagefolder__data_pets@val-d3hr-ref-ipc1-s2-{identity['set'][:8]}.png"
 
 
 @pytest.mark.parametrize("part,name,value", [

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import platform
 import signal
 import time
 
@@ -46,11 +47,19 @@ def test_a_host_whose_clock_is_behind_is_not_dead(busy):
 
 
 def test_on_the_same_host_only_the_kernel_decides(busy, monkeypatch):
-    import platform
-
     monkeypatch.setattr(lease, "LEASE_SECONDS", 0.0)
-    busy.write_text(f"{platform.node()} 1")
+    busy.write_text(f"{lease.host()} 1")
     assert lease.try_lock(busy) is None and lease.try_lock(busy) is None
+
+
+def test_a_process_of_another_container_is_asked_for_by_its_heartbeat(tmp_path):
+    """It has this host's name, and its process id means nothing here."""
+    path, other = tmp_path / "worker.json", f"{platform.node()}.1"
+    path.touch()
+    assert lease.host() != other and lease.is_fresh(path, other, 2**22 + 1)
+    assert not lease.is_fresh(path, lease.host(), 2**22 + 1)
+    os.utime(path, (0, 0))
+    assert not lease.is_fresh(path, other, os.getpid()) and lease.is_fresh(path, lease.host(), os.getpid())
 
 
 def test_a_held_lock_is_kept_fresh(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import json
 import multiprocessing
 import os
+import platform
 import signal
 import subprocess
 import time
@@ -11,7 +12,7 @@ import pytest
 
 from benchmark.cost import Meter
 from benchmark.errors import DDBenchError, JobError
-from benchmark.store import Stage, Store, canonical_json
+from benchmark.store import Stage, Store, canonical_json, lease
 
 
 def stage(**changes):
@@ -61,6 +62,30 @@ def test_a_failed_make_leaves_nothing(store):
     with pytest.raises(RuntimeError):
         store.build(stage(), make)
     assert not store.has(stage()) and not list((store.root / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("of", "silent", "swept"),
+    [
+        (lease.host(), 0, True),  # by a process that this one would see
+        (platform.node() + ".1", 3600, False),  # another container that has this host's name
+        (platform.node() + ".1", 90_000, True),
+        (platform.node(), 3600, False),  # an older version, which named no namespace
+        (platform.node(), 90_000, True),
+    ],
+)
+def test_what_killed_processes_left_is_swept(store, of, silent, swept):
+    left = store.root / "tmp" / f"{of}-{2**22 + 1}-abcdef12"  # no process has this id
+    left.mkdir(parents=True)
+    os.utime(left, (time.time() - silent,) * 2)
+    store.build(stage(), lambda folder: None)
+    assert left.exists() != swept and len(list(left.parent.iterdir())) == (not swept)
+
+
+def test_a_folder_in_the_making_is_kept_fresh(store):
+    beaten = []
+    store.build(stage(), lambda folder: beaten.extend(path for path in lease._beaten.values() if path == folder))
+    assert len(beaten) == 1 and beaten[0] not in lease._beaten.values()
 
 
 @pytest.mark.parametrize("damage", ["flip", "delete", "manifest"])

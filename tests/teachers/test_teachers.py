@@ -9,9 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 from benchmark.errors import DataError, GateError, MissingError, UsageError
+from benchmark.store import digest_of
 from benchmark.store.checked import replace_checked
 from benchmark.students import build_student
-from benchmark.teachers import RECIPES, get, get_teacher, recipe_for, teacher_key, teacher_stage
+from benchmark.teachers import RECIPES, external, get, get_teacher, recipe_for, teacher_key, teacher_stage
 from benchmark.teachers.external import read_weights
 from benchmark.training import checkpoint, gates
 
@@ -220,6 +221,29 @@ def test_a_checkpoint_of_the_field_with_wrappers_and_prefixes(teacher, easy, sto
         get_teacher(store, easy, str(file))
     with pytest.raises(DataError, match="does not hold weights of convnet3_in"):
         get_teacher(store, easy, f"convnet3_in@{file}")
+
+
+def test_the_json_beside_a_file_is_part_of_the_teachers_key(saved, teacher, easy, store):
+    plain = teacher_key(easy, str(saved))
+    beside = saved.with_suffix(".json")
+    beside.write_text(json.dumps({"accuracy": 12.5}))
+    assert teacher_key(easy, str(saved)) == plain and get_teacher(store, easy, str(saved)).accuracy == 12.5
+    beside.write_text(json.dumps({"mean": [0.4], "std": [0.2]}))
+    keyed = teacher_key(easy, str(saved))
+    beside.write_text('{"std":[0.2], "mean":[0.4], "accuracy":99}')
+    assert plain != keyed == teacher_key(easy, str(saved)) == get_teacher(store, easy, str(saved)).key
+    for text in ("{", "[1]"):
+        beside.write_text(text)
+        with pytest.raises(DataError, match="JSON"):
+            teacher_key(easy, str(saved))
+
+
+def test_timms_weights_are_keyed_by_their_full_name(easy):
+    import timm
+
+    plain = teacher_key(easy, "timm:resnet18")
+    assert plain != digest_of(["pretrained", "timm:resnet18"])
+    assert timm.models.get_pretrained_cfg("resnet18").hf_hub_id in external._weights_name("timm:resnet18")
 
 
 class Malicious:

@@ -1,0 +1,75 @@
+"""What becomes of a cell: its record, and the contact sheet of its set beside the records."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import sys
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.provenance import provenance
+from benchmark.records import find_record, write_record
+from benchmark.store.store import disk_errors
+
+if TYPE_CHECKING:
+    from benchmark.pipeline.jobs import Context
+    from benchmark.pipeline.plan import Job, Plan
+
+
+def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any) -> None:
+    """Write the record of a cell, unless an equal one (identity, outcome, scores) is already there."""
+    blank = {"scores": {}, "cost": {}, "gates": {}, "artifacts": {}}
+    record = {"identity": identity, "outcome": outcome, **blank, **parts, "provenance": provenance()}
+    old = find_record(context.results, identity)
+    if old is not None:
+        if old["outcome"]["status"] == outcome["status"] == "ok" and _same_student(old, record):
+            record["scores"] = old["scores"] | record["scores"]  # keeps metrics that were asked for earlier
+        if all(old[k] == json.loads(json.dumps(record[k])) for k in ("outcome", "scores")):
+            return
+        if outcome["status"] != "ok" and old["outcome"]["status"] == "ok":
+            return
+    with disk_errors(context.results):
+        write_record(context.results, record)
+
+
+def _same_student(one: dict, other: dict) -> bool:
+    return one["scores"]["top1_last"] == other["scores"]["top1_last"]
+
+
+def write_skipped(plan: Plan, context: Context) -> None:
+    """A cell that cannot run is a row too."""
+    for cell in plan.skipped:
+        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
+        print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
+
+
+def write_failure(job: Job, context: Context, reason: str) -> None:
+    """A failed evaluation is a row too."""
+    if job.kind == "evaluate":
+        write_outcome(job.spec["identity"], context, {"status": "failed", "reason": reason, "flags": []})
+
+
+def sheet_name(identity: dict) -> str:
+    """The file name of a set's contact sheet: what a person can read, no longer than a file system takes."""
+    words = (identity["dataset"]["name"], identity["method"]["name"])
+    dataset, method = (re.sub(r"[^A-Za-z0-9._+@ -]", "_", word)[:48] for word in words)
+    return f"{dataset}-{method}-ipc{identity['ipc']}-s{identity['seed']}-{identity['set'][:8]}.png"
+
+
+def keep_sheet(folder: Path, identity: dict, context: Context) -> str:
+    """Copy the contact sheet beside the records."""
+    source = folder / "contact_sheet.png"
+    if not source.is_file():
+        return ""
+    name = sheet_name(identity)
+    target = context.results / "sets" / name
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
+        shutil.copyfile(source, temporary)
+        os.replace(temporary, target)
+    return f"sets/{name}"
