@@ -8,8 +8,8 @@ A wrong class order gives chance accuracy and no error, so nothing is guessed. C
 
 Numbers are positions in the dataset's class order, or class indices of ImageNet-1K where the dataset is a subset of it
 and the numbers are exactly those; any other numbers are an error. File names that carry a class of their own must
-agree with their folder: with its number, or with the position or ImageNet-1K index of the class it names. What numbers
-cannot prove, the gate before training does: the teacher has to recognise the set.
+agree: all of a folder's, and with its number if it has one. What numbers cannot prove, the gate before training does:
+the teacher has to recognise the set.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def find_classes(root: Path, dataset: Dataset) -> tuple[dict[int, list[Path]], s
         labels, how = _folder_labels(sorted(groups), dataset, root)
         found = {labels[name]: sorted(files, key=_order) for name, files in groups.items()}
         for name, files in groups.items():
-            _agree(name, files, _numbers_of(name, labels[name], how, dataset))
+            _agree(name, files, how)
         return found, how
     if not flat:
         raise MissingError(f"no images in {root}", where=str(root), allowed=LAYOUTS)
@@ -175,21 +175,14 @@ def _order(file: Path) -> tuple[tuple[int, ...], str]:
     return tuple(int(n) for n in re.findall(r"\d+", file.stem)), file.name
 
 
-def _numbers_of(name: str, label: int, how: str, dataset: Dataset) -> set[int]:
-    """The class numbers that files in the folder ``name`` may carry."""
-    if how == "numbers":
-        return {int(match.group(1)) for match in [_NUMBER.fullmatch(name)] if match}
-    return {label} | ({dataset.backbone_classes[label]} if dataset.backbone_classes else set())
-
-
-def _agree(name: str, files: list[Path], numbers: set[int]) -> None:
-    """A class number in a file's name must be one of its folder's: else two releases were mixed up."""
+def _agree(name: str, files: list[Path], how: str) -> None:
+    """A class number in files' names must be one for the whole folder, and its own where folders have numbers: else two
+    releases were mixed up."""
     told = {_file_class(f) for f in files} - {None}
-    if len(told) > 1 or told - numbers:
+    if len(told) > 1 or (told and how == "numbers" and told != {int(_NUMBER.fullmatch(name).group(1))}):
         raise DataError(
             f"files of class {', '.join(map(str, sorted(told)))} lie in the folder {name!r}",
             where=str(files[0].parent),
-            allowed="class " + " or ".join(map(str, sorted(numbers))),
             hint="the set is damaged or mixed up: unpack it again",
         )
 

@@ -7,6 +7,8 @@ Two networks share the name. DC, DSA and DM (``VICO-UoE/DatasetCondensation``, `
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from functools import partial
 
 import torch
@@ -33,6 +35,16 @@ class ConvNet(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.features(x).flatten(1))
+
+
+def own_names(state: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A ConvNet's weights under this module's names where they have RDED's: ``layers.norm.1.bias`` is
+    ``features.5.bias``. Other names stay."""
+
+    def own(name: re.Match) -> str:
+        return f"features.{4 * int(name[2]) + (name[1] == 'norm')}."
+
+    return {re.sub(r"^layers\.(conv|norm)\.(\d+)\.", own, name): value for name, value in state.items()}
 
 
 def _make(argument: str, num_classes: int, channels: int, image_size: int, *, depth: int, norm: str) -> ConvNet:

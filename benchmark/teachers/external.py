@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from benchmark.errors import DataError, GateError, MissingError, UsageError, unknown_name
 from benchmark.store import digest_file, digest_of
 from benchmark.students import build_student
+from benchmark.students.convnet import own_names
 from benchmark.teachers.get import SUFFIXES
 from benchmark.teachers.teacher import Teacher
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD
@@ -235,7 +236,7 @@ def _from_file(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, An
     size = int(metadata.get("size", dataset.image_size))
     model = build_student(architecture, classes, dataset.channels, size, 0)
     try:
-        model.load_state_dict(state)
+        model.load_state_dict(own_names(state))
     except RuntimeError as error:
         lines = "; ".join(line.strip() for line in str(error).splitlines()[1:4])
         raise DataError(

@@ -104,18 +104,17 @@ def test_a_set_of_larger_images_passes_the_gate_and_trains(easy, teacher, tmp_pa
         assert trained.steps > 0
 
 
-@pytest.mark.parametrize("number", [0, 207])
-def test_named_folders_whose_files_carry_the_classs_number(tmp_path, number):
-    """`n01440764/class000_id000.jpg`: a wnid is no class number."""
-    numbers = (207, 155, 9)
-    write(tmp_path, lambda c, i: f"{FOLDERS[c]}/class{numbers[c] if number else c:03d}_id{i:03d}.png")
-    images, _ = read_released(tmp_path, make_dataset(backbone_classes=numbers))
+@pytest.mark.parametrize("numbers", [(0, 1, 2), (207, 155, 9), (2, 0, 1)])  # positions, ImageNet's, the authors' own
+def test_named_folders_whose_files_carry_numbers(tmp_path, numbers):
+    """`n01440764/class000_id000.jpg`: a wnid is no class number, and names decide."""
+    write(tmp_path, lambda c, i: f"{FOLDERS[c]}/class{numbers[c]:03d}_id{i:03d}.png")
+    images, _ = read_released(tmp_path, make_dataset())
     assert values(images) == IN_ORDER
 
 
-def test_named_folders_whose_files_carry_anothers_number(tmp_path):
-    write(tmp_path, lambda c, i: f"{FOLDERS[c]}/class{(c + 1) % 3:03d}_id{i:03d}.png")
-    assert "class 1 lie in the folder 'n01'" in refused(tmp_path)
+def test_named_folders_whose_files_are_of_two_classes(tmp_path):
+    write(tmp_path, lambda c, i: f"{FOLDERS[c]}/class{(c + (i == 1)) % 3:03d}_id{i:03d}.png")
+    assert "class 0, 1 lie in the folder 'n01'" in refused(tmp_path)
 
 
 def test_hidden_files_are_no_images_of_the_set(tmp_path):

@@ -223,6 +223,21 @@ def test_a_checkpoint_of_the_field_with_wrappers_and_prefixes(teacher, easy, sto
         get_teacher(store, easy, f"convnet3_in@{file}")
 
 
+def test_rdeds_checkpoints_of_convnets(teacher, easy, store, tmp_path):
+    """`synthesize/models.py` numbers convolutions and norms each for themselves."""
+    names = {f"features.{4 * d + place}": f"layers.{kind}.{d}" for d in range(3)
+             for place, kind in enumerate(("conv", "norm"))}  # fmt: skip
+    state = {}
+    for key, value in teacher.model.state_dict().items():
+        layer, _, leaf = key.rpartition(".")
+        state[f"{names.get(layer, layer)}.{leaf}"] = value
+    assert "layers.norm.2.running_mean" in state and "classifier.weight" in state and len(state) == 23
+    torch.save({"model": state}, tmp_path / "easy_conv3.pth")
+    given = get_teacher(store, easy, f"convnet3_bn@{tmp_path / 'easy_conv3.pth'}")
+    images = easy.test.images(range(10))
+    assert torch.equal(given.logits(images), teacher.logits(images))
+
+
 def test_the_json_beside_a_file_is_part_of_the_teachers_key(saved, teacher, easy, store):
     plain = teacher_key(easy, str(saved))
     beside = saved.with_suffix(".json")
