@@ -268,7 +268,8 @@ def teacher_requirement(name: str) -> Requirement | None:
             fix = f"curl -L --create-dirs -o {cache}/resnet18-f37072fd.pth {url}"
         return Requirement("teacher", False, f"the weights of {name} are not in {cache}", fix)
     if "/" in name or re.search(r"\.(safetensors|pth?)$", name):
-        if Path(name).expanduser().is_file():
-            return Requirement("teacher", True, name)
-        return Requirement("teacher", False, f"no file {name}", "check the path given with --teacher")
+        file = name.rpartition("@")[2]  # of ARCHITECTURE@FILE
+        if Path(file).expanduser().is_file():
+            return Requirement("teacher", True, file)
+        return Requirement("teacher", False, f"no file {file}", "check the path given with --teacher")
     return None

@@ -77,9 +77,12 @@ def test_what_is_there_is_not_asked_for(tmp_path, monkeypatch):
 
 
 def test_teachers(tmp_path):
-    assert "no file" in missing("digits", teacher=str(tmp_path / "mine.safetensors"))
-    (tmp_path / "mine.safetensors").write_bytes(b"x")
-    check_requirements("digits", teacher=str(tmp_path / "mine.safetensors"))
+    mine = tmp_path / "mine.safetensors"
+    for name in (str(mine), f"convnet3_bn@{mine}"):
+        mine.unlink(missing_ok=True)
+        assert f"no file {mine}" in missing("digits", teacher=name)
+        mine.write_bytes(b"x")
+        check_requirements("digits", teacher=name)
     assert "know ImageNet-1K's classes" in missing("digits", teacher="torchvision:mobilenet_v2")
     assert "weights of torchvision:mobilenet_v2 are not in" in missing("imagenette", teacher="torchvision:mobilenet_v2")
     weights = tmp_path / "torch" / "hub" / "checkpoints" / "mobilenet_v2-7ebf99e0.pth"
