@@ -13,8 +13,7 @@ and IPC (theirs too: one run, then ``--num-samples 100``): the spread over seeds
 Deviations: sampling is the harness's DDIM (50 steps, guidance 4.0 on all latent channels), so that diffusion methods
 differ in nothing else (theirs: ancestral sampling in 50 steps, guidance on the first 3 of 4 channels); latents are the
 store's, so no random mirroring, and one posterior sample an image; images are kept at the dataset's size (theirs: the
-decoder's 256 px); on the small datasets fewer steps with a shorter
-average (see :meth:`Minimax.defaults`).
+decoder's 256 px); on the small datasets fewer steps with a shorter average (see :meth:`Minimax.defaults`).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from benchmark.leaderboard.cells import Cell, rows_of
 from benchmark.leaderboard.terminal import verdict
 from benchmark.metrics.statistics import mean_interval, paired_difference
 from benchmark.outputs import whole_file
-from benchmark.pipeline.request import split_commas
+from benchmark.records.remake import split_commas
 
 PLOTS = (".svg", ".png", ".pdf")
 BEGINNINGS = ("backbone_key", "inputs", "set")  # what a selector may name by its beginning

@@ -51,18 +51,6 @@ def parse_sets(pairs: tuple[str, ...] | list[str]) -> dict[str, str]:
     return sets
 
 
-def split_commas(text: str) -> list[str]:
-    """``"a=1,b=[2,3]"`` in its parts: a comma inside brackets belongs to a value."""
-    parts, depth = [""], 0
-    for char in text:
-        depth += (char in "[{(") - (char in ")}]")
-        if char == "," and depth <= 0:
-            parts.append("")
-        else:
-            parts[-1] += char
-    return [part for part in parts if part.strip()]
-
-
 def split_sets(sets: dict[str, Any], methods: tuple[str, ...]) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
     """Sort ``sets`` into per-method parameters and protocol overrides.
 

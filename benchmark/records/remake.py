@@ -76,7 +76,17 @@ def _changed(method: dict[str, Any], dataset: str) -> tuple[str, ...]:
     )
 
 
-def _overrides(protocol: str) -> tuple[str, ...]:
-    from benchmark.pipeline.request import split_commas
+def split_commas(text: str) -> list[str]:
+    """``"a=1,b=[2,3]"`` in its parts: a comma inside brackets belongs to a value."""
+    parts, depth = [""], 0
+    for char in text:
+        depth += (char in "[{(") - (char in ")}]")
+        if char == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += char
+    return [part for part in parts if part.strip()]
 
+
+def _overrides(protocol: str) -> tuple[str, ...]:
     return tuple(f"protocol.{part}" for part in split_commas(protocol.partition("+")[2]))

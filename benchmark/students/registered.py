@@ -11,8 +11,12 @@ CONVNET, LIBRARY = "benchmark.students.convnet", "benchmark.students.library"
 STUDENTS = [
     StudentInfo("convnet3_bn", "ConvNet-3, width 128, BatchNorm (RDED, D3HR)", f"{CONVNET}:convnet3_bn", "convnet"),
     StudentInfo("convnet4_bn", "ConvNet-4, width 128, BatchNorm (RDED on Tiny)", f"{CONVNET}:convnet4_bn", "convnet"),
-    StudentInfo("convnet5_bn", "ConvNet-5, width 128, BatchNorm (RDED, 128 px)", f"{CONVNET}:convnet5_bn", "convnet"),
-    StudentInfo("convnet6_bn", "ConvNet-6, width 128, BatchNorm (RDED, 128 px)", f"{CONVNET}:convnet6_bn", "convnet"),
+    StudentInfo(
+        "convnet5_bn", "ConvNet-5, width 128, BatchNorm (RDED, 10 classes)", f"{CONVNET}:convnet5_bn", "convnet"
+    ),
+    StudentInfo(
+        "convnet6_bn", "ConvNet-6, width 128, BatchNorm (RDED, 100 classes)", f"{CONVNET}:convnet6_bn", "convnet"
+    ),
     StudentInfo(
         "convnet3_in", "ConvNet-3, width 128, instance norm (DC, DSA, DM)", f"{CONVNET}:convnet3_in", "convnet"
     ),

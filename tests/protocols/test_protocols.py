@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from benchmark.errors import UsageError
-from benchmark.pipeline.request import split_commas
 from benchmark.protocols import Protocol, by_ipc, describe, load_protocol, parse
 from benchmark.protocols.registered import PROTOCOLS
+from benchmark.records.remake import split_commas
 from benchmark.teachers.recipes import recipe_of
 
 
