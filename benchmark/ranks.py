@@ -72,6 +72,19 @@ def start() -> None:
     dist.init_process_group(backend, timeout=PATIENCE)
 
 
+def leave() -> None:
+    """Part from the other ranks, once all is done and well: Gloo's threads, left to the end of the process, abort it.
+
+    Not after an error: the others may be waiting for this rank, and NCCL would wait for them.
+    """
+    if world() == 1:
+        return
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def agree(value: Any) -> Any:
     """The first rank's ``value`` (JSON-like), on every rank."""
     if world() == 1:

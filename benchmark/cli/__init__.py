@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from benchmark import __version__
+from benchmark import __version__, ranks
 from benchmark.errors import DDBenchError
 
 # name: (module:attribute, one line)
@@ -130,4 +130,5 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"ddbench: error: {_of_file(error)}", file=sys.stderr)
         sys.exit(1)
+    ranks.leave()
     sys.exit(code if isinstance(code, int) else 0)

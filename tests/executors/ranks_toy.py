@@ -112,3 +112,4 @@ def killed_at(step: int, work) -> None:
 
 if __name__ == "__main__":
     main(Path(sys.argv[1]))
+    ranks.leave()

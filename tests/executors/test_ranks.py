@@ -10,6 +10,7 @@ from executors_toy import outcomes, toy_plan, work_done
 from safetensors.torch import load_file
 
 from benchmark import ranks
+from benchmark.cli import main
 from benchmark.errors import JobError
 from benchmark.pipeline.engine import work
 from benchmark.pipeline.runs import Run
@@ -67,6 +68,23 @@ def test_rows_cover_the_batch(monkeypatch):
     assert covered == list(range(4, 11)) and shares == pytest.approx(1)
     with pytest.raises(JobError, match="batch of 2"):
         ranks.part(2)
+
+
+def test_a_command_that_ends_well_leaves_the_other_ranks(tmp_path, monkeypatch):
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", store=dist.FileStore(str(tmp_path / "meeting"), 1), rank=0, world_size=1)
+    monkeypatch.setattr(ranks, "world", lambda: 2)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            main(["no-such-command"])
+        assert ended.value.code == 2 and dist.is_initialized(), "after an error the others may be waiting"
+        with pytest.raises(SystemExit) as ended:
+            main(["list", "protocols"])
+        assert ended.value.code == 0 and not dist.is_initialized(), "Gloo's threads abort the process at its end"
+    finally:
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 @pytest.mark.slow
