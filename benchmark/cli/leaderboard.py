@@ -97,10 +97,20 @@ def _text(options: dict[str, Any]) -> tuple[str, list[dict], list]:
     return render(rows, options["form"], read_reported() if options["reported"] else ()), rows, faults
 
 
-def block(arguments: list[str], results: Path) -> str:
-    """What the command prints as Markdown with these arguments: the body of a block in a README."""
-    given = ["--format", "markdown", "--results", str(results), *arguments]
-    return _text(leaderboard.make_context("leaderboard", given).params)[0]
+def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
+    """What the command prints as Markdown with these arguments: the body of a block in the file ``page``.
+
+    Args:
+        results: the results folder, where the arguments name none (relative to ``page``).
+    """
+    from benchmark.cli.compare import compare, found
+    from benchmark.leaderboard.differences import markdown
+
+    program = {"leaderboard": leaderboard, "compare": compare}[command]
+    options = program.make_context(command, ["--format", "markdown", "--results", str(results), *arguments]).params
+    if options["results"] != results:
+        options["results"] = page.parent / options["results"]
+    return _text(options)[0] if command == "leaderboard" else markdown(found(**options))
 
 
 def _update(file: Path, results: Path) -> int:
@@ -112,10 +122,10 @@ def _update(file: Path, results: Path) -> int:
     if not blocks(text):
         raise UsageError(
             f"{file} holds no table to refresh",
-            allowed="a line <!-- ddbench leaderboard OPTIONS -->, then later a line <!-- /ddbench -->",
+            allowed="a line <!-- ddbench leaderboard OPTIONS --> (or compare), then later a line <!-- /ddbench -->",
         )
     rows, _ = read_rows(results, {}, False)
     write_text(csv_text(rows), results / "leaderboard.csv")
-    write_text(refresh(text, lambda arguments: block(arguments, results)), file, "--update")
+    write_text(refresh(text, lambda command, arguments: block(command, arguments, file, results)), file, "--update")
     click.echo(f"{len(blocks(text))} table(s) refreshed in {file}, leaderboard.csv rebuilt in {results}")
     return 0

@@ -78,9 +78,9 @@ def boards(rows: Iterable[dict[str, Any]]) -> list[Board]:
 def _board(group: tuple, rows: list[dict]) -> Board:
     place = _places(rows)
     columns = sorted(set(place.values()))
-    line = _lines(rows)
-    named = [row for row in rows if line[id(row)] == _identity(row)]
-    names = dict(zip(map(_identity, named), labels(named)))
+    known, line = _identities(rows), _lines(rows)
+    named = [row for row in rows if line[id(row)] == known[id(row)]]
+    names = dict(zip((known[id(row)] for row in named), labels(named)))
     lines: dict[tuple, dict[Column, dict]] = defaultdict(dict)
     for row in sorted(rows, key=_skipped):  # what ran goes first
         lines[line[id(row)]].setdefault(place[id(row)], row)
@@ -115,10 +115,11 @@ def _lines(rows: list[dict]) -> dict[int, tuple]:
     A cell that was skipped before its backbone and inputs were known belongs to the line of those that ran, where
     there is one only.
     """
-    ran = {_identity(row) for row in rows if not _skipped(row)}
+    known = _identities(rows)
+    ran = {known[id(row)] for row in rows if not _skipped(row)}
     lines = {}
     for row in rows:
-        own = _identity(row)
+        own = known[id(row)]
         found = [other for other in ran if _may_be(own, other)] if _skipped(row) else []
         lines[id(row)] = found[0] if len(found) == 1 else own
     return lines
@@ -129,8 +130,23 @@ def _may_be(skipped: tuple, other: tuple) -> bool:
     return all(a == b or (not a and name in LATER) for name, a, b in zip(IDENTITY, skipped, other))
 
 
-def _identity(row: dict) -> tuple:
-    return tuple(row[name] for name in IDENTITY)
+def _identities(rows: Sequence[dict]) -> dict[int, tuple]:
+    """What tells lines apart, by ``id(row)``; of a tuned line not the parameters, which may differ by IPC."""
+    tuned = _tuned(rows)
+    return {
+        id(row): tuple(row["tuned"] if name == "params" and id(row) in tuned else row[name] for name in IDENTITY)
+        for row in rows
+    }
+
+
+def _tuned(rows: Sequence[dict]) -> set[int]:
+    """``id`` of the rows to be shown as their method's tuned ones: where each column has but one."""
+    found: dict[tuple, list[dict]] = defaultdict(list)
+    for row in rows:
+        if row["tuned"]:
+            found[row["dataset_digest"], row["protocol_digest"], column_of(row), row["method"]].append(row)
+    several = {row["method"] for members in found.values() if len(members) > 1 for row in members}
+    return {id(row) for members in found.values() for row in members if row["method"] not in several}
 
 
 def _skipped(row: dict) -> bool:
@@ -152,9 +168,10 @@ def labels(rows: Sequence[dict]) -> list[str]:
     by_method: dict[str, list[dict]] = defaultdict(list)
     for row in rows:
         by_method[row["method"]].append(row)
+    tuned = _tuned(rows)
     varying: dict[str, list[str]] = {}
     for method, members in by_method.items():
-        params = [json.loads(text) for text in sorted({row["params"] for row in members})]
+        params = [json.loads(text) for text in sorted({row["params"] for row in members if id(row) not in tuned})]
         keys = sorted({key for document in params for key in document})
         varying[method] = [k for k in keys if len({json.dumps(p.get(k, "–"), sort_keys=True) for p in params}) > 1]
     several = {
@@ -166,7 +183,10 @@ def labels(rows: Sequence[dict]) -> list[str]:
     for row in rows:
         method, parts = row["method"], []
         values = json.loads(row["params"])
-        parts += [f"{key}={_short(values.get(key, '–'))}" for key in varying[method]]
+        if id(row) in tuned:
+            parts.append("tuned")
+        else:
+            parts += [f"{key}={_short(values.get(key, '–'))}" for key in varying[method]]
         if several[method, "method_version"]:
             parts.append(f"v{row['method_version']}")
         if several[method, "inputs"]:
@@ -202,6 +222,7 @@ def _notes(rows: list[dict]) -> list[str]:
         notes.append(f"Students learn from {len(teachers)} different teachers: {names}; columns keep them apart.")
     if len({r["precision"] for r in rows}) > 1:
         notes.append(f"Precisions differ: {', '.join(sorted({r['precision'] for r in rows}))}.")
+    notes += [f"Tuned: {text}." for text in sorted({r["tuned"] for r in rows if r["tuned"]})]
     return notes
 
 

@@ -64,6 +64,7 @@ class Sample(NamedTuple):
     teacher_accuracy: float | None
     recognised: float | None
     set_gate: str
+    tuned: str
     created: str
 
 
@@ -76,6 +77,12 @@ class Cell(NamedTuple):
     def by_seed(self, score: str = "top1_last") -> dict[int, float]:
         """Seed to score, of the seeds that succeeded."""
         return {s.seed: s.scores[score] for s in self.samples if s.status == "ok" and score in s.scores}
+
+    @property
+    def tuned(self) -> str:
+        """How the settings were tuned, where all seeds that succeeded agree."""
+        found = {s.tuned for s in self.samples if s.status == "ok"}
+        return found.pop() if len(found) == 1 else ""
 
 
 def collect(records: Iterable[dict]) -> list[Cell]:
@@ -160,8 +167,18 @@ def sample_of(record: dict) -> Sample:
         teacher.get("accuracy"),
         gate.get("recognised"),
         gate.get("status", ""),
+        tuned_text(record["artifacts"].get("tuning") or {}),
         str(record["provenance"].get("created", "")),
     )
+
+
+def tuned_text(tuning: dict[str, Any]) -> str:
+    """A record's note of what `ddbench tune` did, without the outcome: the same at every IPC."""
+    if not tuning:
+        return ""
+    seeds = f"{tuning['seeds']} seed" + ("s" if tuning["seeds"] > 1 else "")
+    trials = f"best of {tuning['trials']} trials ({seeds} each)"
+    return f"{trials} on {tuning['on']}, protocol {tuning['protocol']}, student {tuning['student']}"
 
 
 def rows(records: Iterable[dict]) -> list[dict[str, Any]]:
@@ -220,6 +237,7 @@ def _row(cell: Cell, peers: list[Cell], floors: list[Cell]) -> dict[str, Any]:
             row[f"{name}_half"] = number(half)
         if name == "top1_last":
             row["top1_last_std"] = number(mean_std(values)[1]) if values else None
+    row["tuned"] = cell.tuned
     flags = Counter(flag for s in cell.samples for flag in s.flags)
     gain = _gain(cell, floors)
     row["gain_over_random"], row["gain_half"], row["gain_seeds"] = gain

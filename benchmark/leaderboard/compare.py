@@ -1,32 +1,37 @@
-"""Two methods side by side: paired by seed inside a cell, counted over cells, never over protocols."""
+"""Methods side by side: paired by seed inside a cell, counted over cells, never over protocols."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from fnmatch import fnmatchcase
 from typing import Any
 
 from benchmark.errors import MissingError, UsageError, unknown_name
 from benchmark.leaderboard.boards import labels
-from benchmark.leaderboard.cells import Cell, rows_of
+from benchmark.leaderboard.cells import Cell, Key, rows_of
 from benchmark.leaderboard.terminal import verdict
 from benchmark.metrics.statistics import mean_interval, paired_difference
-from benchmark.outputs import whole_file
 from benchmark.records.remake import split_commas
 
-PLOTS = (".svg", ".png", ".pdf")
 BEGINNINGS = ("backbone_key", "inputs", "set")  # what a selector may name by its beginning
-BESIDES = ("backbone", "precision", "method_version", *BEGINNINGS)  # and what all it may name besides parameters
+BESIDES = ("backbone", "precision", "method_version", "tuned", *BEGINNINGS)  # and what all it may name besides
+# What a selector may name of the cell itself (wildcards allowed), each with what is then left out of the pairing.
+ACROSS = {
+    "protocol": ("protocol", "protocol_version", "protocol_digest", "teacher", "teacher_key"),
+    "student": ("student",),
+}
 
 
 @dataclass(frozen=True)
 class Pair:
     """One cell of the comparison; numbers are percent and points, ``half`` None for a single shared seed."""
 
+    first: str
+    second: str
     dataset: str
     protocol: str
     teacher: str
@@ -72,14 +77,14 @@ def parse_selector(text: str) -> tuple[str, dict[str, Any]]:
         if not equals:
             raise UsageError(f"{part!r} is not KEY=VALUE", where=text, hint="e.g. d3hr:depth=30,backbone=tiny")
         try:
-            wanted[key] = value if key in BESIDES else yaml.safe_load(value)
+            wanted[key] = value if key in BESIDES or key in ACROSS else yaml.safe_load(value)
         except yaml.YAMLError as error:
             raise UsageError(f"cannot read {value!r}", where=text, hint="e.g. d3hr:depth=30,backbone=tiny") from error
     return method, wanted
 
 
-def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
-    """The cell that a selector means in each column of comparison.
+def choose(cells: Sequence[Cell], text: str, across: frozenset[str] = frozenset()) -> dict[tuple, Cell]:
+    """The cell that a selector means in each column of comparison, less the fields ``across`` of the column.
 
     Raises:
         UsageError: unknown method or parameter (nearest named), or several variants in one column.
@@ -89,7 +94,7 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
     mine = [c for c in cells if c.key.method == method]
     if not mine:
         raise unknown_name("method", method, {c.key.method for c in cells}, where="the records")
-    known = {k for c in mine for k in json.loads(c.key.params)} | set(BESIDES)
+    known = {k for c in mine for k in json.loads(c.key.params)} | {*BESIDES, *ACROSS}
     for key in wanted:
         if key not in known:
             raise unknown_name("parameter", key, known, where=text, hint=f"ddbench show method {method}")
@@ -103,7 +108,7 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
     columns: dict[tuple, list[Cell]] = defaultdict(list)
     scored = [cell for cell in found if cell.by_seed()]  # what was only skipped or failed is no variant to choose
     for cell in scored or found:
-        columns[cell.key.column].append(cell)
+        columns[_column(cell.key, across)].append(cell)
     for column, members in columns.items():
         own = [c for c in members if not c.key.set]  # before folders evaluated under the method's name
         if own and "set" not in wanted:
@@ -118,12 +123,24 @@ def choose(cells: Sequence[Cell], text: str) -> dict[tuple, Cell]:
     return {column: members[0] for column, members in columns.items()}
 
 
+def _column(key: Key, across: frozenset[str]) -> tuple:
+    return tuple(value for name, value in zip(Key._fields, key.column) if name not in across)
+
+
 def _variants(cells: list[Cell]) -> list[str]:
-    return labels(rows_of(cells))
+    names = labels(rows_of(cells))
+    for field in ACROSS:
+        if len({getattr(c.key, field) for c in cells}) > 1:
+            names = [f"{name} with {field}={getattr(c.key, field)}" for name, c in zip(names, cells)]
+    return names
 
 
 def _fits(cell: Cell, name: str, wanted: Any) -> bool:
     """Whether a parameter is ``wanted``, or a key or one of the inputs begins so; no text means none."""
+    if name in ACROSS:
+        return fnmatchcase(getattr(cell.key, name), wanted)
+    if name == "tuned":
+        return cell.tuned.startswith(wanted) if wanted else not cell.tuned
     if name in BEGINNINGS:
         value = getattr(cell.key, name)
         return any(v.startswith(wanted) for v in (value, *value.split(", "))) if wanted else not value
@@ -131,14 +148,48 @@ def _fits(cell: Cell, name: str, wanted: Any) -> bool:
     return value == wanted or str(value) == str(wanted)
 
 
+def comparisons(cells: Sequence[Cell], first: str, others: Sequence[str], score: str = "top1_last") -> list[list[Pair]]:
+    """:func:`compare` of ``first`` with each of ``others``, in their order.
+
+    A wildcard for the method on both sides pairs every method with itself: ``*:protocol=soft``, ``*:protocol=hard``.
+
+    Raises:
+        UsageError: as `compare`; a wildcard on one side only.
+        MissingError: there is nothing to pair.
+    """
+    pattern = parse_selector(first)[0]
+    if not any(c in text.partition(":")[0] for text in (first, *others) for c in "*?["):
+        return [compare(cells, first, other, score) for other in others]
+    if len(others) != 1 or parse_selector(others[0])[0] != pattern:
+        raise UsageError(
+            "a wildcard pairs each method with itself: it stands on both sides",
+            where=" ".join([first, *others]),
+            hint="ddbench compare '*:protocol=soft' '*:protocol=hard'",
+        )
+    found, problem = [], None
+    for method in sorted({c.key.method for c in cells if fnmatchcase(c.key.method, pattern)}):
+        sides = [method + text.removeprefix(pattern) for text in (first, *others)]
+        try:
+            found.append(compare(cells, *sides, score))
+        except MissingError as error:  # a method that has one side only
+            problem = error
+    if not found:
+        raise problem or unknown_name("method", pattern, {c.key.method for c in cells}, where="the records")
+    return found
+
+
 def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_last") -> list[Pair]:
     """``first`` minus ``second`` in every cell that both have with a shared seed.
+
+    Where both name a protocol (a student), cells are paired whatever their protocol and teacher (their student) are.
 
     Raises:
         UsageError: ``score`` is in no record of the two.
         MissingError: there is no such cell.
     """
-    a, b = choose(cells, first), choose(cells, second)
+    named = set(ACROSS).intersection(parse_selector(first)[1], parse_selector(second)[1])
+    across = frozenset(field for name in named for field in ACROSS[name])
+    a, b = choose(cells, first, across), choose(cells, second, across)
     names = {name for cell in (*a.values(), *b.values()) for sample in cell.samples for name in sample.scores}
     if names and score not in names:
         raise _unknown_score(score, names)
@@ -158,11 +209,13 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
         ]
         pairs.append(
             Pair(
+                first,
+                second,
                 key.dataset,
-                f"{key.protocol} v{key.protocol_version}",
-                key.teacher,
-                key.teacher_key,
-                key.student,
+                _both(f"{key.protocol} v{key.protocol_version}", f"{other.protocol} v{other.protocol_version}"),
+                _both(key.teacher, other.teacher),
+                _both(key.teacher_key, other.teacher_key),
+                _both(key.student, other.student),
                 key.ipc,
                 mean_interval([ours[s] for s in shared])[0],
                 mean_interval([theirs[s] for s in shared])[0],
@@ -176,10 +229,14 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
     if not pairs:
         raise MissingError(
             f"no cell holds both {first} and {second} with a shared seed",
-            allowed="same dataset, protocol, teacher, student and IPC for both",
+            allowed="same dataset, protocol, teacher, student and IPC for both (what both name may differ)",
             hint=f"ddbench run --method {first.partition(':')[0]},{second.partition(':')[0]} …",
         )
     return pairs
+
+
+def _both(a: str, b: str) -> str:
+    return a if a == b else f"{a or 'none'} − {b or 'none'}"
 
 
 def _unknown_score(score: str, known: set[str]) -> UsageError:
@@ -212,43 +269,3 @@ def summarise(pairs: Sequence[Pair]) -> list[Summary]:
             )
         )
     return out
-
-
-def teachers(pairs: Sequence[Pair]) -> list[str]:
-    """Each pair's teacher, with its key where several have one name; nothing where there is but one teacher."""
-    found = {(p.teacher, p.teacher_key) for p in pairs if p.teacher}
-    names = Counter(name for name, _ in found)
-    if len(found) < 2:
-        return [""] * len(pairs)
-    return [f"{p.teacher} {p.teacher_key[:6]}" if names[p.teacher] > 1 else p.teacher for p in pairs]
-
-
-def plot(pairs: Sequence[Pair], first: str, second: str, path: Path) -> None:
-    """A forest plot: one line a cell, the difference with its interval, 0 marked. SVG, PNG or PDF by suffix.
-
-    Raises:
-        UsageError: another suffix, or a path that cannot be written.
-    """
-    if path.suffix.lower() not in PLOTS:
-        raise UsageError(f"cannot draw to {path.name}", where="--plot", allowed=", ".join(f"NAME{s}" for s in PLOTS))
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    colours = {"better": "#1a7f37", "worse": "#c0392b", "undecided": "#777777"}
-    figure, axes = plt.subplots(figsize=(7, 1.2 + 0.32 * len(pairs)), layout="constrained")
-    for y, pair in enumerate(reversed(pairs)):
-        axes.errorbar(pair.difference, y, xerr=pair.half or 0, fmt="o", capsize=3, color=colours[pair.verdict])
-    names = [
-        ", ".join(filter(None, (p.dataset, p.protocol, teacher, p.student, f"IPC {p.ipc} ({p.seeds})")))
-        for p, teacher in zip(pairs, teachers(pairs))
-    ]
-    axes.set_yticks(range(len(pairs)), names[::-1])
-    axes.axvline(0, color="black", linewidth=0.8)
-    axes.set_xlabel(f"{first} − {second}, points of top-1 (95 % interval, paired; seeds in brackets)")
-    try:
-        with whole_file(path, "--plot") as temporary:
-            figure.savefig(temporary, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
-    finally:
-        plt.close(figure)

@@ -27,6 +27,30 @@ def board(*groups):
     return boards.boards(leaderboard.rows([record for group in groups for record in group]))
 
 
+NOTE = {"on": "digits@val", "digest": "d" * 64, "protocol": "hard", "student": "convnet3", "trials": 4, "seeds": 2}
+
+
+def tuned(method, values, *, note=NOTE, **options):
+    made = runs(method, values, **options)
+    for record in made:
+        record["artifacts"]["tuning"] = note | {"top1": 50.0, "params": options["params"]}
+    return [records.sealed(record) for record in made]
+
+
+def test_a_tuned_method_is_one_line_whatever_its_settings_are_at_each_ipc():
+    one, ten = tuned("a", [50, 51, 52], params={"g": 1}), tuned("a", [60, 61, 62], params={"g": 2}, ipc=10)
+    (made,) = board(one, ten, runs("a", [40, 41, 42], params={"g": 4}), runs("b", [1, 2, 3]))
+    lines = {e.label: sorted(c.ipc for c in e.rows) for e in made.entries}
+    assert lines == {"a (tuned)": [1, 10], "a": [1], "b": [1]}
+    assert made.notes == ["Tuned: best of 4 trials (2 seeds each) on digits@val, protocol hard, student convnet3."]
+
+
+def test_two_tunings_of_one_method_in_a_column_are_told_apart_by_their_settings():
+    other = tuned("a", [60, 61, 62], params={"g": 2}, note=NOTE | {"trials": 8})
+    (made,) = board(tuned("a", [50, 51, 52], params={"g": 1}), other)
+    assert {e.label for e in made.entries} == {"a (g=1)", "a (g=2)"} and len(made.notes) == 2
+
+
 def test_never_one_board_for_two_protocols_or_datasets():
     made = board(runs("a", [50, 51, 52]), runs("a", [70, 71, 72], protocol="p2"), runs("a", [1, 2, 3], dataset="d2"))
     assert [(b.dataset, b.protocol, len(b.entries)) for b in made] == [
@@ -217,13 +241,22 @@ def test_wrong_requests(results, tmp_path):
     assert issubclass(DataError, DDBenchError)
 
 
+def test_a_page_compares_records_of_a_folder_of_its_own(results, tmp_path):
+    page, study = tmp_path / "page.md", tmp_path / "study"
+    for record in runs("a", [80, 82, 90]) + runs("b", [70, 71, 78]):
+        records.write_record(study, record)
+    page.write_text("<!-- ddbench compare a b --results study -->\n<!-- /ddbench -->\n")
+    invoke("--results", results, "--update", page)
+    assert "**digits, protocol clean-hard v1: a − b**" in page.read_text() and "**+11.0 ± 2.5**" in page.read_text()
+
+
 def test_update_refreshes_blocks_in_a_file(results, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# A\n<!-- ddbench leaderboard --ipc 10 -->\nstale line\n<!-- /ddbench -->\nend\n")
     invoke("--results", results, "--update", page)
     text = page.read_text()
     assert "stale line" not in text and text.startswith("# A\n") and text.endswith("<!-- /ddbench -->\nend\n")
-    ((arguments, body),) = readme.blocks(text)
+    ((_, arguments, body),) = readme.blocks(text)
     assert body == invoke("--results", results, "--format", "markdown", *arguments).output.replace("\r", "")
     page.write_text("no block")
     with pytest.raises(UsageError):
@@ -244,8 +277,10 @@ def test_tables_in_the_pages_equal_what_the_command_prints(folder):
     pages = [folder / "README.md", *([ROOT / "README.md"] if folder.name == "results" else [])]
     found = [(page, *block_) for page in pages for block_ in readme.blocks(page.read_text())]
     assert found
-    for page, arguments, body in found:
-        assert body == block(arguments, folder), f"ddbench leaderboard --results {folder.name} --update {page.name}"
+    for page, name, arguments, body in found:
+        assert body == block(name, arguments, page, folder), (
+            f"ddbench leaderboard --results {folder.name} --update {page.name}"
+        )
 
 
 def test_every_reported_number_has_a_source_and_a_grade():

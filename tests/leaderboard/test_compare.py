@@ -8,7 +8,8 @@ from benchmark import records
 from benchmark.cli.compare import compare as command
 from benchmark.errors import MissingError, UsageError
 from benchmark.leaderboard.cells import collect
-from benchmark.leaderboard.compare import compare, summarise
+from benchmark.leaderboard.compare import compare, comparisons, summarise
+from benchmark.leaderboard.differences import markdown
 
 
 def runs(method, values, **options):
@@ -109,6 +110,58 @@ def test_different_backbones_are_said():
     assert "tiny against small" in pair.note
 
 
+TEACHER = {"name": "convnet3", "key": "7" * 64}
+
+
+def two_protocols():
+    """Methods a and b under p1 (hard labels) and p2 (a teacher's); c under p1 alone."""
+    made = [runs(m, [50 + d, 52 + d, 51 + d], protocol="p1") for m, d in (("a", 0), ("b", -10), ("c", 5))]
+    shifts = (("a", 3), ("b", 7))
+    return cells(*made, *(runs(m, [50 + d, 52 + d, 51.5 + d], protocol="p2", teacher=TEACHER) for m, d in shifts))
+
+
+def test_one_against_several():
+    found = comparisons(two_protocols(), "a", ["b", "c"])
+    assert [(p.second, p.protocol, round(p.difference, 1)) for pairs in found for p in pairs] == [
+        ("b", "p1 v1", 10.0), ("b", "p2 v1", -4.0), ("c", "p1 v1", -5.0),
+    ]  # fmt: skip
+    text = markdown(found)
+    assert "**digits, protocol p1 v1: a − …**" in text and "| − c | **-5.0 ± 0.0** | 0/0/1 |" in text
+
+
+def test_what_both_sides_name_may_differ():
+    (pair,) = compare(two_protocols(), "a:protocol=p2", "a:protocol=p1")
+    assert pair.difference == pytest.approx(3 + 0.5 / 3) and pair.protocol == "p2 v1 − p1 v1"
+    assert pair.teacher == "convnet3 − none"
+    with pytest.raises(MissingError, match="no cell holds both"):
+        compare(two_protocols(), "a:protocol=p2", "c")
+    with pytest.raises(UsageError, match="2 variants") as error:
+        compare(two_protocols(), "a:protocol=p*", "a:protocol=p1")
+    assert "a with protocol=p1; a with protocol=p2" in str(error.value)
+
+
+def test_a_wildcard_pairs_each_method_with_itself():
+    found = comparisons(two_protocols(), "*:protocol=p2", ["*:protocol=p1"])
+    assert [(p.first, round(p.difference, 1)) for pairs in found for p in pairs] == [
+        ("a:protocol=p2", 3.2), ("b:protocol=p2", 17.2),
+    ]  # fmt: skip
+    assert "| b | **+17.2 ± 0.7** | 1/0/0 |" in markdown(found)
+    for first, others in (("*", ["a"]), ("a", ["*"]), ("*:protocol=p2", ["*:protocol=p1", "a"])):
+        with pytest.raises(UsageError, match="both sides"):
+            comparisons(two_protocols(), first, others)
+    with pytest.raises(UsageError, match="unknown method"):
+        comparisons(two_protocols(), "z*:protocol=p2", ["z*:protocol=p1"])
+
+
+def test_tuned_and_untuned_are_chosen():
+    made = runs("a", [60, 61, 62], params={"g": 2})
+    note = {"on": "digits@val", "protocol": "p", "student": "s", "trials": 4, "seeds": 1}
+    for record in made:
+        record["artifacts"]["tuning"] = note
+    (pair,) = compare(cells(made, runs("a", [50, 51, 52], params={"g": 1})), "a:tuned=best", "a:tuned=")
+    assert pair.difference == pytest.approx(10)
+
+
 def test_command_prints_and_draws(tmp_path):
     for record in runs("a", [80, 82, 90]) + runs("b", [70, 71, 78]):
         records.write_record(tmp_path, record)
@@ -119,7 +172,7 @@ def test_command_prints_and_draws(tmp_path):
     document = json.loads(run.invoke(command, ["a", "b", "--results", str(tmp_path), "--format", "json"]).output)
     assert document["pairs"][0]["seeds"] == 3
     lines = run.invoke(command, ["a", "b", "--results", str(tmp_path), "--format", "csv"]).output.splitlines()
-    assert len(lines) == 2 and lines[0].startswith("dataset,protocol")
+    assert len(lines) == 2 and lines[0].startswith("first,second,dataset,protocol")
 
 
 def test_an_unknown_score_is_a_wrong_option_not_a_missing_record():
