@@ -40,12 +40,17 @@ def names(found: Sequence[Sequence[Pair]]) -> tuple[str, list[str]]:
 
 
 def teachers(pairs: Sequence[Pair]) -> list[str]:
-    """Each pair's teacher, with its key where several have one name; nothing where there is but one teacher."""
-    found = {(p.teacher, p.teacher_key) for p in pairs if p.teacher}
-    counts = Counter(name for name, _ in found)
-    if len(found) < 2:
-        return [""] * len(pairs)
-    return [f"{p.teacher} {p.teacher_key[:6]}" if counts[p.teacher] > 1 else p.teacher for p in pairs]
+    """Each pair's teacher, with its key where several have one name; nothing where its table has but one teacher."""
+    tables: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    for p in pairs:
+        if p.teacher:
+            tables[p.dataset, p.protocol].add((p.teacher, p.teacher_key))
+    out = []
+    for p in pairs:
+        found = tables[p.dataset, p.protocol]
+        several = sum(name == p.teacher for name, _ in found) > 1
+        out.append("" if len(found) < 2 else f"{p.teacher} {p.teacher_key[:6]}" if several else p.teacher)
+    return out
 
 
 def plain(found: Sequence[Sequence[Pair]]) -> str:

@@ -129,6 +129,19 @@ def test_one_against_several():
     assert "**digits, protocol p1 v1: a − …**" in text and "| − c | **-5.0 ± 0.0** | 0/0/1 |" in text
 
 
+def test_teachers_are_named_where_one_table_has_several():
+    def taught(key, dataset):
+        teacher = {"name": "convnet3", "key": key * 64}
+        return [runs(m, v, teacher=teacher, dataset=dataset) for m, v in (("a", [50, 51]), ("b", [40, 42]))]
+
+    made = cells(*taught("1", "d1"), *taught("2", "d2"))
+    assert "convnet3 2" not in markdown(comparisons(made, "a", ["b"]))
+    made = cells(*taught("1", "d1"), *taught("2", "d1"))
+    assert "| | convnet3 convnet3 111111 IPC 1 | convnet3 convnet3 222222 IPC 1 |" in markdown(
+        comparisons(made, "a", ["b"])
+    )
+
+
 def test_what_both_sides_name_may_differ():
     (pair,) = compare(two_protocols(), "a:protocol=p2", "a:protocol=p1")
     assert pair.difference == pytest.approx(3 + 0.5 / 3) and pair.protocol == "p2 v1 − p1 v1"
