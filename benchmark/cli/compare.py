@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from benchmark.cli.leaderboard import FILTERS, filters
+from benchmark.errors import MissingError
 
 
 @click.command(
@@ -58,5 +59,8 @@ def found(*, first: str, second: tuple[str, ...], results: Path, score: str, **w
     from benchmark.leaderboard.compare import comparisons
     from benchmark.records import iter_records
 
+    cells = collect(iter_records(results))
+    if not cells:
+        raise MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
     chosen = {name: wanted[name] for name in (*FILTERS, "ipc") if wanted[name]}
-    return comparisons(select_cells(collect(iter_records(results)), chosen), first, second, score)
+    return comparisons(select_cells(cells, chosen), first, second, score)

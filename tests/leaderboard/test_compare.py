@@ -175,6 +175,11 @@ def test_tuned_and_untuned_are_chosen():
     assert pair.difference == pytest.approx(10)
 
 
+def test_a_folder_without_records_is_said(tmp_path):
+    with pytest.raises(MissingError, match="no records in"):
+        CliRunner().invoke(command, ["a", "b", "--results", str(tmp_path)], catch_exceptions=False)
+
+
 def test_command_prints_and_draws(tmp_path):
     for record in runs("a", [80, 82, 90]) + runs("b", [70, 71, 78]):
         records.write_record(tmp_path, record)
