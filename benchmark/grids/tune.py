@@ -153,6 +153,8 @@ def settings(document: dict[str, Any], dataset: str, method: str, ipc: int) -> d
     entry = document["methods"].get(method, {}).get(ipc, {})
     if "params" not in entry:
         return {}
-    note = {"on": document["dataset"], "digest": document["digest"], "protocol": document["protocol"]}
+    changes = ",".join(f"{k.removeprefix('protocol.')}={v}" for k, v in sorted(document["protocol_changes"].items()))
+    protocol = "+".join(filter(None, (document["protocol"], changes)))
+    note = {"on": document["dataset"], "digest": document["digest"], "protocol": protocol}
     note |= {"student": document["student"], "trials": len(entry["trials"]), "seeds": document["seeds"]}
     return {"params": entry["params"], "note": note | {"top1": entry["top1"], "params": entry["params"]}}

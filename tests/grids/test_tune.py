@@ -89,6 +89,15 @@ def test_other_files_are_refused(tmp_path):
     assert tune.settings(document, "digits", "d3hr", 1) == {}
 
 
+def test_the_note_names_the_protocol_that_trials_ran_under():
+    entry = {"trials": [{"params": {}, "top1": 1.0}], "params": {}, "top1": 1.0}
+    document = {"dataset": "digits@val", "digest": "d", "protocol": "hard", "student": "s", "seeds": 1}
+    document |= {"methods": {"d3hr": {1: entry}}, "protocol_changes": {"protocol.steps": "200", "protocol.lr": "1"}}
+    assert tune.settings(document, "digits", "d3hr", 1)["note"]["protocol"] == "hard+lr=1,steps=200"
+    note = tune.settings(document | {"protocol_changes": {}}, "digits", "d3hr", 1)["note"]
+    assert note["protocol"] == "hard"
+
+
 def test_a_second_tuning_keeps_the_first_ones_methods(tmp_path):
     file, about = tmp_path / "t.yaml", {"dataset": "digits@val", "seeds": 2}
     tune.write(file, about, {"a": {1: {"trials": []}}})
