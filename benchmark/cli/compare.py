@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
-from benchmark.cli.leaderboard import FILTERS, filters
-from benchmark.errors import MissingError
+from benchmark.cli.leaderboard import FILTERS, filters, no_records
+
+FORMATS = ("table", "markdown", "csv", "json")
 
 
 @click.command(
@@ -24,13 +25,7 @@ Examples:
 @click.argument("second", nargs=-1, required=True)
 @filters
 @click.option("--score", default="top1_last", show_default=True, help="Any score of the records, e.g. top1_best.")
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["table", "markdown", "csv", "json"]),
-    default="table",
-    show_default=True,
-)
+@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the differences: .svg, .png, .pdf.")
 def compare(first: str, second: tuple[str, ...], **options: Any) -> int:
     """FIRST minus each SECOND: the difference with its 95 % interval in every cell that both have, then wins over
@@ -61,6 +56,6 @@ def found(*, first: str, second: tuple[str, ...], results: Path, score: str, **w
 
     cells = collect(iter_records(results))
     if not cells:
-        raise MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
+        raise no_records(results)
     chosen = {name: wanted[name] for name in (*FILTERS, "ipc") if wanted[name]}
     return comparisons(select_cells(cells, chosen), first, second, score)

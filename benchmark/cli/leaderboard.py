@@ -22,8 +22,13 @@ def read_rows(results: Path, wanted: dict[str, Sequence[str]], ignore_bad: bool 
     faults: list = []
     rows = leaderboard.rows(records.iter_records(results, faults if ignore_bad else None))
     if not rows:
-        raise MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
+        raise no_records(results)
     return select(rows, wanted), faults
+
+
+def no_records(results: Path) -> MissingError:
+    """The error for a results folder that holds nothing."""
+    return MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
 
 
 def filters(function, names: Sequence[str] = FILTERS):

@@ -78,7 +78,8 @@ def boards(rows: Iterable[dict[str, Any]]) -> list[Board]:
 def _board(group: tuple, rows: list[dict]) -> Board:
     place = _places(rows)
     columns = sorted(set(place.values()))
-    known, line = _identities(rows), _lines(rows)
+    known = _identities(rows)
+    line = _lines(rows, known)
     named = [row for row in rows if line[id(row)] == known[id(row)]]
     names = dict(zip((known[id(row)] for row in named), labels(named)))
     lines: dict[tuple, dict[Column, dict]] = defaultdict(dict)
@@ -109,13 +110,12 @@ def _places(rows: list[dict]) -> dict[int, Column]:
     return places
 
 
-def _lines(rows: list[dict]) -> dict[int, tuple]:
-    """What identifies the line of each row, by ``id(row)``.
+def _lines(rows: list[dict], known: dict[int, tuple]) -> dict[int, tuple]:
+    """What identifies the line of each row, by ``id(row)``, from their own identities ``known``.
 
     A cell that was skipped before its backbone and inputs were known belongs to the line of those that ran, where
     there is one only.
     """
-    known = _identities(rows)
     ran = {known[id(row)] for row in rows if not _skipped(row)}
     lines = {}
     for row in rows:

@@ -18,7 +18,7 @@ from benchmark.metrics.statistics import mean_interval, paired_difference
 from benchmark.records.remake import split_commas
 
 BEGINNINGS = ("backbone_key", "inputs", "set")  # what a selector may name by its beginning
-BESIDES = ("backbone", "precision", "method_version", "tuned", *BEGINNINGS)  # and what all it may name besides
+BESIDES = ("backbone", "precision", "method_version", "tuned", *BEGINNINGS)  # and what it may name besides parameters
 # What a selector may name of the cell itself (wildcards allowed), each with what is then left out of the pairing.
 ACROSS = {
     "protocol": ("protocol", "protocol_version", "protocol_digest", "teacher", "teacher_key"),

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -15,17 +15,16 @@ from benchmark.leaderboard.compare import Pair, summarise
 from benchmark.leaderboard.terminal import MISSING, interval
 from benchmark.outputs import whole_file
 
-FORMATS = ("table", "markdown", "csv", "json")
 PLOTS = (".svg", ".png", ".pdf")
 LEGEND = (
-    "Points of top-1, paired by seed, mean ± 95 % t interval; bold where it leaves out 0. w/t/l counts cells above 0, "
-    "not told apart from it, below."
+    "Points of top-1, paired by seed ({seeds} of them), mean ± 95 % t interval; bold where it leaves out 0. w/t/l "
+    "counts cells above 0, not told apart from it, below."
 )
 COLOURS = {"better": "#1a7f37", "worse": "#c0392b", "undecided": "#777777"}
 
 
 def render(found: Sequence[Sequence[Pair]], form: str) -> str:
-    """Comparisons in one of `FORMATS`."""
+    """Comparisons as ``table``, ``markdown``, ``csv`` or ``json``."""
     return {"table": plain, "markdown": markdown, "csv": csv_text, "json": json_text}[form](found)
 
 
@@ -95,7 +94,8 @@ def markdown(found: Sequence[Sequence[Pair]]) -> str:
             counts = Counter(pair.verdict for pair in cells if pair)
             told = "/".join(str(counts[verdict]) for verdict in ("better", "undecided", "worse"))
             text.append(f"| {lines[number]} | " + " | ".join([*map(_cell, cells), told]) + " |")
-        blocks.append("\n".join([*text, "", LEGEND]))
+        seeds = _seeds(pair for cells in columns.values() for pair in cells.values())
+        blocks.append("\n".join([*text, "", LEGEND.format(seeds=seeds)]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -103,6 +103,11 @@ def _each(found: Sequence[Sequence[Pair]]) -> list[tuple[int, Pair, str]]:
     """(number of the comparison, pair, teacher to be named) of every pair."""
     numbered = [(number, pair) for number, pairs in enumerate(found) for pair in pairs]
     return [(*item, teacher) for item, teacher in zip(numbered, teachers([pair for _, pair in numbered]))]
+
+
+def _seeds(pairs: Iterable[Pair]) -> str:
+    counts = sorted({pair.seeds for pair in pairs})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def _cell(pair: Pair | None) -> str:
@@ -162,7 +167,8 @@ def plot(found: Sequence[Sequence[Pair]], path: Path) -> None:
     texts = [", ".join(filter(None, (*words, f"IPC {ipc}"))) for *words, ipc in places]
     panels[0][0].set_ylim(-len(places) + 0.4, 0.6)
     panels[0][0].set_yticks(list(places.values()), texts, fontsize=8)
-    figure.supxlabel(f"{what}, points of top-1 (95 % interval, paired by seed)", fontsize=9)
+    seeds = _seeds(pair for pairs in found for pair in pairs)
+    figure.supxlabel(f"{what}, points of top-1 (95 % interval, paired by seed, {seeds} of them)", fontsize=9)
     try:
         with whole_file(path, "--plot") as temporary:
             figure.savefig(temporary, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)

@@ -126,7 +126,11 @@ def test_one_against_several():
         ("b", "p1 v1", 10.0), ("b", "p2 v1", -4.0), ("c", "p1 v1", -5.0),
     ]  # fmt: skip
     text = markdown(found)
-    assert "**digits, protocol p1 v1: a − …**" in text and "| − c | **-5.0 ± 0.0** | 0/0/1 |" in text
+    assert (
+        "paired by seed (3 of them)" in text
+        and "**digits, protocol p1 v1: a − …**" in text
+        and "| − c | **-5.0 ± 0.0** | 0/0/1 |" in text
+    )
 
 
 def test_teachers_are_named_where_one_table_has_several():
