@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from baselines.features import Selection
-from benchmark import compute
+from benchmark.core import compute
 from benchmark.methods import Task
 
 STARTS = 10  # scikit-learn's own default before 1.4; the best of ten starts varies little with the seed

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmark import compute
-from benchmark.errors import UsageError
+from benchmark.core import compute
+from benchmark.core.errors import UsageError
 from benchmark.methods import Method, Task, Unit
 
 if TYPE_CHECKING:
     import torch
 
-    from benchmark.datasets import Dataset
+    from benchmark.data import Dataset
 
 
 def too_few(dataset: Dataset, ipc: int) -> str:

@@ -26,11 +26,11 @@ import torch
 import torch.nn.functional as F
 
 from baselines.crops import random_resized_crops, seeded
-from benchmark import compute
+from benchmark.core import compute
 from benchmark.methods import Method, Task, Unit, param
 
 if TYPE_CHECKING:
-    from benchmark.datasets import Dataset
+    from benchmark.data import Dataset
     from benchmark.teachers import Teacher
 
 BATCH = 300  # crops a forward pass (theirs: one crop of each pooled image)

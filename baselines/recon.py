@@ -14,7 +14,7 @@ from benchmark.methods import Method, Task, Unit, Work
 if TYPE_CHECKING:
     import torch
 
-    from benchmark.datasets import Dataset
+    from benchmark.data import Dataset
 
 CHUNK = 10  # images a batch
 

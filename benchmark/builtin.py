@@ -1,11 +1,11 @@
 """What ddbench itself registers, through the same hooks as anybody's plug-in."""
 
 from benchmark.backbones.registered import BACKBONES
-from benchmark.datasets.registered import DATASETS
-from benchmark.executors.registered import EXECUTORS
-from benchmark.metrics.registered import METRICS
+from benchmark.data.registered import DATASETS
+from benchmark.evaluation.metrics.registered import METRICS
+from benchmark.evaluation.protocols.registered import PROTOCOLS
+from benchmark.pipeline.executors.registered import EXECUTORS
 from benchmark.plugins import hookimpl
-from benchmark.protocols.registered import PROTOCOLS
 from benchmark.students.registered import STUDENTS
 
 

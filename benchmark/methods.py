@@ -17,15 +17,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from benchmark import compute
-from benchmark.errors import UsageError
-from benchmark.store import Stage, Store
+from benchmark.core import compute
+from benchmark.core.errors import UsageError
+from benchmark.core.store import Stage, Store
 
 if TYPE_CHECKING:
     import torch
 
     from benchmark.backbones import Backbone
-    from benchmark.datasets import Dataset, Split
+    from benchmark.data import Dataset, Split
     from benchmark.teachers import Teacher
 
 

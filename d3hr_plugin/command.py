@@ -36,8 +36,8 @@ def d3hr_report(dataset: str, out: Path | None, sets: tuple[str, ...], classes: 
     Writes normality.png, quantiles.png, reconstruction.png, score.png, sheet.png and report.json, and prints the
     tables. Trains the dataset's backbone first if there is none.
     """
+    from benchmark.core.outputs import writable_folder, write_text
     from benchmark.methods import make_params
-    from benchmark.outputs import writable_folder, write_text
     from benchmark.pipeline.request import parse_sets
     from d3hr_plugin.method import D3HR
 
@@ -55,12 +55,12 @@ def d3hr_report(dataset: str, out: Path | None, sets: tuple[str, ...], classes: 
 
 
 def _task(dataset: str, use: dict[str, Any]) -> Task:
-    from benchmark import compute
     from benchmark.backbones import load_backbone
-    from benchmark.datasets import load_dataset
+    from benchmark.backbones.resolve import resolve_backbone
+    from benchmark.core import compute
+    from benchmark.core.store import Store
+    from benchmark.data import load_dataset
     from benchmark.methods import Task
-    from benchmark.pipeline.resources import resolve_backbone
-    from benchmark.store import Store
 
     data, device = load_dataset(dataset, use["data_root"]), compute.resolve_device(use["device"])
     precision, store = compute.Precision.named(use["precision"]), Store()

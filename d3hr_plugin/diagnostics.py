@@ -10,8 +10,8 @@ import torch
 from scipy import stats
 
 from benchmark import backbones
+from benchmark.core.progress import Progress
 from benchmark.methods import Task
-from benchmark.progress import Progress
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw
 from d3hr_plugin.inversion import invert

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmark.errors import JobError, UsageError
+from benchmark.core.errors import JobError, UsageError
 from d3hr_plugin.schedule import alphas, check_depth, check_stride, levels
 
 if TYPE_CHECKING:

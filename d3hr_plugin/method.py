@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from benchmark import backbones
-from benchmark.compute import generator
-from benchmark.errors import DataError
+from benchmark.core.compute import generator
+from benchmark.core.errors import DataError
+from benchmark.core.progress import Progress
+from benchmark.core.store import Stage
 from benchmark.methods import Method, Task, Unit, Work, param
-from benchmark.progress import Progress
-from benchmark.store import Stage
 from d3hr_plugin import scores
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw, Group

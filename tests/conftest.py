@@ -12,7 +12,7 @@ pytest_plugins = ("easy",)  # fixtures easy, few, teacher
 
 @pytest.fixture
 def store(tmp_path):
-    from benchmark.store import Store
+    from benchmark.core.store import Store
 
     return Store(tmp_path / "store")
 
@@ -20,8 +20,8 @@ def store(tmp_path):
 @pytest.fixture(scope="session")
 def digits_teacher_store(tmp_path_factory):
     """A store in which the teacher of digits is trained, once a session; copy it, never write to it."""
-    from benchmark.datasets import load_dataset
-    from benchmark.store import Store
+    from benchmark.core.store import Store
+    from benchmark.data import load_dataset
     from benchmark.teachers import get_teacher
 
     made = Store(tmp_path_factory.mktemp("teacher"))

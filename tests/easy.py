@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from benchmark.datasets import ArraySplit, Dataset
+from benchmark.data import ArraySplit, Dataset
 
 
 def easy_dataset(channels: int = 1, size: int = 8, train: int = 40, test: int = 25, name: str = "easy") -> Dataset:
@@ -37,7 +37,7 @@ def easy():
 @pytest.fixture(scope="session")
 def teacher(easy, tmp_path_factory):
     """A ConvNet-3 that has learned it, trained once a session."""
-    from benchmark.store import Store
+    from benchmark.core.store import Store
     from benchmark.teachers import get_teacher
 
     return get_teacher(Store(tmp_path_factory.mktemp("teacher")), easy, "convnet3_bn")

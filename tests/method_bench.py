@@ -9,11 +9,11 @@ from sklearn.datasets import load_digits
 
 from benchmark.backbones import load_backbone
 from benchmark.backbones.dit import make_scheduler
-from benchmark.compute import Precision
-from benchmark.datasets.base import ArraySplit, Dataset, Split
+from benchmark.core.compute import Precision
+from benchmark.core.store import Store
+from benchmark.data.base import ArraySplit, Dataset, Split
 from benchmark.methods import Task, make_params
 from benchmark.plugins import registry
-from benchmark.store import Store
 from benchmark.students import build_student
 from benchmark.teachers import Teacher
 

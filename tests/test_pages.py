@@ -8,7 +8,7 @@ import click
 import pytest
 
 from benchmark import cli
-from benchmark.errors import DDBenchError
+from benchmark.core.errors import DDBenchError
 from benchmark.plugins import registry
 
 ROOT = Path(__file__).parents[1]

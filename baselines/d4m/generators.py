@@ -14,7 +14,7 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
-from benchmark.errors import DataError, MissingError
+from benchmark.core.errors import DataError, MissingError
 from benchmark.methods import Task
 
 if TYPE_CHECKING:

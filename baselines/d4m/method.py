@@ -26,12 +26,12 @@ from safetensors.torch import load_file, save_file
 from baselines.d4m import generators
 from baselines.d4m.prototypes import prototypes
 from baselines.random_real import too_few
-from benchmark import compute
+from benchmark.core import compute
+from benchmark.core.store import Stage
 from benchmark.methods import Method, Task, Unit, Work, param
-from benchmark.store import Stage
 
 if TYPE_CHECKING:
-    from benchmark.datasets import Dataset
+    from benchmark.data import Dataset
 
 
 @dataclass(frozen=True)

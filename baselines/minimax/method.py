@@ -27,8 +27,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.dit import sample_cells
+from benchmark.core.store import Stage
 from benchmark.methods import Method, Task, Unit, Work, param
-from benchmark.store import Stage
 
 if TYPE_CHECKING:
     from benchmark.backbones import Backbone
@@ -118,7 +118,7 @@ class Minimax(Method):
         stage = self.stage(task, classes)
 
         def make(folder: Path) -> None:
-            from benchmark.backbones.loop import train
+            from benchmark.training.loop import train
 
             tuning = self.tuning(task, classes)
             label = f"minimax classes {classes[0]}-{classes[-1]} tuning"

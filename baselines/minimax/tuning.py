@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from baselines.minimax.adapter import Adapter
 from baselines.minimax.criteria import Memories, criteria
 from baselines.minimax.variational import Bound
-from benchmark import compute
 from benchmark.backbones import Backbone
-from benchmark.backbones.loop import batches
+from benchmark.core import compute
+from benchmark.training.loop import batches
 
 
 @dataclass(frozen=True)

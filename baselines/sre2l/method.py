@@ -29,13 +29,13 @@ import torch
 from torch import nn
 
 from baselines.sre2l.recover import Settings, constant_crop, curriculum_crop, recover
-from benchmark import compute
-from benchmark.errors import UsageError
+from benchmark.core import compute
+from benchmark.core.errors import UsageError
 from benchmark.methods import Method, Task, Unit, param
 from benchmark.students.library import Enlarged
 
 if TYPE_CHECKING:
-    from benchmark.datasets import Dataset
+    from benchmark.data import Dataset
     from benchmark.teachers import Teacher
 
 

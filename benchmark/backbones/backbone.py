@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from benchmark.backbones import folder as folders
 from benchmark.backbones.dit import fix_label_dropout, label_tables
-from benchmark.compute import Precision
-from benchmark.datasets.base import Dataset
-from benchmark.errors import JobError, UsageError
+from benchmark.core.compute import Precision
+from benchmark.core.errors import JobError, UsageError
+from benchmark.data.base import Dataset
 
 VAE_PIXELS = 1 << 19  # pixels a VAE pass (8 images of 256 px, 256 of 32 px), so that large images fit in memory
 

@@ -6,11 +6,11 @@ import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from torch import nn
 
-from benchmark import ranks
-from benchmark.backbones.loop import Averaged, batches, rate_at, train
 from benchmark.backbones.settings import Settings
-from benchmark.compute import Precision, generator
-from benchmark.store import Stage, Store
+from benchmark.core import distributed
+from benchmark.core.compute import Precision, generator
+from benchmark.core.store import Stage, Store
+from benchmark.training.loop import Averaged, batches, rate_at, train
 
 TIMESTEPS = 1000
 
@@ -134,7 +134,7 @@ class Denoising:
         levels = noise_levels(batch, draw)
         uniform = torch.rand(batch, generator=draw)
         labels = drop_labels(self.labels[chosen], self.null_class, self.share, uniform)
-        rows, share = ranks.part(batch)
+        rows, share = distributed.part(batch)
         parts = (latents, noise, levels, labels)
         latents, noise, levels, labels = (p[rows].to(self.device, non_blocking=True) for p in parts)
         error = noise_error(dit, latents, noise, levels, labels, self.alphas, self.precision)

@@ -14,18 +14,18 @@ import torch
 from diffusers import DiTTransformer2DModel
 from torch import nn
 
-from benchmark import compute, ranks
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone, load_backbone, load_parts
 from benchmark.backbones.dit import Denoising, fix_label_dropout, label_tables, validation_error
-from benchmark.backbones.loop import Averaged, rate_at, train
 from benchmark.backbones.report import write_report
 from benchmark.backbones.settings import check_training_precision
 from benchmark.backbones.training import save_folder, split_moments
-from benchmark.compute import Precision
-from benchmark.datasets.base import Dataset
-from benchmark.errors import UsageError
-from benchmark.store import Stage, Store
+from benchmark.core import compute, distributed
+from benchmark.core.compute import Precision
+from benchmark.core.errors import UsageError
+from benchmark.core.store import Stage, Store
+from benchmark.data.base import Dataset
+from benchmark.training.loop import Averaged, rate_at, train
 
 FINETUNE_VERSION = 2
 
@@ -90,11 +90,11 @@ def finetune_backbone(
     """
     key = folders.external_key(source)
     stage = finetune_stage(dataset, key, chosen)
-    found = store.open(stage) if ranks.decide(store.has(stage)) else None
+    found = store.open(stage) if distributed.decide(store.has(stage)) else None
     if found is not None:
         return found
     with compute.prepared("backbone", chosen.policy()):
-        return ranks.build(
+        return distributed.build(
             store, stage, lambda folder: _make(store, stage, source, dataset, chosen, device, judge, folder)
         )
 

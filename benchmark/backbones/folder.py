@@ -7,8 +7,8 @@ import os
 import re
 from pathlib import Path
 
-from benchmark.errors import DataError, MissingError, UsageError
-from benchmark.store import MANIFEST, default_cache, digest_file, digest_of
+from benchmark.core.errors import DataError, MissingError, UsageError
+from benchmark.core.store import MANIFEST, default_cache, digest_file, digest_of
 
 ABOUT = "ddbench.json"  # dataset, classes, label dropout, settings: what diffusers' format has no field for
 REPORT = "report.json"

@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.stages import LATENTS_CHUNK, latents_stage
-from benchmark.compute import generator
-from benchmark.datasets.base import Dataset
-from benchmark.progress import Progress
-from benchmark.store import Stage, Store
+from benchmark.core.compute import generator
+from benchmark.core.progress import Progress
+from benchmark.core.store import Stage, Store
+from benchmark.data.base import Dataset
 
 if TYPE_CHECKING:
     from benchmark.methods import Task

@@ -15,10 +15,10 @@ from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dit import validation_error
 from benchmark.backbones.sampling import sample
-from benchmark.compute import generator
-from benchmark.datasets.base import Dataset
-from benchmark.progress import Progress
-from benchmark.store import Store
+from benchmark.core.compute import generator
+from benchmark.core.progress import Progress
+from benchmark.core.store import Store
+from benchmark.data.base import Dataset
 
 GUIDANCE = 4.0
 STEPS = 50
@@ -78,7 +78,7 @@ def write_report(
 
 def classifier(store: Store, dataset: Dataset, device: str, judge: str = "") -> tuple[dict, Classifier]:
     """The teacher ``judge``, by default that of the protocol ``soft``: trained on the real training images."""
-    from benchmark.protocols import load_protocol
+    from benchmark.evaluation.protocols import load_protocol
     from benchmark.teachers import get_teacher
 
     teacher = get_teacher(store, dataset, judge or load_protocol("soft").teacher_of(dataset), device)

@@ -8,9 +8,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
-from benchmark.compute import Precision
-from benchmark.datasets.base import Dataset
-from benchmark.errors import UsageError
+from benchmark.core.compute import Precision
+from benchmark.core.errors import UsageError
+from benchmark.data.base import Dataset
 from benchmark.plugins import registry
 
 

@@ -192,7 +192,7 @@ def shape_by_name(name: str) -> Shape | None:
     Raises:
         UsageError: a folder that is not a backbone.
     """
-    from benchmark.errors import MissingError
+    from benchmark.core.errors import MissingError
 
     try:
         path = folders.resolve(name)

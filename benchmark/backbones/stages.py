@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmark.backbones.settings import Settings, settings
-from benchmark.datasets.base import Dataset
-from benchmark.store import Stage
+from benchmark.core.store import Stage
+from benchmark.data.base import Dataset
 
 VAE_VERSION = 1
 BACKBONE_VERSION = 1

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiTPipeline
 
-from benchmark import compute, ranks
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone, load_backbone, pad
 from benchmark.backbones.dit import build_dit, make_scheduler, train_dit
@@ -19,8 +18,9 @@ from benchmark.backbones.report import write_report
 from benchmark.backbones.settings import Settings, settings
 from benchmark.backbones.stages import backbone_stage_of, vae_stage
 from benchmark.backbones.vae import train_vae
-from benchmark.datasets.base import Dataset
-from benchmark.store import Stage, Store
+from benchmark.core import compute, distributed
+from benchmark.core.store import Stage, Store
+from benchmark.data.base import Dataset
 
 VAE_BYTES = 1 << 31  # of images that the VAE's training holds in memory; of more an even selection
 
@@ -40,14 +40,14 @@ def train_backbone(
     """
     chosen = settings(dataset, preset, **overrides)
     stage = backbone_stage_of(dataset, chosen)
-    found = store.open(stage) if ranks.decide(store.has(stage)) else None
+    found = store.open(stage) if distributed.decide(store.has(stage)) else None
     if found is not None:
         return found
     with compute.prepared("backbone", chosen.policy):
-        vae_folder = ranks.build(
+        vae_folder = distributed.build(
             store, vae_stage(dataset, chosen), lambda folder: _make_vae(store, dataset, chosen, device, folder)
         )
-        return ranks.build(
+        return distributed.build(
             store, stage, lambda folder: _make(store, stage, dataset, chosen, device, vae_folder, judge, folder)
         )
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL
 
-from benchmark import ranks
-from benchmark.backbones.loop import Averaged, batches, rate_at, train
 from benchmark.backbones.settings import Settings
-from benchmark.compute import generator
-from benchmark.store import Stage, Store
+from benchmark.core import distributed
+from benchmark.core.compute import generator
+from benchmark.core.store import Stage, Store
+from benchmark.training.loop import Averaged, batches, rate_at, train
 
 
 def build_vae(settings: Settings, channels: int) -> AutoencoderKL:
@@ -65,7 +65,7 @@ def train_vae(
             settings.latent_size,
             generator=generator("vae", settings.seed, "noise", index),
         ).to(device, non_blocking=True)
-        rows, share = ranks.part(len(chosen))
+        rows, share = distributed.part(len(chosen))
         error, divergence = loss_of(pixels[rows], noise[rows])
         ((error + settings.kl_weight * divergence) * share).backward()
         state.step(index, rate_at(index, settings.vae_steps, 0.05))

@@ -8,8 +8,9 @@ import sys
 
 import click
 
-from benchmark import __version__, ranks
-from benchmark.errors import DDBenchError
+from benchmark import __version__
+from benchmark.core import distributed
+from benchmark.core.errors import DDBenchError
 
 # name: (module:attribute, one line)
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -130,5 +131,5 @@ def main(arguments: list[str] | None = None) -> None:
             raise
         print(f"ddbench: error: {_of_file(error)}", file=sys.stderr)
         sys.exit(1)
-    ranks.leave()
+    distributed.leave()
     sys.exit(code if isinstance(code, int) else 0)

@@ -9,8 +9,8 @@ from typing import Any
 
 import click
 
-from benchmark import ranks
-from benchmark.errors import UsageError
+from benchmark.core import distributed
+from benchmark.core.errors import UsageError
 
 
 @click.group(
@@ -58,8 +58,8 @@ def train(out: Path | None, preset: str, sets: tuple[str, ...], teacher: str, de
     """Train a VAE and a DiT on a dataset and print the report card."""
     _check_out(out)
     values = dict(_pair(text) for text in sets)
-    from benchmark.compute import resolve_device
-    from benchmark.store import Store
+    from benchmark.core.compute import resolve_device
+    from benchmark.core.store import Store
 
     found = _dataset(data)
     from benchmark.backbones import backbone_stage, default_preset, train_backbone
@@ -69,7 +69,7 @@ def train(out: Path | None, preset: str, sets: tuple[str, ...], teacher: str, de
     stage = backbone_stage(found, preset, **values)  # refuses wrong settings before anything runs
     if teacher:
         teacher_key(found, teacher)  # and a teacher that is not there
-    with ranks.together():
+    with distributed.together():
         folder = train_backbone(Store(), found, preset, resolve_device(device), judge=teacher, **values)
     _finish(folder, stage.key, out)
 
@@ -103,15 +103,15 @@ def finetune(
     """Fine-tune a backbone's DiT on another dataset, and print the report card before and after."""
     _check_out(out)
     from benchmark.backbones.folder import external_key
-    from benchmark.compute import resolve_device
-    from benchmark.store import Store
+    from benchmark.core.compute import resolve_device
+    from benchmark.core.store import Store
 
     key = external_key(source)
     data = _dataset({"dataset": dataset, "data_root": data_root, "image_size": image_size, "on_corrupt": on_corrupt})
     from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage
 
     chosen = FinetuneSettings(**values)
-    with ranks.together():
+    with distributed.together():
         folder = finetune_backbone(Store(), source, data, chosen, resolve_device(device), teacher)
     _finish(folder, finetune_stage(data, key, chosen).key, out)
 
@@ -147,9 +147,9 @@ def _looks_like_path(name: str) -> bool:
 
 def _trained(dataset: str, preset: str, data_root: str | None) -> Path:
     from benchmark.backbones import backbone_stage, default_preset
-    from benchmark.datasets import load_dataset
-    from benchmark.errors import MissingError
-    from benchmark.store import Store
+    from benchmark.core.errors import MissingError
+    from benchmark.core.store import Store
+    from benchmark.data import load_dataset
 
     data = load_dataset(dataset, data_root)
     preset = preset or default_preset(data.name)
@@ -164,7 +164,7 @@ def _trained(dataset: str, preset: str, data_root: str | None) -> Path:
 
 def _dataset(given: dict[str, Any]):
     """The dataset that the options of `_data` name."""
-    from benchmark.datasets import load_dataset
+    from benchmark.data import load_dataset
 
     options = {"image_size": given["image_size"]}
     if given["on_corrupt"] != "error":
@@ -180,7 +180,7 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 def _check_out(out: Path | None) -> None:
-    from benchmark.outputs import new_folder
+    from benchmark.core.outputs import new_folder
 
     if out is not None:
         new_folder(out, "--out")  # before hours of training
@@ -189,9 +189,9 @@ def _check_out(out: Path | None) -> None:
 def _finish(folder: Path, key: str, out: Path | None) -> None:
     from benchmark.backbones import folder as folders
     from benchmark.backbones.card import text
-    from benchmark.outputs import whole_folder
+    from benchmark.core.outputs import whole_folder
 
-    if not ranks.leads():
+    if not distributed.leads():
         return
     if out is not None:
         with whole_folder(out, "--out") as temporary:

@@ -36,7 +36,7 @@ def compare(first: str, second: tuple[str, ...], **options: Any) -> int:
     `tuned=` means untuned). Where both sides name a protocol= or a student= (wildcards allowed), that may differ; *
     for the method on both sides pairs each method with itself.
     """
-    from benchmark.leaderboard.differences import plot, render
+    from benchmark.results.boards.differences import plot, render
 
     pairs = found(first=first, second=second, **options)
     if options["plot"]:
@@ -49,10 +49,10 @@ def compare(first: str, second: tuple[str, ...], **options: Any) -> int:
 
 def found(*, first: str, second: tuple[str, ...], results: Path, score: str, **wanted: Any) -> list:
     """The command's comparisons."""
-    from benchmark.leaderboard.boards import select_cells
-    from benchmark.leaderboard.cells import collect
-    from benchmark.leaderboard.compare import comparisons
-    from benchmark.records import iter_records
+    from benchmark.results.boards.boards import select_cells
+    from benchmark.results.boards.cells import collect
+    from benchmark.results.boards.compare import comparisons
+    from benchmark.results.records import iter_records
 
     cells = collect(iter_records(results))
     if not cells:

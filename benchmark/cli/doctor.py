@@ -54,7 +54,7 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
     findings = Findings()
     if not dataset:
         return _survey(given["data_root"])
-    from benchmark.datasets.requirements import requirements
+    from benchmark.pipeline.requirements import requirements
     from benchmark.plugins import registry
 
     registry().get("dataset", dataset, where="--dataset")
@@ -92,8 +92,8 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
 
 def _survey(root: str | None) -> int:
     """Which datasets are there."""
-    from benchmark.datasets.loading import data_root
-    from benchmark.datasets.requirements import data_requirement
+    from benchmark.data.loading import data_root
+    from benchmark.pipeline.requirements import data_requirement
     from benchmark.plugins import registry
 
     base = data_root(root)
@@ -109,15 +109,15 @@ def _survey(root: str | None) -> int:
 
 
 def _backbone(dataset: str, backbone: str, device: str) -> list:
-    from benchmark.datasets.requirements import backbone_requirements
+    from benchmark.pipeline.requirements import backbone_requirements
 
     return backbone_requirements(dataset.removesuffix("@val"), backbone, device)
 
 
 def _load(findings: Findings, name: str, full: bool, given: dict[str, Any]):
     """The dataset, or None with what is wrong said; with ``full``, corrupt files do not stop the loading."""
-    from benchmark.datasets import load_dataset
-    from benchmark.errors import DDBenchError, UsageError
+    from benchmark.core.errors import DDBenchError, UsageError
+    from benchmark.data import load_dataset
 
     options = {"image_size": given["image_size"]}
     if given["on_corrupt"] != "error":
@@ -149,7 +149,7 @@ def _skipped(findings: Findings, data, state: str) -> None:
 
 def _contents(findings: Findings, name: str, data) -> None:
     """Counts, class order, digest."""
-    from benchmark.datasets.sources import SOURCES
+    from benchmark.data.sources import SOURCES
 
     source = SOURCES.get(name)
     own = data.notes.get("layout") != "imagenet1k" or name == "imagenet1k"
@@ -185,7 +185,7 @@ def _sample(findings: Findings, data) -> None:
     import numpy as np
     import torch  # noqa: F401 - so that its import is not timed
 
-    from benchmark.errors import DDBenchError
+    from benchmark.core.errors import DDBenchError
 
     for part, split in (("train", data.train), ("test", data.test)):
         chosen = np.unique(np.linspace(0, len(split) - 1, min(len(split), 64)).round().astype(int))
@@ -206,7 +206,7 @@ def _sample(findings: Findings, data) -> None:
 
 def _full(findings: Findings, data) -> None:
     """Read every file of splits that are files."""
-    from benchmark.datasets.external import corrupt_files
+    from benchmark.data.external import corrupt_files
 
     for part, split in (("train", data.train), ("test", data.test)):
         index = getattr(getattr(split, "parent", split), "index", None)  # of @val: that of the whole training split
@@ -224,13 +224,13 @@ def _full(findings: Findings, data) -> None:
 
 def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
     """Backbone and teacher that are trained here: in the store already, or on first use."""
+    from benchmark.backbones.resolve import resolve_backbone
     from benchmark.backbones.settings import settings
     from benchmark.backbones.shape import shape_of_settings
-    from benchmark.datasets.requirements import TOGETHER
-    from benchmark.errors import DDBenchError
-    from benchmark.pipeline.resources import resolve_backbone
-    from benchmark.protocols import load_protocol
-    from benchmark.store import Store
+    from benchmark.core.errors import DDBenchError
+    from benchmark.core.store import Store
+    from benchmark.evaluation.protocols import load_protocol
+    from benchmark.pipeline.requirements import TOGETHER
     from benchmark.teachers import is_external, teacher_stage
 
     store = Store()
@@ -251,7 +251,7 @@ def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
 
 def _room(findings: Findings, need: int, device: str) -> None:
     """Memory of the device that will be used, against what inverting a batch takes."""
-    from benchmark.datasets.requirements import gpu_requirement, gpus, memory_requirement
+    from benchmark.pipeline.requirements import gpu_requirement, gpus, memory_requirement
 
     found = gpu_requirement("the backbone", need) if device != "cpu" and gpus() else memory_requirement(need)
     findings.say(OK if found.ok else BAD, found.name, found.found, "" if found.ok else found.fix)
@@ -260,7 +260,7 @@ def _room(findings: Findings, need: int, device: str) -> None:
 def _disk(findings: Findings, data, large: bool) -> None:
     """Free space where the store is, against the largest thing that will be written there."""
     from benchmark.backbones.shape import DIT_XL_2_256
-    from benchmark.store import default_cache
+    from benchmark.core.store import default_cache
 
     store = default_cache()
     there = next(p for p in (store, *store.parents) if p.exists())

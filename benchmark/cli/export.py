@@ -25,10 +25,10 @@ Examples:
 )  # fmt: skip
 def export(folder: Path, out: Path, name: str, licence: str, results: Path) -> int:
     """Copy a distilled set with a dataset card, checksums, its licence and how it was made; `evaluate` reads it."""
-    from benchmark.leaderboard import rows
-    from benchmark.records import iter_records
-    from benchmark.report.card import CHECKSUMS
-    from benchmark.report.card import export as write
+    from benchmark.results.boards import rows
+    from benchmark.results.records import iter_records
+    from benchmark.sets.card import CHECKSUMS
+    from benchmark.sets.card import export as write
 
     faults: list = []
     write(folder, out, name=name, licence=licence, rows=rows(iter_records(results, faults)))

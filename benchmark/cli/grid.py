@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from benchmark import ranks
-from benchmark.errors import UsageError
+from benchmark.core import distributed
+from benchmark.core.errors import UsageError
 
 
 @click.command(
@@ -46,7 +46,7 @@ def grid(name: str | None, **options: Any) -> int:
     Every stage that cells share is made once; the same command resumes; a cell that fails is a row and stops no other.
     Writes RESULTS/grids/NAME/: grid.csv (a line a cell), pivots.md, plots.
     """
-    from benchmark.grids.spec import read_grid, shipped
+    from benchmark.studies.spec import read_grid, shipped
 
     if options["listing"]:
         for label, summary in shipped().items():
@@ -74,17 +74,17 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 
 def _run(found, options: dict[str, Any]) -> int:
     from benchmark.cli.run import check_engine
-    from benchmark.compute import resolve_device
-    from benchmark.grids import run as runner
-    from benchmark.grids.expand import expand
-    from benchmark.leaderboard import write_csv
-    from benchmark.outputs import writable_folder
+    from benchmark.core.compute import resolve_device
+    from benchmark.core.outputs import writable_folder
+    from benchmark.core.store import Store
     from benchmark.pipeline.jobs import Context
     from benchmark.pipeline.outcomes import write_skipped
     from benchmark.pipeline.run import run_plan, worker_count
     from benchmark.plugins import registry
-    from benchmark.records import read_records
-    from benchmark.store import Store
+    from benchmark.results.boards import write_csv
+    from benchmark.results.records import read_records
+    from benchmark.studies import run as runner
+    from benchmark.studies.expand import expand
 
     check_engine(options, planning=options["plan_only"])
     cells = expand(found, yes=options["yes"])
@@ -92,7 +92,7 @@ def _run(found, options: dict[str, Any]) -> int:
     store = Store()
     planned = runner.plan_grid(found, cells, store, results, device, data_root=options["data_root"])
     context = Context(store, results, device)
-    if ranks.leads():
+    if distributed.leads():
         click.echo(f"grid {found.name}: " + runner.describe(planned, context))
     if options["plan_only"]:
         return 0
@@ -107,8 +107,8 @@ def _run(found, options: dict[str, Any]) -> int:
         how = {name: options[name] for name in ("address", "time_limit", "ddp")}
         failures = run_plan(planned.plan, engine, count, **how)
     finally:
-        rows = _write(found, planned, results, options["plots"], runner) if ranks.leads() else []
-    if not ranks.leads():
+        rows = _write(found, planned, results, options["plots"], runner) if distributed.leads() else []
+    if not distributed.leads():
         return 0
     faults: list = []
     write_csv(read_records(results, faults), results / "leaderboard.csv")
@@ -122,8 +122,8 @@ def _run(found, options: dict[str, Any]) -> int:
 
 def _write(found, planned, results: Path, plots: bool, runner) -> list[dict]:
     """Write what there is, also after an interruption."""
-    from benchmark.grids.pivot import draw, markdown, pivots
-    from benchmark.outputs import write_text
+    from benchmark.core.outputs import write_text
+    from benchmark.studies.pivot import draw, markdown, pivots
 
     rows = runner.gather(planned, results, found.seeds)
     folder = results / "grids" / found.name

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmark.errors import MissingError, UsageError
+from benchmark.core.errors import MissingError, UsageError
 
 FILTERS = ("dataset", "protocol", "student", "method", "teacher", "backbone", "precision")
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
@@ -16,8 +16,9 @@ FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 
 def read_rows(results: Path, wanted: dict[str, Sequence[str]], ignore_bad: bool = False) -> tuple[list[dict], list]:
     """The rows of a results folder that match, and the bad files (which raise unless ``ignore_bad``)."""
-    from benchmark import leaderboard, records
-    from benchmark.leaderboard.boards import select
+    from benchmark.results import boards as leaderboard
+    from benchmark.results import records
+    from benchmark.results.boards.boards import select
 
     faults: list = []
     rows = leaderboard.rows(records.iter_records(results, faults if ignore_bad else None))
@@ -65,7 +66,7 @@ def leaderboard(**options: Any) -> int:
 
     Rows of different protocols, datasets, teachers or precisions are never averaged; each board names what it holds.
     """
-    from benchmark.outputs import write_text
+    from benchmark.core.outputs import write_text
 
     results, out, update = options["results"], options["out"], options["update"]
     if update is not None:
@@ -79,7 +80,7 @@ def leaderboard(**options: Any) -> int:
     else:
         click.echo(text, nl=False)
     if not _wanted(options):
-        from benchmark.leaderboard import csv_text
+        from benchmark.results.boards import csv_text
 
         write_text(csv_text(rows), results / "leaderboard.csv")
     groups = {(r["dataset_digest"], r["protocol_digest"]) for r in rows}
@@ -95,8 +96,8 @@ def _wanted(options: dict[str, Any]) -> dict[str, Sequence[str]]:
 
 
 def _text(options: dict[str, Any]) -> tuple[str, list[dict], list]:
-    from benchmark.leaderboard.formats import render
-    from benchmark.leaderboard.reported import read_reported
+    from benchmark.results.boards.formats import render
+    from benchmark.results.boards.reported import read_reported
 
     rows, faults = read_rows(options["results"], _wanted(options), options["ignore_bad"])
     return render(rows, options["form"], read_reported() if options["reported"] else ()), rows, faults
@@ -109,7 +110,7 @@ def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
         results: the results folder, where the arguments name none (relative to ``page``).
     """
     from benchmark.cli.compare import compare, found
-    from benchmark.leaderboard.differences import markdown
+    from benchmark.results.boards.differences import markdown
 
     program = {"leaderboard": leaderboard, "compare": compare}[command]
     options = program.make_context(command, ["--format", "markdown", "--results", str(results), *arguments]).params
@@ -119,9 +120,9 @@ def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
 
 
 def _update(file: Path, results: Path) -> int:
-    from benchmark.leaderboard import csv_text
-    from benchmark.leaderboard.readme import blocks, refresh
-    from benchmark.outputs import write_text
+    from benchmark.core.outputs import write_text
+    from benchmark.results.boards import csv_text
+    from benchmark.results.boards.readme import blocks, refresh
 
     text = file.read_text()
     if not blocks(text):

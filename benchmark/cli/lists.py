@@ -7,7 +7,7 @@ import json
 
 import click
 
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
 from benchmark.plugins import KINDS, LISTED, registry
 
 PRESET_SIZES = (16, 32, 64, 128, 256)  # working sizes of `benchmark.backbones.settings.geometry`
@@ -60,7 +60,7 @@ class _Grid:
 
 def _infos(kind: str) -> list:
     if kind == "grid":
-        from benchmark.grids.spec import shipped
+        from benchmark.studies.spec import shipped
 
         return [_Grid(name, summary) for name, summary in shipped().items()]
     reg = registry()
@@ -104,8 +104,8 @@ def show(kind: str, names: tuple[str, ...], every: bool) -> None:
 
 
 def _show_grids(names: tuple[str, ...]) -> None:
-    from benchmark.errors import unknown_name
-    from benchmark.grids.spec import shipped, text_of
+    from benchmark.core.errors import unknown_name
+    from benchmark.studies.spec import shipped, text_of
 
     for name in names:
         if name not in shipped():
@@ -143,8 +143,8 @@ def _show_backbone(info) -> None:
 
     from benchmark.backbones.settings import Settings, geometry
     from benchmark.backbones.shape import shape_of_settings
-    from benchmark.speed.predict import flops_text
-    from benchmark.speed.table import committed
+    from benchmark.pipeline.cost.predict import flops_text
+    from benchmark.pipeline.cost.table import committed
 
     values, rows, known = info.load(), [], committed()
     click.echo("\n  settings: " + ", ".join(f"{k}={v}" for k, v in values.items()))
@@ -177,7 +177,7 @@ def _show_backbone(info) -> None:
 
 
 def _show_source(name: str) -> None:
-    from benchmark.datasets.sources import SOURCES, facts
+    from benchmark.data.sources import SOURCES, facts
 
     for what, value in facts(name) if name in SOURCES else ():
         click.echo(f"  {what:10} {value}")
@@ -186,7 +186,7 @@ def _show_source(name: str) -> None:
 def _show_protocols(names: tuple[str, ...], every: bool) -> None:
     from tabulate import tabulate
 
-    from benchmark.protocols import describe
+    from benchmark.evaluation.protocols import describe
 
     rows = describe(*names)
     if len(names) > 1 and not every:
@@ -214,9 +214,9 @@ def plugins(traces: bool) -> int:
 @click.command()
 def env() -> None:
     """Versions, commit and hardware as they go into records, and where things are kept."""
-    from benchmark.datasets.loading import data_root
-    from benchmark.provenance import provenance
-    from benchmark.store import default_cache
+    from benchmark.core.provenance import provenance
+    from benchmark.core.store import default_cache
+    from benchmark.data.loading import data_root
 
     found = provenance()
     hardware = found.pop("hardware")

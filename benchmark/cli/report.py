@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.errors import MissingError
+from benchmark.core.errors import MissingError
 
 
 @click.command(
@@ -21,9 +21,9 @@ from benchmark.errors import MissingError
 @click.option("--ignore-bad", is_flag=True, help="Leave bad records out, with a warning, instead of stopping.")
 def report(results: Path, out: Path | None, title: str, ignore_bad: bool) -> int:
     """Everything on one page: boards, sortable results, plots, images, protocols, provenance. Needs no network."""
-    from benchmark.outputs import write_text
-    from benchmark.records import iter_records
-    from benchmark.report import build
+    from benchmark.core.outputs import write_text
+    from benchmark.results.records import iter_records
+    from benchmark.results.report import build
 
     faults: list = []
     page = build(iter_records(results, faults if ignore_bad else None), results, title)

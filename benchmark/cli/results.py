@@ -24,11 +24,11 @@ def verify(folder: Path, strict: bool) -> int:
 
     Exit code 1 where something is wrong.
     """
-    from benchmark.leaderboard import csv_text, rows
-    from benchmark.records import iter_records
-    from benchmark.records.remake import commands
-    from benchmark.records.submissions import results_folder, summary
-    from benchmark.records.submissions import verify as check
+    from benchmark.results.boards import csv_text, rows
+    from benchmark.results.records import iter_records
+    from benchmark.results.records.remake import commands
+    from benchmark.results.records.submissions import results_folder, summary
+    from benchmark.results.records.submissions import verify as check
 
     folder = results_folder(folder)
     verdict = check(folder)
@@ -56,10 +56,10 @@ def verify(folder: Path, strict: bool) -> int:
 @click.option("--replace", is_flag=True, help="Where both have a record and the scores differ, take the new one.")
 def add(folder: Path, target: Path, replace: bool) -> int:
     """Check the records of FOLDER and take over all of them or none; then rebuild leaderboard.csv."""
-    from benchmark.leaderboard import write_csv
-    from benchmark.records import iter_records
-    from benchmark.records.submissions import add as take
-    from benchmark.records.submissions import doubts, results_folder
+    from benchmark.results.boards import write_csv
+    from benchmark.results.records import iter_records
+    from benchmark.results.records.submissions import add as take
+    from benchmark.results.records.submissions import doubts, results_folder
 
     folder = results_folder(folder)
     added = take(folder, target, replace=replace)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from benchmark.errors import MissingError, UsageError
+from benchmark.core.errors import MissingError, UsageError
 
 FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
 
@@ -132,7 +132,7 @@ def _tuned(request, file: Path | None) -> list:
         return [request]
     from dataclasses import replace
 
-    from benchmark.grids.tune import read, settings
+    from benchmark.studies.tune import read, settings
 
     document, out = read(file), []
     for ipc in request.ipc:
@@ -156,8 +156,8 @@ def _methods(text: tuple[str, ...]) -> tuple[str, ...]:
 
 def check_first(methods: tuple[str, ...], options: dict[str, Any]) -> None:
     """Say everything that is missing at once, before anything is loaded."""
-    from benchmark.datasets.requirements import check_requirements
     from benchmark.pipeline.request import DEFAULT_PROTOCOLS
+    from benchmark.pipeline.requirements import check_requirements
 
     root = options["data_root"]
     if root and not Path(root).expanduser().is_dir() and not options["download"]:
@@ -265,8 +265,8 @@ Examples:
 @_running
 def evaluate(**options: Any) -> int:
     """Train students on a given distilled set: one that ddbench wrote, or one that a paper's authors released."""
-    from benchmark.distilled import describe_folder
     from benchmark.pipeline.run import execute
+    from benchmark.sets.folder import describe_folder
 
     if options["backbone"]:
         raise UsageError("a given set is evaluated without a backbone", where="--backbone", hint="leave it out")
@@ -289,8 +289,8 @@ def worker(folder: Path, device: str | None) -> int:
     """Work on the jobs of a run until none is left."""
     import signal
 
-    from benchmark.executors.local import PARENT, end_with_parent, execute
     from benchmark.pipeline.engine import work
+    from benchmark.pipeline.executors.local import PARENT, end_with_parent, execute
     from benchmark.pipeline.runs import Run
 
     # SIGTERM unwinds like Ctrl-C, so that temporary files go and nothing is half-written.
@@ -310,7 +310,7 @@ def check_engine(options: dict[str, Any], planning: bool = False) -> None:
     Raises:
         UsageError: an unknown executor, an option that the executor or the way of starting has no use for.
     """
-    from benchmark import ranks
+    from benchmark.core import distributed
     from benchmark.pipeline.run import worker_count
     from benchmark.plugins import registry
 
@@ -325,7 +325,7 @@ def check_engine(options: dict[str, Any], planning: bool = False) -> None:
     if options["ddp"] and options.get("emit"):
         hint = "leave it out, or put `torchrun … ddbench run … --ddp` into a script of your own"
         raise UsageError("workers of --emit share out jobs, none is done together", where="--ddp", hint=hint)
-    if options["ddp"] and not planning and not ranks.launched():
+    if options["ddp"] and not planning and not distributed.launched():
         hint = "torchrun --nproc-per-node N --no-python ddbench … --ddp, or leave it out"
         raise UsageError("--ddp needs the ranks that torchrun starts", where="--ddp", hint=hint)
     if options.get("emit") and options["jobs"] is None:
@@ -334,7 +334,7 @@ def check_engine(options: dict[str, Any], planning: bool = False) -> None:
 
 
 def _where(options: dict[str, Any]) -> dict[str, Any]:
-    from benchmark.compute import resolve_device
+    from benchmark.core.compute import resolve_device
 
     check_engine(options, planning="emit" in options)
     elsewhere = bool(options.get("emit")) or options["executor"] == "ray"  # this machine may have no GPU; those may

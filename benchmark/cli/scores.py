@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmark.cli.leaderboard import filters
-from benchmark.errors import MissingError
+from benchmark.core.errors import MissingError
 
 PLAIN = "+augment=[],mix=none"
 
@@ -49,10 +49,10 @@ def scores(
 
     from tabulate import tabulate
 
-    from benchmark.leaderboard.boards import select_cells
-    from benchmark.leaderboard.cells import collect
-    from benchmark.metrics.robust_table import robust_rows
-    from benchmark.records import iter_records
+    from benchmark.results.boards.boards import select_cells
+    from benchmark.results.boards.cells import collect
+    from benchmark.results.boards.robust import robust_rows
+    from benchmark.results.records import iter_records
 
     cells = select_cells(collect(iter_records(results)), {name: chosen[name] for name in chosen if chosen[name]})
     rows = robust_rows(cells, hard, soft, plain or soft + PLAIN, full)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
 
 
 @click.command(
@@ -40,9 +40,9 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
     """
     from tabulate import tabulate
 
-    from benchmark.compute import Precision, resolve_device
-    from benchmark.outputs import room_for
-    from benchmark.speed import table
+    from benchmark.core.compute import Precision, resolve_device
+    from benchmark.core.outputs import room_for
+    from benchmark.pipeline.cost import table
 
     if given["dataset"] and not backbone:
         raise UsageError("--dataset says what a preset's shape is", where="--backbone", hint="give --backbone PRESET")
@@ -53,7 +53,7 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
     policy = Precision.named(precision)
     rows = table.committed()
     if backbone or student:
-        from benchmark.speed.measure import measure, measure_student, with_random_weights
+        from benchmark.pipeline.cost.measure import measure, measure_student, with_random_weights
 
         device, rows, command = resolve_device(device), [], _command()
         if backbone:
@@ -74,13 +74,13 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
 def _shape(backbone: str, given: dict):
     from benchmark.backbones.settings import settings
     from benchmark.backbones.shape import shape_by_name, shape_of_settings
-    from benchmark.errors import MissingError
+    from benchmark.core.errors import MissingError
     from benchmark.plugins import registry
 
     if backbone in registry().names("backbone"):
         if not given["dataset"]:
             raise UsageError(f"the shape of {backbone} depends on the images", where="--backbone", hint="add --dataset")
-        from benchmark.datasets import load_dataset
+        from benchmark.data import load_dataset
 
         data = load_dataset(given["dataset"], given["data_root"], image_size=given["image_size"])
         return shape_of_settings(settings(data, backbone), len(data.classes), data.channels)

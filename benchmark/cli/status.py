@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.errors import MissingError, UsageError
+from benchmark.core.errors import MissingError, UsageError
 
 
 @click.command(
@@ -25,8 +25,8 @@ def status(name: str, watch: bool, seconds: float, clean: bool) -> None:
 
     A run that ends well leaves no trace here, and repeating a command clears what its earlier attempts left.
     """
+    from benchmark.core.store import Store
     from benchmark.pipeline.runs import Run
-    from benchmark.store import Store
 
     store = Store()
 

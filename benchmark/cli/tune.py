@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
 
 
 @click.command(
@@ -41,11 +41,11 @@ def tune(**options: Any) -> int:
     that file was tuned otherwise (another backbone, student, number of trials …), DATASET-2.yaml and so on.
     """
     from benchmark.cli.run import check_first, ipc_values
-    from benchmark.grids import run as grids
-    from benchmark.grids import tune as tuning
-    from benchmark.grids.spec import Grid
     from benchmark.pipeline.request import parse_sets, split_sets
     from benchmark.plugins import registry
+    from benchmark.studies import run as grids
+    from benchmark.studies import tune as tuning
+    from benchmark.studies.spec import Grid
 
     if options["trials"] < 1 or options["seeds"] < 1:
         raise UsageError("no trial can be made", where="--trials, --seeds", allowed="1 or more")
@@ -67,15 +67,15 @@ def tune(**options: Any) -> int:
 
 
 def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, tuning) -> int:
-    from benchmark.compute import resolve_device
-    from benchmark.datasets import load_dataset
-    from benchmark.leaderboard import write_csv
-    from benchmark.outputs import writable_folder
+    from benchmark.core.compute import resolve_device
+    from benchmark.core.outputs import writable_folder
+    from benchmark.core.store import Store
+    from benchmark.data import load_dataset
     from benchmark.pipeline.jobs import Context
     from benchmark.pipeline.run import run_plan, worker_count
     from benchmark.plugins import registry
-    from benchmark.records import read_records
-    from benchmark.store import Store
+    from benchmark.results.boards import write_csv
+    from benchmark.results.records import read_records
 
     device, store = resolve_device(options["device"]), Store()
     planned = grids.plan_grid(grid, cells, store, results, device, data_root=options["data_root"])

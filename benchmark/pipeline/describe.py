@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.errors import DDBenchError
-from benchmark.pipeline import forecast
+from benchmark.core.errors import DDBenchError
+from benchmark.core.provenance import cpu_name
+from benchmark.core.store import Store
+from benchmark.pipeline.cost import forecast
+from benchmark.pipeline.cost.predict import Place
+from benchmark.pipeline.cost.table import device_name
 from benchmark.pipeline.jobs import Context, is_done, task_and_units
 from benchmark.pipeline.outcomes import write_skipped
 from benchmark.pipeline.plan import KINDS, Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
-from benchmark.provenance import cpu_name
-from benchmark.speed.predict import Place
-from benchmark.speed.table import device_name
-from benchmark.store import Store
 
 SHOWN = 12  # jobs of a kind that are listed without --all
 
@@ -76,7 +76,7 @@ def print_plan(
 
 
 def _print_forecast(request: Request, device: str, todo: forecast.ToDo) -> None:
-    from benchmark.datasets import load_dataset
+    from benchmark.data import load_dataset
 
     dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
     place = Place(device_name(device), request.precision, device.startswith("cuda"))
@@ -87,8 +87,8 @@ def _print_forecast(request: Request, device: str, todo: forecast.ToDo) -> None:
 
 def print_forecast_without_data(request: Request, device: str) -> None:
     """The predicted cost where the data or the backbone is not here: from the dataset's published size."""
-    from benchmark.datasets import load_dataset
-    from benchmark.datasets.requirements import gpus
+    from benchmark.data import load_dataset
+    from benchmark.pipeline.requirements import gpus
 
     try:
         dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
@@ -148,7 +148,7 @@ def shared_stage_runs(plan: Plan) -> int:
 
 def emit_commands(plan: Plan, store: Store, form: str, workers: int) -> int:
     """Write the run and print worker commands for a cluster that shares the store's file system."""
-    from benchmark.executors.local import worker_command
+    from benchmark.pipeline.executors.local import worker_command
 
     run = Run.create(plan, store, emitted=True)
     command = f"{shlex.quote(worker_command())} worker {shlex.quote(str(run.folder))}"

@@ -16,14 +16,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmark import progress, ranks
-from benchmark.compute import resolve_device
-from benchmark.errors import DDBenchError, JobError
+from benchmark.core import distributed, progress
+from benchmark.core.compute import resolve_device
+from benchmark.core.errors import DDBenchError, JobError
+from benchmark.core.store import Store
 from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job
 from benchmark.pipeline.outcomes import write_failure
 from benchmark.pipeline.plan import Job
 from benchmark.pipeline.runs import Run
-from benchmark.store import Store
 
 POLL_SECONDS = 0.3  # how often a worker with nothing to claim looks again
 TIMED_OUT = 75  # exit code of a worker that ended itself because a job ran past its time limit
@@ -146,21 +146,21 @@ def work_together(run: Run, device: str | None = None, *, say=print) -> None:
     if large:
         keys = {j.key for j in [*first, *large]}
         work(run, device, say=say, jobs=[j for j in plan.jobs if j.key not in keys])
-        ranks.wait()
-        failed = ranks.agree(sorted(run.failures()))
+        distributed.wait()
+        failed = distributed.agree(sorted(run.failures()))
         _in_step(run, [j for j in large if not set(j.needs) & set(failed)], context, say)
 
 
 def _in_step(run: Run, jobs: Sequence[Job], context: Context, say) -> None:
     limit = run.plan.time_limit
-    with ranks.together(), run.present("worker", device=context.device) as alive:
+    with distributed.together(), run.present("worker", device=context.device) as alive:
         for job in jobs:
-            if ranks.agree(is_done(job, context)):
+            if distributed.agree(is_done(job, context)):
                 continue
             report = Report()
-            if not do_job(run, job, context, report, alive, limit, say if ranks.leads() else lambda text: None):
+            if not do_job(run, job, context, report, alive, limit, say if distributed.leads() else lambda text: None):
                 raise JobError(
-                    f"rank {ranks.rank()}: {job.label}: {report.failed[job.key]}",
+                    f"rank {distributed.rank()}: {job.label}: {report.failed[job.key]}",
                     hint="without --ddp a failed job would stop no other",
                 )
 

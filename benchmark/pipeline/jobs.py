@@ -10,17 +10,18 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from benchmark import __version__, compute, ranks
-from benchmark.cost import Meter, shared_seconds
-from benchmark.errors import DDBenchError, JobError
+from benchmark import __version__
+from benchmark.backbones.resolve import resolve_backbone
+from benchmark.core import compute, distributed
+from benchmark.core.cost import Meter, shared_seconds
+from benchmark.core.errors import DDBenchError, JobError
+from benchmark.core.progress import Progress
+from benchmark.core.provenance import cpu_name, gpu_name
+from benchmark.core.store import Stage, Store
 from benchmark.pipeline.outcomes import keep_sheet, write_outcome
 from benchmark.pipeline.plan import Job, set_stage, student_stage
-from benchmark.pipeline.resources import resolve_backbone
 from benchmark.plugins import registry
-from benchmark.progress import Progress
-from benchmark.provenance import cpu_name, gpu_name
-from benchmark.records import find_record
-from benchmark.store import Stage, Store
+from benchmark.results.records import find_record
 
 STAGES = {"backbone": "backbone", "teacher": "teacher", "distill": "set", "evaluate": "student"}  # of jobs' results
 GOLDEN_RATIO = 0.6180339887498949  # its multiples, modulo 1, leave no wide gap however many are taken
@@ -122,7 +123,7 @@ def run_job(job: Job, context: Context) -> None:
 
 def _dataset(spec: dict[str, Any]):
     """The job's dataset, which must be what the keys were made of when the run was planned."""
-    from benchmark.datasets import load_dataset
+    from benchmark.data import load_dataset
 
     dataset = load_dataset(spec["dataset"], root=spec["data_root"], **spec["dataset_options"])
     if dataset.digest != spec.get("digest", dataset.digest):  # none in the plans of older versions
@@ -161,8 +162,8 @@ def _loaded_backbone(root: str, name: str, device: str, precision: str, spec_tex
 @lru_cache(maxsize=2)
 def _checked_teacher(root: str, name: str, device: str, spec_text: str):
     """(teacher, its gate's report): loaded and tested once a process, whatever number of students it labels for."""
+    from benchmark.evaluation import gates
     from benchmark.teachers import get_teacher
-    from benchmark.training import gates
 
     dataset = _dataset(json.loads(spec_text))
     teacher = get_teacher(Store(root), dataset, name, device)
@@ -272,7 +273,7 @@ def _check_images(images, unit, task) -> None:
 
 
 def _distill(job: Job, context: Context) -> None:
-    from benchmark.distilled import write_set
+    from benchmark.sets.folder import write_set
 
     stage, spec = stage_of(job), {k: v for k, v in job.spec.items() if k != "part"}
     whole = Job(job.kind, job.key, job.label, spec, job.needs)
@@ -326,11 +327,11 @@ def _distill(job: Job, context: Context) -> None:
 
 
 def _evaluate(job: Job, context: Context) -> None:
-    from benchmark.distilled import open_set, read_set
-    from benchmark.distilled_import import image_files
-    from benchmark.metrics.robustness import Context as Measured
-    from benchmark.protocols import load_protocol
-    from benchmark.training import gates, train_student
+    from benchmark.evaluation import gates, train_student
+    from benchmark.evaluation.metrics.robustness import Context as Measured
+    from benchmark.evaluation.protocols import load_protocol
+    from benchmark.sets.folder import open_set, read_set
+    from benchmark.sets.released import image_files
 
     spec, stage = job.spec, stage_of(job)
     identity = spec["identity"]
@@ -384,8 +385,8 @@ def _evaluate(job: Job, context: Context) -> None:
         outcome = {"scores": scores, "cost": cost, "gates": checks, "flags": result.flags, "resolved": result.resolved}
         (target / "outcome.json").write_text(json.dumps(outcome, sort_keys=True))
 
-    outcome = json.loads((ranks.build(context.store, stage, make) / "outcome.json").read_text())
-    if not ranks.writes():
+    outcome = json.loads((distributed.build(context.store, stage, make) / "outcome.json").read_text())
+    if not distributed.writes():
         return
     made = found.manifest.get("cost", {})
     size = sum(f.stat().st_size for f in image_files(Path(folder)) if f.name != "contact_sheet.png")

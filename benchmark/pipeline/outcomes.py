@@ -11,9 +11,9 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmark.provenance import provenance
-from benchmark.records import find_record, write_record
-from benchmark.store.store import disk_errors
+from benchmark.core.provenance import provenance
+from benchmark.core.store.store import disk_errors
+from benchmark.results.records import find_record, write_record
 
 if TYPE_CHECKING:
     from benchmark.pipeline.jobs import Context

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.compute import Precision, threads
-from benchmark.errors import DDBenchError, UsageError
+from benchmark.backbones.resolve import resolve_backbone
+from benchmark.core.compute import Precision, threads
+from benchmark.core.errors import DDBenchError, UsageError
+from benchmark.core.store import Stage, Store
 from benchmark.methods import make_params
 from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, split_sets
-from benchmark.pipeline.resources import resolve_backbone
 from benchmark.plugins import registry
-from benchmark.store import Stage, Store
 from benchmark.students import student_version
 
 STUDENT_VERSION = 1  # of the trainer: raised when the same inputs would give other scores
@@ -108,8 +108,8 @@ class _Builder:
     def __init__(
         self, request: Request, store: Store, plan: Plan, seen: dict[str, Job], parts: int, only_distill: bool
     ):
-        from benchmark.datasets import load_dataset
-        from benchmark.datasets.loading import data_root
+        from benchmark.data import load_dataset
+        from benchmark.data.loading import data_root
 
         self.request, self.store, self.plan, self.seen = request, store, plan, seen
         self.parts, self.only_distill = parts, only_distill
@@ -130,7 +130,7 @@ class _Builder:
         }
 
     def build(self) -> None:
-        from benchmark.protocols import load_protocol
+        from benchmark.evaluation.protocols import load_protocol
         from benchmark.students.library import check_name
 
         request = self.request
@@ -236,7 +236,7 @@ class _Builder:
         return {**made, "key": stage.key, "spec": {"set": stage.key}, "needs": [stage.key]}
 
     def _given_set(self, name: str, ipc: int) -> dict[str, Any]:
-        from benchmark.distilled import open_set
+        from benchmark.sets.folder import open_set
 
         if ipc not in self.given:
             self.given[ipc] = open_set(Path(self.request.set_dir), self.dataset, ipc)
@@ -253,7 +253,7 @@ class _Builder:
 
     def method_teacher(self) -> str:
         """The teacher that methods see: --teacher, or that of the protocol `soft`, whatever protocol tests them."""
-        from benchmark.protocols import load_protocol
+        from benchmark.evaluation.protocols import load_protocol
 
         return self.request.teacher or load_protocol("soft").teacher_of(self.dataset)
 

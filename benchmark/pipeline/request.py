@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
 from benchmark.plugins import registry
 
 DEFAULT_PROTOCOLS = ("hard",)

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark import ranks
-from benchmark.errors import JobError, UsageError
-from benchmark.outputs import room_for, whole_folder, writable_folder
+from benchmark.core import distributed
+from benchmark.core.errors import JobError, UsageError
+from benchmark.core.outputs import room_for, whole_folder, writable_folder
+from benchmark.core.store import Store
+from benchmark.core.store.store import disk_errors
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import work_together
 from benchmark.pipeline.jobs import Context, is_done, stage_of
@@ -22,16 +24,14 @@ from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
 from benchmark.plugins import registry
-from benchmark.store import Store
-from benchmark.store.store import disk_errors
 
 
 def execute(
     requests: Sequence[Request], *, results: Path, device: str, executor: str, workers: int | None, **more
 ) -> int:
     """Run the requests, rewrite ``leaderboard.csv``, print the table; the exit code (0, or 1 if a job failed)."""
-    from benchmark.leaderboard import table, write_csv
-    from benchmark.records import read_records, record_id
+    from benchmark.results.boards import table, write_csv
+    from benchmark.results.records import read_records, record_id
 
     began = time.monotonic()
     engine = registry().get("executor", executor, where="--executor").load()
@@ -39,11 +39,11 @@ def execute(
     store = Store()
     writable_folder(store.root, "DDBENCH_CACHE")
     writable_folder(results, "--results")
-    plan = make_plan(requests, store, results, device=device, parts=parts_for(requests, count * ranks.world()))
+    plan = make_plan(requests, store, results, device=device, parts=parts_for(requests, count * distributed.world()))
     context = Context(store, results, device)
     write_skipped(plan, context)
     failures = run_plan(plan, engine, count, **more)
-    if not ranks.leads():
+    if not distributed.leads():
         return 0
     faults: list = []
     records = read_records(results, faults)
@@ -81,34 +81,34 @@ def run_plan(
     store = Store(plan.store)
     context = Context(store, Path(plan.results), plan.device)
     folder, missing = "", []
-    if ranks.leads():
+    if distributed.leads():
         missing = [j for j in plan.jobs if not is_done(j, context)]
         _say_reused(plan, missing, context)
         if missing:
             keys = {job.key for job in missing}
             folder = str(Run.create(plan, store, done=(j for j in plan.jobs if j.key not in keys), driver=True).folder)
-    folder = ranks.agree(folder)
+    folder = distributed.agree(folder)
     if not folder:
         return {}
     run = Run(Path(folder))
-    small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2 and ranks.world() == 1
+    small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2 and distributed.world() == 1
     try:
         with run.present("driver"):
-            if ddp and ranks.world() > 1:
+            if ddp and distributed.world() > 1:
                 work_together(run, plan.device)
             engine(run, 1 if small else workers, {"address": address, "device": plan.device})
     except KeyboardInterrupt:
         print(f"stopped; repeat the command to go on, or: ddbench worker {run.folder}", file=sys.stderr)
         raise
-    ranks.wait()
+    distributed.wait()
     failures = run.failures()
     for job in missing:
         if job.key not in failures and not is_done(job, context):
             failures[job.key] = "not done: a worker ended early"
             print(f"FAILED {job.label}: not done, a worker ended early (see above)", file=sys.stderr)
-    if not failures and ranks.leads():
+    if not failures and distributed.leads():
         shutil.rmtree(run.folder, ignore_errors=True)
-    elif ranks.leads():
+    elif distributed.leads():
         print(f"logs         {run.folder / 'logs'}/", file=sys.stderr)
     return failures
 
@@ -145,7 +145,7 @@ def distill_to(
     writable_folder(store.root, "DDBENCH_CACHE")
     if len(request.ipc) > 1:
         raise UsageError("distill takes one IPC", where="--ipc")
-    if shard and ranks.world() > 1:
+    if shard and distributed.world() > 1:
         raise UsageError("torchrun's ranks share out the parts by themselves", where="--shard", hint="leave it out")
     mine = [out / f"seed{seed}" for seed in request.seeds] if len(request.seeds) > 1 else [out / "manifest.json"]
     if out.exists() and not out.is_dir():
@@ -154,7 +154,7 @@ def distill_to(
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
     room_for(out, "--out")
     jobs = worker_count(workers, device, executor, more.get("address", ""))
-    count = shard[1] * jobs if shard else jobs * ranks.world()
+    count = shard[1] * jobs if shard else jobs * distributed.world()
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
     targets = [out if len(sets) == 1 else out / f"seed{job.spec['seed']}" for job in sets]
@@ -172,7 +172,7 @@ def distill_to(
             return 1 if failures else 0
         plan = whole
     failures = run_plan(plan, engine, jobs, **more)
-    if not ranks.leads():
+    if not distributed.leads():
         return 0
     if failures:
         return 1
@@ -185,7 +185,7 @@ def distill_to(
 
 def worker_count(given: int | None, device: str, executor: str = "local", address: str = "") -> int:
     """``--jobs``, or the executor's default for the device."""
-    from benchmark.executors import local, ray_core
+    from benchmark.pipeline.executors import local, ray_core
 
     if given is not None and given < 1:
         raise UsageError(f"{given} workers cannot work", where="--jobs", allowed="1 or more")

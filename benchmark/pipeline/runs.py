@@ -21,10 +21,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.store import Store, digest_of
+from benchmark.core.store.lease import forget, host, is_fresh, keep_fresh
+from benchmark.core.store.store import disk_errors
 from benchmark.pipeline.plan import KINDS, Job, Plan
-from benchmark.store import Store, digest_of
-from benchmark.store.lease import forget, host, is_fresh, keep_fresh
-from benchmark.store.store import disk_errors
 
 
 class Run:
@@ -179,14 +179,16 @@ class Run:
 
 def resume_command() -> str:
     """The command line of this process, to be repeated; '' where it is not a ``ddbench`` command."""
-    from benchmark import ranks
+    from benchmark.core import distributed
 
     program = Path(sys.argv[0])
     if program.name != "ddbench" and program.parent.name != "cli":
         return ""
     command = shlex.join(["ddbench", *sys.argv[1:]])
-    if ranks.world() > 1:
-        return f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', ranks.world())} --no-python {command}"
+    if distributed.world() > 1:
+        return (
+            f"torchrun --nproc-per-node {os.environ.get('LOCAL_WORLD_SIZE', distributed.world())} --no-python {command}"
+        )
     return command
 
 

@@ -36,7 +36,7 @@ class MethodInfo(Info):
 
 @dataclass(frozen=True)
 class DatasetInfo(Info):
-    """A dataset; ``target`` is called as ``target(argument, root, options)`` (see :mod:`benchmark.datasets.base`)."""
+    """A dataset; ``target`` is called as ``target(argument, root, options)`` (see :mod:`benchmark.data.base`)."""
 
     classes: int | None = None
     image_size: int | None = None

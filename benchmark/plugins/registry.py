@@ -15,7 +15,7 @@ from typing import Any
 
 import pluggy
 
-from benchmark.errors import UsageError, unknown_name
+from benchmark.core.errors import UsageError, unknown_name
 from benchmark.plugins import hookspecs
 from benchmark.plugins.infos import (
     BackbonePresetInfo,

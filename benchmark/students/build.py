@@ -53,7 +53,7 @@ def build_student(name: str, num_classes: int, channels: int, image_size: int, s
     """
     import torch
 
-    from benchmark.compute import derive_seed
+    from benchmark.core.compute import derive_seed
 
     info = registry().get("student", name, where="--student")
     argument = name.partition(":")[2]

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
 
 SMALL = 64  # up to this side ResNets get the small-image stem (RDED's `resnet18_modified`: CIFAR and Tiny-ImageNet)
 

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from benchmark.errors import DataError, GateError, MissingError, UsageError, unknown_name
-from benchmark.store import digest_file, digest_of
+from benchmark.core.errors import DataError, GateError, MissingError, UsageError, unknown_name
+from benchmark.core.store import digest_file, digest_of
 from benchmark.students import build_student
 from benchmark.students.convnet import own_names
 from benchmark.teachers.get import SUFFIXES
@@ -25,7 +25,7 @@ from benchmark.teachers.teacher import Teacher
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
-    from benchmark.datasets import Dataset
+    from benchmark.data import Dataset
 
 ALLOWED = (
     "a student's name (trained here), torchvision:NAME, timm:NAME (pretrained), or FILE or ARCHITECTURE@FILE with a "

@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
-from benchmark import compute, ranks
-from benchmark.compute import derive_seed, fast_layout, generator
-from benchmark.progress import Progress
-from benchmark.store import Stage, Store, digest_of
-from benchmark.store.checked import remove_checked
+from benchmark.core import compute, distributed
+from benchmark.core.compute import derive_seed, fast_layout, generator
+from benchmark.core.progress import Progress
+from benchmark.core.store import Stage, Store, digest_of
+from benchmark.core.store.checked import remove_checked
 from benchmark.students import build_student, student_version
 from benchmark.teachers.recipes import Recipe, recipe_for
 from benchmark.teachers.teacher import Ensemble, Teacher
 
 if TYPE_CHECKING:
-    from benchmark.datasets import Dataset
+    from benchmark.data import Dataset
 
 VERSION = 1
 SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")  # of files of weights
@@ -76,7 +76,7 @@ def get_teacher(
         return external_teacher(dataset, name, device)
     recipe = recipe_for(dataset)
     stage = teacher_stage(dataset, name, recipe)
-    folder = ranks.build(store, stage, lambda out: _train(store, stage, dataset, name, recipe, device, out))
+    folder = distributed.build(store, stage, lambda out: _train(store, stage, dataset, name, recipe, device, out))
     report = json.loads((folder / "report.json").read_text())
     model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0)
     model.load_state_dict(load_file(folder / "model.safetensors"))
@@ -113,7 +113,7 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
         augment = Augmenter([dict(e) for e in recipe.augment], dataset.image_size, dataset.mean, dataset.std)
         model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0)
         model = fast_layout(model.to(device)).train()
-        ranks.synchronise_norms(model)
+        distributed.synchronise_norms(model)
         average = [p.detach().clone() for p in model.parameters()]
         heavy = [p for p in model.parameters() if p.ndim > 1]
         light = [p for p in model.parameters() if p.ndim <= 1]
@@ -126,12 +126,12 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
             model.load_state_dict(state["model"])
             optimizer.load_state_dict(state["optimizer"])
             average = [a.to(device) for a in state["average"]]
-        ranks.check_same(step, "checkpoint")
+        distributed.check_same(step, "checkpoint")
         each = max(1, len(images) // recipe.batch)
         order = None
         with torch.random.fork_rng(devices=[]), Progress(recipe.steps, f"teacher {name}", "step", step) as bar:
             while step < recipe.steps:
-                if step % recipe.interval == 0 and ranks.writes():
+                if step % recipe.interval == 0 and distributed.writes():
                     store.log_work(stage, "steps", min(recipe.interval, recipe.steps - step))
                 epoch, place = divmod(step, each)
                 if order is None or place == 0:
@@ -142,20 +142,20 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
                 x = augment(images[index if isinstance(images, _Read) else there], generator("teacher", "batch", step))
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.lr * _one_cycle(step, recipe)
-                rows, share = ranks.part(len(x))
+                rows, share = distributed.part(len(x))
                 with compute.Precision(autocast=recipe.autocast).context(device):
                     logits = model(x[rows]).float()
                 loss = F.cross_entropy(logits, labels[there][rows], label_smoothing=recipe.label_smoothing)
                 optimizer.zero_grad(set_to_none=True)
                 (loss * share).backward()
-                ranks.sum_gradients(model.parameters())
+                distributed.sum_gradients(model.parameters())
                 optimizer.step()
                 decay = min(recipe.ema, (1 + step) / (10 + step))
                 with torch.no_grad():
                     torch._foreach_lerp_(average, list(model.parameters()), 1 - decay)
                 step += 1
                 bar.update()
-                if step % recipe.interval == 0 and step < recipe.steps and ranks.writes():
+                if step % recipe.interval == 0 and step < recipe.steps and distributed.writes():
                     document = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
                     checkpoint.save({**document, "average": average}, file)
         with torch.no_grad():
@@ -165,7 +165,7 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
         top1, top5 = accuracy(predict(model, test_images, augment.normalise), test_labels)
         save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, out / "model.safetensors")
         (out / "report.json").write_text(json.dumps({"accuracy": top1, "top5": top5, "steps": step}, indent=1))
-        if ranks.writes():
+        if distributed.writes():
             remove_checked(file)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from benchmark.datasets import Dataset
+    from benchmark.data import Dataset
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmark.compute import fast_layout
+from benchmark.core.compute import fast_layout
 
 
 class Teacher:

@@ -1,4 +1,4 @@
-"""Training: students on distilled sets, the gates before them, accuracy after them.
+"""Training: what backbones, teachers and students share: the loop, augmentation, checkpoints, accuracy.
 
 Light: the modules import torch, this one does not.
 """
@@ -8,8 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 _WHERE = {
-    "Result": "trainer",
-    "train_student": "trainer",
     "accuracy": "testing",
     "calibration_error": "testing",
     "predict": "testing",

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from benchmark.store.checked import find_checked, replace_checked
+from benchmark.core.store.checked import find_checked, replace_checked
 
 
 def save(state: dict[str, Any], path: Path) -> None:

@@ -10,7 +10,7 @@ import torchvision.transforms.functional as tv
 from PIL import Image
 from torch import Tensor, nn
 
-from benchmark.datasets import Dataset
+from benchmark.data import Dataset
 from benchmark.training.memory import is_out_of_memory, resident
 
 BATCH = 500

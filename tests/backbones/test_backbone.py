@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 from toy_backbones import make_dataset, write_folder
 
 from benchmark.backbones import class_latents, external_key, load_backbone, sample
-from benchmark.compute import Precision, generator
-from benchmark.errors import JobError, MissingError, UsageError
+from benchmark.core.compute import Precision, generator
+from benchmark.core.errors import JobError, MissingError, UsageError
 from benchmark.methods import Task
 
 FP32 = Precision()

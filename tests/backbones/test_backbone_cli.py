@@ -57,7 +57,7 @@ def test_out_that_is_not_empty(tmp_path):
 def test_train_show_and_finetune(tmp_path, toy, judge, monkeypatch):
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
     options = []
-    monkeypatch.setattr("benchmark.datasets.load_dataset", lambda name, root=None, **o: options.append(o) or toy)
+    monkeypatch.setattr("benchmark.data.load_dataset", lambda name, root=None, **o: options.append(o) or toy)
     sets = [part for key, value in {**TINY, "dit_steps": 4}.items() for part in ("--set", f"{key}={value}")]
     trained = tmp_path / "trained"
     found = CliRunner().invoke(

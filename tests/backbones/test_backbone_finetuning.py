@@ -8,14 +8,14 @@ from safetensors.torch import load_file
 from toy_backbones import Killed, make_dataset, write_folder
 
 from benchmark.backbones import external_key, load_backbone
-from benchmark.backbones import loop as loop_module
 from benchmark.backbones.backbone import load_parts
 from benchmark.backbones.dit import label_tables
 from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage, known_rows, relabel
-from benchmark.backbones.loop import Averaged
-from benchmark.compute import Precision
-from benchmark.errors import DataError, UsageError
-from benchmark.store import Store
+from benchmark.core.compute import Precision
+from benchmark.core.errors import DataError, UsageError
+from benchmark.core.store import Store
+from benchmark.training import loop as loop_module
+from benchmark.training.loop import Averaged
 
 QUICK = {"steps": 12, "batch": 8, "lr": 1e-3}
 

@@ -11,16 +11,16 @@ from safetensors.torch import load_file, save_file
 from toy_backbones import TINY, Killed, make_dataset
 
 from benchmark.backbones import backbone_stage, load_backbone, train_backbone
-from benchmark.backbones import loop as loop_module
 from benchmark.backbones.dit import Denoising, build_dit, drop_labels, label_tables, loss_weights, make_scheduler
 from benchmark.backbones.dit import noise_levels as draw_levels
 from benchmark.backbones.latents import Rows, mapped
-from benchmark.backbones.loop import Averaged, batches, rate_at, train
 from benchmark.backbones.settings import Settings, default_padding, settings
 from benchmark.backbones.vae import build_vae, normalise
-from benchmark.compute import Precision, generator
-from benchmark.errors import UsageError
-from benchmark.store import Stage
+from benchmark.core.compute import Precision, generator
+from benchmark.core.errors import UsageError
+from benchmark.core.store import Stage
+from benchmark.training import loop as loop_module
+from benchmark.training.loop import Averaged, batches, rate_at, train
 
 SMALL = Settings(image_size=8, levels=2, width=16, heads=2, depth=3, vae_width=8)
 
@@ -130,7 +130,7 @@ def fit(store, die_at=None, total=60):
 
 
 def test_kill_and_resume_gives_equal_weights(store, tmp_path, monkeypatch):
-    from benchmark.store import Store
+    from benchmark.core.store import Store
 
     whole = fit(Store(tmp_path / "undisturbed"))
     for die_at in (27, 41):
@@ -157,7 +157,7 @@ def test_average_forgets_the_start(store):
 
 
 def test_train_backbone_kill_and_resume(store, toy, judge, tmp_path, monkeypatch):
-    from benchmark.store import Store
+    from benchmark.core.store import Store
 
     monkeypatch.setattr(loop_module, "FIRST_INTERVAL", 5)
     monkeypatch.setattr(loop_module, "INTERVAL_SECONDS", 0.02)

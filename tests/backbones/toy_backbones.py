@@ -5,8 +5,8 @@ import torch
 from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
 
 from benchmark.backbones.dit import make_scheduler
-from benchmark.datasets.base import ArraySplit, Dataset
-from benchmark.store import digest_of
+from benchmark.core.store import digest_of
+from benchmark.data.base import ArraySplit, Dataset
 
 TINY = {
     "image_size": 8,

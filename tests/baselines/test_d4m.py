@@ -12,9 +12,9 @@ from baselines.d4m import generators
 from baselines.d4m.generators import img2img, missing_pipeline
 from baselines.d4m.method import D4M
 from baselines.d4m.prototypes import prototypes
-from benchmark.errors import DataError, MissingError
+from benchmark.core.errors import DataError, MissingError
+from benchmark.core.store import Store
 from benchmark.methods import Task, make_params
-from benchmark.store import Store
 
 torch.set_num_threads(1)
 

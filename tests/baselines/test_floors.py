@@ -9,7 +9,7 @@ from baselines.features import class_features
 from baselines.herding import herd
 from baselines.kmeans import nearest_distinct
 from baselines.random_real import draw
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
 from benchmark.plugins import registry
 
 torch.set_num_threads(1)

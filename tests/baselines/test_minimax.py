@@ -19,7 +19,7 @@ from baselines.minimax.adapter import TABLE, Adapter, fold
 from baselines.minimax.criteria import Memories, criteria
 from baselines.minimax.tuning import Settings, Tuning
 from baselines.minimax.variational import Bound
-from benchmark.compute import Precision
+from benchmark.core.compute import Precision
 
 torch.set_num_threads(1)
 SETTINGS = Settings(4, 1e-2, 0.002, 0.008, 3, 0.9, 0.1)

@@ -16,10 +16,10 @@ from baselines.crops import random_resized_crops, seeded
 from baselines.sre2l import recover as module
 from baselines.sre2l.method import CDA, SRe2L
 from baselines.sre2l.recover import Settings, batchnorm_distances, constant_crop, curriculum_crop, loss, recover
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
+from benchmark.core.store import Store
 from benchmark.pipeline.plan import make_plan
 from benchmark.pipeline.request import Request
-from benchmark.store import Store
 
 torch.set_num_threads(1)
 PLAIN = Settings(iterations=3, lr=0.25, r_bn=0.01, first_bn=10.0, jitter=0, flip=True, smallest_crop=None)

@@ -10,7 +10,8 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmark.cli.doctor import doctor
-from benchmark.datasets import loading, requirements
+from benchmark.data import loading
+from benchmark.pipeline import requirements
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from click.testing import CliRunner
 
 from benchmark import cli
 from benchmark.cli import lists
-from benchmark.speed import table
+from benchmark.pipeline.cost import table
 
 
 def test_a_backbone_preset_is_a_table(monkeypatch):
@@ -20,8 +20,8 @@ def test_a_backbone_preset_is_a_table(monkeypatch):
 
 
 def test_env_without_a_gpu(monkeypatch):
-    monkeypatch.setattr("benchmark.provenance.gpu_name", lambda: "")
-    from benchmark.provenance import _environment
+    monkeypatch.setattr("benchmark.core.provenance.gpu_name", lambda: "")
+    from benchmark.core.provenance import _environment
 
     _environment.cache_clear()
     try:

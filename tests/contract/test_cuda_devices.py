@@ -18,18 +18,19 @@ from pretend_cuda import DEVICE, pretended
 from baselines.minimax.tuning import Tuning
 from benchmark.backbones import load_backbone
 from benchmark.backbones.dit import Denoising, build_dit, make_scheduler, validation_error
-from benchmark.backbones.loop import Averaged, batches
 from benchmark.backbones.settings import Settings
 from benchmark.backbones.vae import train_vae
-from benchmark.compute import Precision, generator
-from benchmark.metrics import robustness
+from benchmark.core.compute import Precision, generator
+from benchmark.core.store import Stage, Store
+from benchmark.evaluation import gates, train_student, trainer
+from benchmark.evaluation.metrics import robustness
+from benchmark.evaluation.protocols import load_protocol
 from benchmark.plugins import registry
-from benchmark.protocols import load_protocol
-from benchmark.store import Stage, Store
 from benchmark.teachers import Teacher, get_teacher
 from benchmark.teachers.recipes import RECIPES
-from benchmark.training import gates, testing, train_student, trainer
+from benchmark.training import testing
 from benchmark.training.augment import Augmenter
+from benchmark.training.loop import Averaged, batches
 
 torch.set_num_threads(1)
 GPU = str(DEVICE)

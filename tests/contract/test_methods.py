@@ -8,9 +8,9 @@ import pytest
 import torch
 from method_bench import CLASSES, Bench
 
-from benchmark.cost import shared_seconds
+from benchmark.core.cost import shared_seconds
+from benchmark.core.store import Store
 from benchmark.plugins import registry
-from benchmark.store import Store
 
 torch.set_num_threads(1)
 METHODS = registry().names("method")

@@ -10,9 +10,9 @@ import torch
 from tiny_backbone import tiny_backbone
 
 from benchmark import backbones
-from benchmark.datasets.base import ArraySplit, Dataset
+from benchmark.core.store import Store
+from benchmark.data.base import ArraySplit, Dataset
 from benchmark.methods import Task, make_params
-from benchmark.store import Store
 from d3hr_plugin.method import D3HR
 
 os.environ["DDBENCH_PROGRESS"] = "0"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from scipy import stats
 
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
 from d3hr_plugin import law
 from d3hr_plugin.groups import SAMPLERS, Draw
 from d3hr_plugin.scores import Score

@@ -11,7 +11,7 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 from tiny_backbone import tiny_backbone
 
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.inversion import invert
 from d3hr_plugin.schedule import levels, matched_start, sampling_pairs

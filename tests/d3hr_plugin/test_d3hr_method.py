@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_backbone import tiny_backbone
 
-from benchmark.errors import JobError, UsageError
+from benchmark.core.errors import JobError, UsageError
 from benchmark.plugins import registry
 from d3hr_plugin.groups import SAMPLERS, Draw
 from d3hr_plugin.inversion import invert

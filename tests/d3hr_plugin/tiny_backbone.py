@@ -6,7 +6,7 @@ import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 
 from benchmark.backbones import Backbone
-from benchmark.compute import Precision
+from benchmark.core.compute import Precision
 
 
 def tiny_backbone(

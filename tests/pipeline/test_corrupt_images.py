@@ -7,7 +7,7 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmark.cli.run import run
-from benchmark.errors import DataError
+from benchmark.core.errors import DataError
 
 
 def colours(base):

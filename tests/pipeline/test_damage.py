@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from benchmark.core.store import Store
 from benchmark.pipeline import Request, jobs, make_plan
 from benchmark.pipeline.engine import work
 from benchmark.pipeline.runs import Run
 from benchmark.plugins import registry
-from benchmark.records import find_record
-from benchmark.store import Store
+from benchmark.results.records import find_record
 
 BACKBONE = {"image_size": 8, "levels": 2, "patch": 2, "vae_width": 8, "vae_steps": 4, "vae_batch": 8, "width": 16,
             "heads": 2, "depth": 2, "dit_steps": 4, "dit_batch": 8}  # fmt: skip

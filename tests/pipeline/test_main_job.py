@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmark.store import Store
+from benchmark.core.store import Store
 
 
 def records(folder: Path) -> dict:

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+from benchmark.core.store import Store
 from benchmark.methods import Method, param
 from benchmark.pipeline import Request, engine, make_plan
 from benchmark.pipeline.engine import work
 from benchmark.pipeline.runs import Run
 from benchmark.plugins import MethodInfo, registry
-from benchmark.store import Store
 
 
 @dataclass(frozen=True)

@@ -13,17 +13,17 @@ from click.testing import CliRunner
 from PIL import Image
 
 from benchmark.cli import run as cli
-from benchmark.datasets import loading
-from benchmark.errors import JobError, UsageError
-from benchmark.grids import tune
+from benchmark.core.errors import JobError, UsageError
+from benchmark.core.store import Store
+from benchmark.data import loading
 from benchmark.pipeline import engine, run
 from benchmark.pipeline.jobs import Context, run_job, unit_order
 from benchmark.pipeline.plan import make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.run import _focus
 from benchmark.pipeline.runs import Run
-from benchmark.records import read_records
-from benchmark.store import Store
+from benchmark.results.records import read_records
+from benchmark.studies import tune
 
 
 @pytest.mark.parametrize(("seeds", "workers", "parts"), [(1, 1, 1), (1, 2, 2), (3, 8, 3), (5, 2, 1), (2, 16, 8)])

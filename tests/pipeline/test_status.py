@@ -6,10 +6,10 @@ import pytest
 from click.testing import CliRunner
 
 from benchmark.cli.status import status
-from benchmark.errors import UsageError
+from benchmark.core.errors import UsageError
+from benchmark.core.store import Store
 from benchmark.pipeline.plan import Job, Plan
 from benchmark.pipeline.runs import Run
-from benchmark.store import Store
 
 
 @pytest.fixture

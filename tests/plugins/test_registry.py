@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from benchmark.errors import UsageError, unknown_name
+from benchmark.core.errors import UsageError, unknown_name
 from benchmark.plugins import KINDS, LISTED, MethodInfo, Registry, hookimpl, hookspecs, registry
 
 

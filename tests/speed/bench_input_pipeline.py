@@ -26,7 +26,7 @@ import torchvision.transforms.functional as tv
 from torch.utils.data import DataLoader
 from torchvision.datasets import ImageFolder
 
-from benchmark.compute import fast_layout, generator
+from benchmark.core.compute import fast_layout, generator
 from benchmark.training import augment
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD, Augmenter
 
@@ -107,9 +107,9 @@ def steps(kind: str, batch: int, count: int, side: int = 32) -> tuple[float, tor
 
     ``kind`` is ``published`` or ``ours``; both start from the same weights and see the same batch.
     """
-    from benchmark.protocols import load_protocol
+    from benchmark.evaluation.optimisers import loss_of, make_optimizer, set_bn_updates
+    from benchmark.evaluation.protocols import load_protocol
     from benchmark.students import build_student
-    from benchmark.training.optimisers import loss_of, make_optimizer, set_bn_updates
 
     protocol = load_protocol("rded-paper")
     student, teacher = (build_student("convnet3_bn", 10, 3, side, s) for s in (0, 1))

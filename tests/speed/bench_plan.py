@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
+from benchmark.core.store import Store
 from benchmark.pipeline import Plan, Request, engine, make_plan
 from benchmark.pipeline.runs import Run
-from benchmark.store import Store
 
 
 def large_plan(root: Path, jobs: int) -> Plan:

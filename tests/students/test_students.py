@@ -5,13 +5,13 @@ import dataclasses
 import pytest
 import torch
 
-from benchmark.datasets import load_dataset
-from benchmark.datasets.holdout import SubsetSplit
-from benchmark.errors import UsageError
-from benchmark.protocols import load_protocol
+from benchmark.core.errors import UsageError
+from benchmark.data import load_dataset
+from benchmark.data.holdout import SubsetSplit
+from benchmark.evaluation import train_student
+from benchmark.evaluation.protocols import load_protocol
 from benchmark.students import build_student, input_size, lr_group
 from benchmark.students.registered import STUDENTS
-from benchmark.training import train_student
 
 NAMES = [s.name for s in STUDENTS if not s.name.endswith(":")] + ["timm:resnet10t", "torchvision:squeezenet1_1"]
 

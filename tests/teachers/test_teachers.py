@@ -8,13 +8,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from benchmark.errors import DataError, GateError, MissingError, UsageError
-from benchmark.store import digest_of
-from benchmark.store.checked import replace_checked
+from benchmark.core.errors import DataError, GateError, MissingError, UsageError
+from benchmark.core.store import digest_of
+from benchmark.core.store.checked import replace_checked
+from benchmark.evaluation import gates
 from benchmark.students import build_student
 from benchmark.teachers import RECIPES, external, get, get_teacher, recipe_for, teacher_key, teacher_stage
 from benchmark.teachers.external import read_weights
-from benchmark.training import checkpoint, gates
+from benchmark.training import checkpoint
 
 
 def test_a_trained_teacher_is_cached_and_records_its_accuracy(store, easy):
@@ -33,7 +34,7 @@ def test_a_trained_teacher_is_cached_and_records_its_accuracy(store, easy):
 def test_a_killed_teacher_costs_one_interval_and_ends_the_same(tmp_path, easy, monkeypatch):
     from dataclasses import replace
 
-    from benchmark.store import Store
+    from benchmark.core.store import Store
 
     monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], steps=30, interval=7))
     whole = get_teacher(Store(tmp_path / "a"), easy, "convnet3_bn")
@@ -62,7 +63,7 @@ def test_a_killed_teacher_costs_one_interval_and_ends_the_same(tmp_path, easy, m
 def test_a_training_split_beyond_memory_gives_the_same_teacher(tmp_path, easy, monkeypatch):
     from dataclasses import replace
 
-    from benchmark.store import Store
+    from benchmark.core.store import Store
     from benchmark.training import testing
 
     monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], steps=5))
@@ -150,7 +151,7 @@ def test_a_teacher_in_mixed_precision_has_a_key_of_its_own_and_float32_weights(s
 def test_a_teacher_trained_inside_a_job_leaves_the_jobs_precision(store, easy, monkeypatch):
     from dataclasses import replace
 
-    from benchmark import compute
+    from benchmark.core import compute
 
     monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], steps=2))
     flags = torch.backends.cuda.matmul, torch.backends.cudnn

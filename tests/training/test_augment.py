@@ -9,7 +9,7 @@ import torchvision.transforms as T
 import torchvision.transforms.functional as tv
 from scipy.stats import chisquare, ks_2samp
 
-from benchmark.compute import generator
+from benchmark.core.compute import generator
 from benchmark.training import augment, geometry
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD, Augmenter
 

@@ -1,0 +1,51 @@
+"""`load_dataset`: from a name on the command line to a `Dataset`, once a process."""
+
+from __future__ import annotations
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from benchmark.data.base import Dataset
+from benchmark.data.holdout import holdout
+
+VALIDATION = "@val"  # `digits@val`: the training split cut in two, for tuning without touching the test split
+VALIDATION_FRACTION, VALIDATION_SEED = 0.2, 0
+
+
+def data_root(root: str | None = None) -> Path | None:
+    """``--data-root``, else ``$DDBENCH_DATA``, else None; absolute, so that it means the same in another folder."""
+    chosen = root or os.environ.get("DDBENCH_DATA")
+    return Path(chosen).expanduser().absolute() if chosen else None
+
+
+def load_dataset(name: str, root: str | None = None, **options: Any) -> Dataset:
+    """The dataset registered as ``name``; ``NAME@val`` is its training split cut into training and held-out part.
+
+    Args:
+        name: ``digits``, ``imagefolder:/data/pets``, ``cifar10@val``, …
+        root: folder with the data (``--data-root``); default ``$DDBENCH_DATA``.
+        options: ``image_size``, ``on_corrupt`` (``error`` or ``skip``), ``download``; what a dataset does not
+            know it refuses.
+
+    Raises:
+        UsageError: unknown name or option.
+        MissingError: the data is not there; says how to get it.
+        DataError: the data is there and cannot be right (corrupt image, a class missing, another class order).
+    """
+    found = data_root(root)
+    return _load(name, str(found) if found else None, tuple(sorted(options.items())))
+
+
+@lru_cache(maxsize=16)
+def _load(name: str, root: str | None, options: tuple[tuple[str, Any], ...]) -> Dataset:
+    from benchmark.plugins.registry import registry
+
+    base, at, _ = name.rpartition(VALIDATION)
+    if at and name.endswith(VALIDATION):
+        return holdout(_load(base, root, options), VALIDATION_FRACTION, VALIDATION_SEED)
+    info = registry().get("dataset", name, where="--dataset")
+    argument = name[len(info.name) :] if info.name.endswith(":") else ""
+    given = {k: v for k, v in options if v is not None}
+    return info.load()(argument, Path(root) if root else None, given)

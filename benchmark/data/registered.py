@@ -1,0 +1,40 @@
+"""What ddbench registers of its own; light, imports no torch."""
+
+from benchmark.data.sources import SOURCES
+from benchmark.plugins.infos import DatasetInfo
+
+
+def _info(name: str, summary: str, target: str, image_size: int, channels: int = 3) -> DatasetInfo:
+    """``NAME@val`` is an alias: the training split cut in two (see :mod:`benchmark.data.holdout`)."""
+    source = SOURCES[name]
+    return DatasetInfo(
+        name,
+        summary,
+        f"benchmark.data.{target}",
+        source=source.page,
+        classes=source.classes,
+        image_size=image_size,
+        channels=channels,
+        aliases=(f"{name}@val",),
+    )
+
+
+DATASETS = [
+    _info("digits", "handwritten digits, 8x8 grey, inside scikit-learn's wheel: nothing to get", "digits:load", 8, 1),
+    _info("fashionmnist", "Fashion-MNIST, 28x28 grey, 60,000 + 10,000", "fashionmnist:load", 28, 1),
+    _info("cifar10", "CIFAR-10, 32x32, 50,000 + 10,000, official batches or image tree", "cifar:load_cifar10", 32),
+    _info("cifar100", "CIFAR-100 (fine labels), 32x32, 50,000 + 10,000", "cifar:load_cifar100", 32),
+    _info("svhn", "street view house numbers, 32x32, 73,257 + 26,032", "svhn:load", 32),
+    _info("tinyimagenet", "Tiny ImageNet, 200 classes, 64x64, 100,000 + 10,000", "tinyimagenet:load", 64),
+    _info("imagenet1k", "ImageNet-1K (ILSVRC 2012), 1,281,167 + 50,000", "imagenet:load_imagenet1k", 224),
+    _info("imagenette", "Imagenette, 10 easy classes of ImageNet-1K", "imagenet:load_imagenette", 224),
+    _info("imagewoof", "Imagewoof, 10 dog breeds of ImageNet-1K", "imagenet:load_imagewoof", 224),
+    _info("imagenet100", "ImageNet-100 (CMC's list), 100 classes of ImageNet-1K", "imagenet:load_imagenet100", 224),
+    _info("imageidc", "ImageIDC, IDC's 10 classes of ImageNet-1K", "imagenet:load_imageidc", 224),
+    DatasetInfo(
+        "imagefolder:",
+        "your own images: imagefolder:PATH with class folders in train/ and in val/, validation/ or test/",
+        "benchmark.data.folders:load",
+        source="your disk",
+    ),
+]

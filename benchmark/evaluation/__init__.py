@@ -1,0 +1,20 @@
+"""Evaluation: students trained on a distilled set under a protocol, and the gates before them.
+
+Light: the modules import torch, this one does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+_WHERE = {"Result": "trainer", "train_student": "trainer"}
+
+__all__ = sorted(_WHERE)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"{__name__}.{_WHERE[name]}"), name)

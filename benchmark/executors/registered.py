@@ -1,8 +1,0 @@
-"""What ddbench registers of its own; light, imports no torch."""
-
-from benchmark.plugins import ExecutorInfo
-
-EXECUTORS = [
-    ExecutorInfo("local", "processes on this machine, one a core or a GPU", "benchmark.executors.local:execute"),
-    ExecutorInfo("ray", "Ray Core tasks on a cluster (extra: ddbench[ray])", "benchmark.executors.ray_core:execute"),
-]

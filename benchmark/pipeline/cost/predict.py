@@ -1,0 +1,142 @@
+"""What a plan will cost: FLOPs with the arithmetic spelled out, hours where the table knows the device, disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from benchmark.backbones.shape import Shape
+from benchmark.methods import Work
+from benchmark.pipeline.cost.table import Row, passes, seconds_an_image, student_name
+
+GPU_RATES = (100e12, 300e12)  # FLOP/s for which hours are given where nothing was measured
+CPU_RATES = (20e9, 50e9)  # the same on one core, for what a CPU can do
+LONGEST_ON_CPU = 10 * 86400  # s; for more than that a CPU's hours are not worth printing
+STEP_PASSES = 3  # a training step: forward, and backward that costs two forwards
+PNG_SHARE = 0.7  # of the raw bytes, what a photograph takes as PNG
+
+
+@dataclass(frozen=True)
+class Line:
+    """One stage: its arithmetic as text, its FLOPs, and its seconds if a row of the table tells."""
+
+    stage: str
+    text: str
+    flops: float
+    seconds: float | None
+    row: Row | None
+
+
+@dataclass(frozen=True)
+class Place:
+    """The device that is asked about: what the table calls it, the precision, and whether it is a GPU."""
+
+    device: str
+    precision: str
+    gpu: bool = True
+
+
+def work_line(work: Work, shape: Shape, place: Place, rows: list[Row], sets: int = 1) -> Line:
+    """One part of a method's work; ``sets`` multiplies what is not shared."""
+    images = work.images * (1 if work.shared else sets)
+    count = f"{images:,} images" if work.shared or sets == 1 else f"{sets} sets x {work.images:,} images"
+    if work.stage in ("encode", "decode"):
+        each = shape.encode_flops() if work.stage == "encode" else shape.decode_flops()
+        text = f"{count} x {flops_text(each)}"
+        found = seconds_an_image(rows, place.device, shape.name, place.precision, work.stage)
+        total = images * each
+    else:
+        factor = passes(work.guidance) if work.stage != "tune" else STEP_PASSES
+        what = {1: "pass", 2: "passes (guided)", STEP_PASSES: "(forward, backward)"}[factor]
+        text = f"{count} x {work.steps} steps x {factor} {what} x {flops_text(shape.forward_flops())}"
+        total = images * work.steps * factor * shape.forward_flops()
+        found = seconds_an_image(rows, place.device, shape.name, place.precision, "invert", work.steps, work.guidance)
+        found = None if work.stage == "tune" else found
+    text += ", once for every IPC and seed" if work.shared else ""
+    return Line(work.stage, text, total, images * found[0] if found else None, found[1] if found else None)
+
+
+def student_line(
+    student: str, side: int, steps: int, batch: int, students: int, forward: float, place: Place, rows: list[Row]
+) -> Line:
+    """Training ``students`` students for ``steps`` steps of ``batch`` images; ``forward`` FLOPs an image."""
+    images = steps * batch * students
+    found = seconds_an_image(rows, place.device, student_name(student, side), place.precision, "student")
+    text = (
+        f"{students:,} x {student} at {side} px x {steps:,} steps x {batch} images x {STEP_PASSES} (forward, backward)"
+    )
+    text += f" x {flops_text(forward)}"
+    total = images * STEP_PASSES * forward
+    return Line("students", text, total, images * found[0] if found else None, found[1] if found else None)
+
+
+def report(lines: Iterable[Line], place: Place, fill: str) -> list[str]:
+    """The prediction as text; ``fill`` is the command that measures what is missing."""
+    lines = [line for line in lines if line.flops]
+    out = []
+    for line in lines:
+        known = f": {hours_text(line.seconds)}" if line.seconds is not None else ""
+        out.append(f"  {line.stage:9} {flops_text(line.flops):>10}  = {line.text}{known}")
+    total, unknown = sum(line.flops for line in lines), sum(line.flops for line in lines if line.seconds is None)
+    measured = [line for line in lines if line.row is not None]
+    if len(lines) > 1:
+        out.append(f"  {'in all':9} {flops_text(total):>10}")
+    if measured:
+        seconds = sum(line.seconds for line in measured)
+        out.append(f"  predicted {hours_text(seconds)} on one {place.device} ({place.precision}), from")
+        for row in dict.fromkeys(line.row for line in measured):
+            detail = f" (guidance {row.guidance:g}, {row.steps} steps)" if row.stage == "invert" else ""
+            threads = f", {row.threads} thread(s)" if row.threads else ""
+            rate = f"{row.images_per_second:g} images/s"
+            out.append(f"    {row.stage}{detail}: {rate}{threads}, {row.measured}, {row.backbone}: {row.command}")
+    if unknown:
+        rates = GPU_RATES if place.gpu or unknown / CPU_RATES[0] > LONGEST_ON_CPU else CPU_RATES
+        guesses = " or ".join(f"{hours_text(unknown / rate)} at {flops_text(rate)}/s" for rate in rates)
+        what = "this" if not measured else ", ".join(line.stage for line in lines if line.seconds is None)
+        out.append(f"  no row of the throughput table for {what} on {place.device} in {place.precision}; fill it with")
+        out.append(f"    {fill}")
+        out.append(f"    until then: {guesses} sustained (assumed rates, not measurements)")
+    return out
+
+
+def training_line(what: str, steps: int, batch: int, each: float) -> Line:
+    """Training for ``steps`` steps of ``batch`` images, ``each`` FLOPs an image and step."""
+    text = f"{steps:,} steps x {batch} images x {flops_text(each)} (forward, backward)"
+    return Line(what, text, steps * batch * each, None, None)
+
+
+def latents_text(shape: Shape, images: int, half: bool) -> str:
+    """Disk for the cached latents of ``images`` real images."""
+    latent, kind = "x".join(map(str, shape.latent)), "2 bytes" if half else "4 bytes"
+    size = bytes_text(shape.latent_bytes(images, half))
+    return f"latents {size} ({images:,} x mean and deviation x {latent} x {kind})"
+
+
+def sets_text(sets: int, images: int, side: int, channels: int) -> str:
+    """Disk for ``sets`` distilled sets of ``images`` images."""
+    raw = images * side * side * channels
+    total = bytes_text(sets * raw * PNG_SHARE)
+    return f"{sets} set(s) of {images:,} images {total}, and {bytes_text(raw)} while one is made"
+
+
+def flops_text(value: float) -> str:
+    """``237 GFLOP``."""
+    for unit, size in (("EFLOP", 1e18), ("PFLOP", 1e15), ("TFLOP", 1e12), ("GFLOP", 1e9), ("MFLOP", 1e6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}" if value < 999.5 * size else f"{value / size:,.0f} {unit}"
+    return f"{value:.0f} FLOP"
+
+
+def hours_text(seconds: float) -> str:
+    """``17 h``, ``12 min`` or ``8 s``."""
+    if seconds >= 5400:
+        return f"{seconds / 3600:,.3g} h" if seconds < 3.6e6 else f"{seconds / 3600:,.0f} h"
+    return f"{seconds / 60:.2g} min" if seconds >= 90 else f"{seconds:.2g} s"
+
+
+def bytes_text(value: float) -> str:
+    """``21 GB``."""
+    for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e3:.3g} kB"

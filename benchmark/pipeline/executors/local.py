@@ -1,0 +1,132 @@
+"""Worker processes on this machine. Each runs ``ddbench worker RUN``; the jobs are shared out by locks in the store."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmark.core import distributed
+from benchmark.core.compute import resolve_device
+from benchmark.core.errors import JobError
+from benchmark.pipeline.engine import TIMED_OUT, note_death, work
+from benchmark.pipeline.runs import Run
+
+DEATHS = 3  # a job whose worker was killed that often (out of memory, most likely) has failed
+PARENT = "DDBENCH_PARENT"  # environment variable: process id of the driver that started a worker
+RANK_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR")  # torchrun's: a rank's workers are no ranks
+GRACE_SECONDS = 20.0  # how long a worker that was told to stop may take to do so
+
+
+def default_jobs(device: str) -> int:
+    """One worker a GPU; on the CPU one a core, four at most (each needs about 0.6 GB). Under torchrun: one a rank."""
+    if distributed.launched():
+        return 1
+    if device.startswith("cuda"):
+        import torch
+
+        return max(1, torch.cuda.device_count()) if device == "cuda" else 1
+    return max(1, min(4, len(os.sched_getaffinity(0))))
+
+
+def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
+    """Run the plan with ``jobs`` workers; returns when nothing is left to do.
+
+    A worker that is killed is replaced; the job that it was doing is tried once more, then has failed.
+
+    Raises:
+        JobError: a worker could not start.
+        KeyboardInterrupt: the workers were told to stop and did.
+    """
+    if jobs <= 1 and not run.plan.time_limit:
+        work(run, options.get("device"))  # of this torchrun rank, where there are several
+        return
+    device = resolve_device(options.get("device") or run.plan.device)
+    gpus = default_jobs(device)
+    devices = [f"cuda:{index % gpus}" if device == "cuda" else device for index in range(jobs)]
+    workers = [_start(run, d) for d in devices]
+    try:
+        _watch(run, workers, devices)
+    except BaseException:
+        _stop(workers)
+        raise
+
+
+def worker_command() -> str:
+    """The installed ``ddbench`` command: never ``python -m``, which a folder of the same name could shadow."""
+    beside = Path(sys.executable).parent / "ddbench"
+    found = str(beside) if beside.is_file() else shutil.which("ddbench")
+    if not found:
+        raise JobError("the ddbench command is not on the PATH", hint="pip install -e . (or use --jobs 1)")
+    return found
+
+
+def _start(run: Run, device: str) -> subprocess.Popen:
+    environment = {k: v for k, v in os.environ.items() if k not in RANK_VARIABLES} | {PARENT: str(os.getpid())}
+    return subprocess.Popen([worker_command(), "worker", str(run.folder), "--device", device], env=environment)
+
+
+def end_with_parent() -> None:
+    """In a worker: stop when the process that started it is gone, however it went, or when it says so (SIGTERM).
+
+    A Ctrl-C in the terminal reaches all its processes: the driver's word alone counts, so that once means once.
+    """
+    parent = os.environ.get(PARENT)
+    if not parent:
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _watch(run: Run, workers: list[subprocess.Popen], devices: list[str]) -> None:
+    """Wait for every worker; replace those that died."""
+    deaths = 0
+    while True:
+        running = False
+        for slot, worker in enumerate(workers):
+            code = worker.poll()
+            if code is None:
+                running = True
+            elif code < 0 or code == TIMED_OUT:
+                deaths += 1
+                if deaths > DEATHS * (len(run.plan.jobs) + len(workers)):
+                    raise JobError("workers die again and again", hint="ddbench doctor; then repeat the command")
+                if code < 0:
+                    text = f"worker killed by {signal.Signals(-code).name}"
+                    note_death(run, worker.pid, f"{text} {DEATHS} times (out of memory? fewer --jobs)", DEATHS)
+                    print(f"{text}; another one takes over", file=sys.stderr, flush=True)
+                workers[slot] = _start(run, devices[slot])
+                running = True
+            elif code not in (0, 1):
+                raise JobError(f"a worker ended with exit code {code}", hint="the same command goes on from there")
+        if not running:
+            return
+        time.sleep(0.1)
+
+
+def _stop(workers: list[subprocess.Popen]) -> None:
+    """Ask every worker to stop and wait until what it was writing is whole; at a second Ctrl-C stop at once."""
+    try:
+        for worker in workers:
+            worker.terminate()
+        end = time.monotonic() + GRACE_SECONDS
+        for worker in workers:
+            worker.wait(max(0.1, end - time.monotonic()))
+    except (KeyboardInterrupt, subprocess.TimeoutExpired):
+        pass
+    finally:
+        for worker in workers:
+            worker.kill()
+            worker.wait()

@@ -1,0 +1,1 @@
+"""From records to what people read: records, boards, comparisons, the report."""

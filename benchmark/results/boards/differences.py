@@ -1,0 +1,176 @@
+"""Comparisons as text, Markdown, CSV, JSON and a forest plot. A comparison is the list of pairs of two selectors."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from benchmark.core.errors import UsageError
+from benchmark.core.outputs import whole_file
+from benchmark.results.boards.compare import Pair, summarise
+from benchmark.results.boards.terminal import MISSING, interval
+
+PLOTS = (".svg", ".png", ".pdf")
+LEGEND = (
+    "Points of top-1, paired by seed ({seeds} of them), mean ± 95 % t interval; bold where it leaves out 0. w/t/l "
+    "counts cells above 0, not told apart from it, below."
+)
+COLOURS = {"better": "#1a7f37", "worse": "#c0392b", "undecided": "#777777"}
+
+
+def render(found: Sequence[Sequence[Pair]], form: str) -> str:
+    """Comparisons as ``table``, ``markdown``, ``csv`` or ``json``."""
+    return {"table": plain, "markdown": markdown, "csv": csv_text, "json": json_text}[form](found)
+
+
+def names(found: Sequence[Sequence[Pair]]) -> tuple[str, list[str]]:
+    """What is subtracted from what in all comparisons, and a short name of each."""
+    first, second = ([getattr(pairs[0], side) for pairs in found] for side in ("first", "second"))
+    if len(found) == 1:
+        return f"{first[0]} − {second[0]}", [f"{first[0]} − {second[0]}"]
+    if len(set(first)) == 1:
+        return f"{first[0]} − …", [f"− {text}" for text in second]
+    return "each method", [text.partition(":")[0] for text in first]
+
+
+def teachers(pairs: Sequence[Pair]) -> list[str]:
+    """Each pair's teacher, with its key where several have one name; nothing where its table has but one teacher."""
+    tables: dict[tuple[str, str], set[tuple[str, str]]] = defaultdict(set)
+    for p in pairs:
+        if p.teacher:
+            tables[p.dataset, p.protocol].add((p.teacher, p.teacher_key))
+    out = []
+    for p in pairs:
+        found = tables[p.dataset, p.protocol]
+        several = sum(name == p.teacher for name, _ in found) > 1
+        out.append("" if len(found) < 2 else f"{p.teacher} {p.teacher_key[:6]}" if several else p.teacher)
+    return out
+
+
+def plain(found: Sequence[Sequence[Pair]]) -> str:
+    """A table a comparison, then wins over cells; for a terminal."""
+    from tabulate import tabulate
+
+    blocks = []
+    for pairs in found:
+        taught = teachers(pairs)
+        first, second = pairs[0].first, pairs[0].second
+        lines = [
+            [p.dataset, p.protocol, *([teacher] if any(taught) else []), p.student, p.ipc, f"{p.a:.1f}", f"{p.b:.1f}"]
+            + [interval(p.difference, p.half, signed=True), p.seeds, p.verdict, p.note]
+            for p, teacher in zip(pairs, taught)
+        ]
+        headers = ["dataset", "protocol", *(["teacher"] if any(taught) else []), "student", "IPC", first, second]
+        headers += ["difference", "seeds", "", ""]
+        text = [tabulate(lines, headers, tablefmt="simple", disable_numparse=True)]
+        text.append("difference: paired by seed, ± 95 % t interval; better or worse where it leaves out 0\n")
+        for s in summarise(pairs):
+            text.append(
+                f"{s.dataset}, {s.protocol}: {first} wins {s.wins}, ties {s.ties}, loses {s.losses} of {s.cells} "
+                f"cells; above in {s.positive} (sign test p = {s.p:.2g}); mean difference {s.mean_difference:+.1f}"
+            )
+        blocks.append("\n".join(text))
+    return "\n\n".join(blocks) + "\n"
+
+
+def markdown(found: Sequence[Sequence[Pair]]) -> str:
+    """One table for each dataset and protocol: a line a comparison, a column a student and IPC."""
+    what, lines = names(found)
+    tables: dict[tuple, dict[tuple, dict[int, Pair]]] = defaultdict(lambda: defaultdict(dict))
+    for number, pair, teacher in _each(found):
+        tables[pair.dataset, pair.protocol][pair.student, teacher, pair.ipc][number] = pair
+    blocks = []
+    for (dataset, protocol), columns in sorted(tables.items()):
+        heads = [" ".join(filter(None, (s, t, f"IPC {ipc}"))) for s, t, ipc in sorted(columns)]
+        text = [f"**{dataset}, protocol {protocol}: {what}**", "", "| | " + " | ".join(heads) + " | w/t/l |"]
+        text.append("|:---|" + "---:|" * (len(heads) + 1))
+        for number in sorted({n for cells in columns.values() for n in cells}):
+            cells = [columns[column].get(number) for column in sorted(columns)]
+            counts = Counter(pair.verdict for pair in cells if pair)
+            told = "/".join(str(counts[verdict]) for verdict in ("better", "undecided", "worse"))
+            text.append(f"| {lines[number]} | " + " | ".join([*map(_cell, cells), told]) + " |")
+        seeds = _seeds(pair for cells in columns.values() for pair in cells.values())
+        blocks.append("\n".join([*text, "", LEGEND.format(seeds=seeds)]))
+    return "\n\n".join(blocks) + "\n"
+
+
+def _each(found: Sequence[Sequence[Pair]]) -> list[tuple[int, Pair, str]]:
+    """(number of the comparison, pair, teacher to be named) of every pair."""
+    numbered = [(number, pair) for number, pairs in enumerate(found) for pair in pairs]
+    return [(*item, teacher) for item, teacher in zip(numbered, teachers([pair for _, pair in numbered]))]
+
+
+def _seeds(pairs: Iterable[Pair]) -> str:
+    counts = sorted({pair.seeds for pair in pairs})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
+def _cell(pair: Pair | None) -> str:
+    if pair is None:
+        return MISSING
+    text = interval(pair.difference, pair.half, signed=True)
+    return text if pair.verdict == "undecided" else f"**{text}**"
+
+
+def csv_text(found: Sequence[Sequence[Pair]]) -> str:
+    """A line a pair."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(asdict(found[0][0])), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(pair) for pairs in found for pair in pairs)
+    return text.getvalue()
+
+
+def json_text(found: Sequence[Sequence[Pair]]) -> str:
+    """All pairs, then a summary for each comparison, dataset and protocol."""
+    sides = [{"first": pairs[0].first, "second": pairs[0].second} for pairs in found]
+    summaries = [side | asdict(s) for side, pairs in zip(sides, found) for s in summarise(pairs)]
+    document = {"pairs": [asdict(pair) for pairs in found for pair in pairs], "summary": summaries}
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def plot(found: Sequence[Sequence[Pair]], path: Path) -> None:
+    """A forest plot: a panel a comparison, a line a cell, the difference with its interval, 0 marked.
+
+    Raises:
+        UsageError: a suffix that is not one of `PLOTS`, or a path that cannot be written.
+    """
+    if path.suffix.lower() not in PLOTS:
+        raise UsageError(f"cannot draw to {path.name}", where="--plot", allowed=", ".join(f"NAME{s}" for s in PLOTS))
+    import matplotlib
+
+    matplotlib.use("Agg")
+    matplotlib.rcParams["svg.hashsalt"] = "ddbench"  # the same bytes every time
+    import matplotlib.pyplot as plt
+
+    places: dict[tuple, int] = {}
+    for key in sorted((p.dataset, p.protocol, teacher, p.student, p.ipc) for _, p, teacher in _each(found)):
+        places.setdefault(key, -len(places))
+    size = (4.2 + 2.2 * len(found), 1.3 + 0.26 * len(places))
+    figure, panels = plt.subplots(
+        1, len(found), figsize=size, layout="constrained", sharex=True, sharey=True, squeeze=False
+    )
+    for number, pair, teacher in _each(found):
+        place = places[pair.dataset, pair.protocol, teacher, pair.student, pair.ipc]
+        style = {"ms": 4, "capsize": 2, "color": COLOURS[pair.verdict]}
+        panels[0][number].errorbar(pair.difference, place, xerr=pair.half or 0, fmt="o", **style)
+    what, titles = names(found)
+    for axes, title in zip(panels[0], titles):
+        axes.set_title(title if len(found) > 1 else "", fontsize=9)
+        axes.axvline(0, color="black", linewidth=0.8)
+        axes.tick_params(axis="y", length=0)
+    texts = [", ".join(filter(None, (*words, f"IPC {ipc}"))) for *words, ipc in places]
+    panels[0][0].set_ylim(-len(places) + 0.4, 0.6)
+    panels[0][0].set_yticks(list(places.values()), texts, fontsize=8)
+    seeds = _seeds(pair for pairs in found for pair in pairs)
+    figure.supxlabel(f"{what}, points of top-1 (95 % interval, paired by seed, {seeds} of them)", fontsize=9)
+    try:
+        with whole_file(path, "--plot") as temporary:
+            figure.savefig(temporary, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+    finally:
+        plt.close(figure)

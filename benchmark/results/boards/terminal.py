@@ -1,0 +1,127 @@
+"""The table that ends ``ddbench run``: one block a column of comparison, every number with its interval."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+
+from tabulate import tabulate
+
+from benchmark.results.boards.boards import labels
+from benchmark.results.boards.cells import Cell, collect, number, rows_of
+from benchmark.results.boards.columns import FLAGS
+from benchmark.results.statistics import paired_difference
+
+MISSING = "–"
+
+
+def table(records: Iterable[dict], *, focus: Sequence[str] = (), beside: Iterable[dict] = ()) -> str:
+    """Text tables of the records, best first: top-1 ± 95 % interval, gain over random, seconds, bytes, flags.
+
+    Args:
+        beside: all records of the results folder: where ``records`` (those of one run) hold no random real images,
+            gains are measured against these.
+        focus: method names; for each a column "NAME − this" holds the difference paired by seed, and says whether
+            its interval is above 0.
+    """
+    cells = collect(records)
+    blocks: dict[tuple, list[tuple[Cell, dict]]] = defaultdict(list)
+    for cell, row in zip(cells, rows_of(cells, collect(beside))):
+        blocks[cell.key.column].append((cell, row))
+    return "\n\n".join(_block(members, focus) for members in blocks.values())
+
+
+def _block(members: list[tuple[Cell, dict]], focus: Sequence[str]) -> str:
+    names = labels([row for _, row in members])
+    order = sorted(
+        range(len(members)), key=lambda i: (members[i][1]["top1_last"] is None, -(members[i][1]["top1_last"] or 0))
+    )
+    stars = [
+        max((c for c, _ in members if c.key.method == name), key=lambda c: len(c.by_seed()), default=None)
+        for name in focus
+    ]
+    stars = [star for star in stars if star is not None and star.by_seed()]
+    lines, used = [], set()
+    for i in order:
+        cell, row = members[i]
+        used |= set(row["flags"].split())
+        lines.append(
+            [
+                names[i],
+                interval(row["top1_last"], row["top1_last_half"]) if row["seeds"] else _failure(row),
+                row["seeds"],
+                interval(row["gain_over_random"], row["gain_half"], signed=True),
+                *(_versus(star, cell) for star in stars),
+                seconds(row["distill_seconds"]),
+                seconds(row["train_seconds"]),
+                size(row["image_bytes"]),
+                size(row["label_bytes"]),
+                row["flags"],
+            ]
+        )
+    headers = ["method", "top-1 %", "seeds", "gain over random"]
+    headers += [f"{names[[c for c, _ in members].index(star)]} − this" for star in stars]
+    headers += ["distil", "train", "images", "labels", "flags"]
+    keep = [j for j in range(len(headers)) if j < 2 or any(line[j] not in ("", MISSING) for line in lines)]
+    text = tabulate(
+        [[line[j] for j in keep] for line in lines],
+        [headers[j] for j in keep],
+        tablefmt="simple",
+        disable_numparse=True,
+        colalign=["left" if headers[j] in ("method", "flags") else "right" for j in keep],
+    )
+    key = members[0][0].key
+    title = f"{key.dataset}, IPC {key.ipc}, {key.student}, protocol {key.protocol} v{key.protocol_version}"
+    title += f", teacher {key.teacher}" if key.teacher else ""
+    notes = [f"  {flag}: {FLAGS[flag]}" for flag in sorted(used) if flag in FLAGS]
+    reasons = sorted({f"  {names[i]}: {members[i][1]['reason']}" for i in order if members[i][1]["reason"]})
+    legend = "± is the 95 % t interval over seeds; differences are paired by seed; accuracy after the last epoch."
+    return "\n".join([title, text, legend, *notes, *reasons])
+
+
+def _failure(row: dict) -> str:
+    return "failed" if row["failed"] else "skipped"
+
+
+def _versus(star: Cell, cell: Cell) -> str:
+    if star.key == cell.key:
+        return MISSING
+    mean, half, n = paired_difference(star.by_seed(), cell.by_seed())
+    if not n:
+        return MISSING
+    return f"{interval(mean, number(half), signed=True)} {verdict(mean, number(half))}"
+
+
+def verdict(mean: float, half: float | None) -> str:
+    """``better`` or ``worse`` where the interval leaves out 0, else ``undecided``."""
+    if half is None or abs(mean) <= half:
+        return "undecided"
+    return "better" if mean > 0 else "worse"
+
+
+def interval(mean: float | None, half: float | None, *, signed: bool = False) -> str:
+    """``86.5 ± 1.0``; without an interval the mean alone; a dash for nothing."""
+    if mean is None:
+        return MISSING
+    text = f"{mean:+.1f}" if signed else f"{mean:.1f}"
+    return text if half is None else f"{text} ± {half:.1f}"
+
+
+def seconds(value: float | None) -> str:
+    """``12 s``, ``3.4 min``, ``2.1 h``."""
+    if value is None:
+        return MISSING
+    for unit, length in (("h", 3600), ("min", 60)):
+        if value >= 2 * length:
+            return f"{value / length:.1f} {unit}"
+    return f"{value:.1f} s"
+
+
+def size(value: float | None) -> str:
+    """Bytes in decimal units: ``2.0 kB``."""
+    if value is None:
+        return MISSING
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= length:
+            return f"{value / length:.1f} {unit}"
+    return f"{value:.0f} B"

@@ -1,0 +1,159 @@
+"""What a record holds, written down once: field, type, unit, meaning; and how a record is checked against it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from benchmark.core.store.keys import digest_of
+
+SCHEMA = 1
+ID_LENGTH = 32
+SEALED = ("identity", "outcome", "scores", "cost", "gates")  # what the digest covers: everything that was measured
+STATUSES = ("ok", "failed", "skipped")
+SET_STATUSES = ("ok", "waived")
+
+NUMBER = (int, float)
+NULL = type(None)
+
+# (path, types, required, meaning). A dot descends; a field that is not listed is allowed (plug-ins add scores).
+FIELDS: tuple[tuple[str, tuple[type, ...], bool, str], ...] = (
+    ("schema", (int,), True, "version of this table"),
+    ("id", (str,), True, "first 32 hex digits of the SHA-256 of the identity's canonical JSON"),
+    ("digest", (str,), True, f"SHA-256 over {', '.join(SEALED)}: an edit by hand is noticed"),
+    ("identity", (dict,), True, "everything that determines the result; hashed into the id"),
+    ("identity.dataset", (dict,), True, ""),
+    ("identity.dataset.name", (str,), True, "as on the command line"),
+    ("identity.dataset.digest", (str,), True, "SHA-256 of the content"),
+    ("identity.ipc", (int,), True, "images per class"),
+    ("identity.method", (dict,), True, ""),
+    ("identity.method.name", (str,), True, ""),
+    ("identity.method.version", (int, str), True, ""),
+    ("identity.method.params", (dict,), True, "every parameter, defaults included"),
+    ("identity.method.inputs", (dict,), False, "what else the set was made from: teacher, files; by key or digest"),
+    ("identity.seed", (int,), True, "seeds the distilled set and the student"),
+    ("identity.student", (str,), True, "architecture"),
+    ("identity.student_version", (int,), False, "version of the architecture's code, where it is not 1"),
+    ("identity.protocol", (dict,), True, ""),
+    ("identity.protocol.name", (str,), True, ""),
+    ("identity.protocol.version", (int, str), True, ""),
+    ("identity.protocol.digest", (str,), True, "SHA-256 of the protocol's document"),
+    ("identity.teacher", (dict, NULL), True, "null where the protocol needs none"),
+    ("identity.teacher.name", (str,), True, ""),
+    ("identity.teacher.key", (str,), True, ""),
+    ("identity.backbone", (dict, NULL), True, "null where the method needs none"),
+    ("identity.backbone.name", (str,), True, ""),
+    ("identity.backbone.key", (str,), True, ""),
+    ("identity.precision", (dict,), True, "dtype, autocast, tf32, compile"),
+    ("identity.set", (str,), True, "stage key or content digest of the distilled set"),
+    ("outcome", (dict,), True, ""),
+    ("outcome.status", (str,), True, "ok, failed or skipped"),
+    ("outcome.reason", (str,), False, "why it failed or was skipped"),
+    ("outcome.flags", (list,), False, "short remarks"),
+    ("scores", (dict,), True, "percent unless a metric says otherwise; empty unless ok"),
+    ("scores.top1_last", NUMBER, False, "top-1 on the test split after the last epoch, percent; ranks the boards"),
+    ("scores.top1_best", NUMBER, False, "best of the evaluated epochs, percent; chosen on the test split"),
+    ("scores.top5_last", (*NUMBER, NULL), False, "top-5 after the last epoch, percent"),
+    ("scores.ece", (*NUMBER, NULL), False, "expected calibration error, percent"),
+    ("scores.curve", (list,), False, "[[epoch, top1, top5], …] of the evaluated epochs, percent"),
+    ("cost", (dict,), True, ""),
+    (
+        "cost.distill_seconds",
+        (*NUMBER, NULL),
+        False,
+        "wall-clock seconds of one worker that made the distilled set, with the whole of the stages that other sets "
+        "share (D3HR's statistics, say) and without waiting for other workers",
+    ),
+    ("cost.distill_shared_seconds", (*NUMBER, NULL), False, "the part of it that other sets share"),
+    ("cost.train_seconds", (*NUMBER, NULL), False, "wall-clock seconds that trained and tested the student"),
+    ("cost.peak_memory_bytes", (*NUMBER, NULL), False, "peak memory of training, bytes"),
+    ("cost.image_bytes", (*NUMBER, NULL), False, "size of the distilled images on disk, bytes"),
+    ("cost.label_bytes", (*NUMBER, NULL), False, "size of stored soft labels, bytes; 0 for online or hard labels"),
+    ("cost.device", (str, NULL), False, "where the student was trained"),
+    ("provenance", (dict,), True, "versions, commit, hardware, time; not sealed, not hashed"),
+    ("gates", (dict,), True, ""),
+    ("gates.teacher", (dict, NULL), False, "accuracy and expected accuracy in percent, status"),
+    (
+        "gates.set",
+        (dict, NULL),
+        False,
+        "recognised: percent of the set that the teacher gets right; chance; status",
+    ),
+    ("artifacts", (dict,), True, "where the set, the contact sheet and the curve lie; not sealed"),
+)
+
+_NESTED = [(path.split("."), types, required) for path, types, required, _ in FIELDS]
+_PERCENT = ("top1_last", "top1_best", "top5_last", "ece")
+_MISSING = object()
+
+
+def record_id(identity: dict) -> str:
+    """First 32 hex digits of the SHA-256 of the identity's canonical JSON."""
+    return digest_of(identity)[:ID_LENGTH]
+
+
+def seal(record: dict) -> str:
+    """The digest that a record carries: SHA-256 over its measured parts."""
+    return digest_of({name: record.get(name) for name in SEALED})
+
+
+def verify_record(record: Any) -> list[str]:
+    """What is wrong with a record: schema, types, ranges, id, digest. An empty list for a good one."""
+    if not isinstance(record, dict):
+        return ["not a JSON object"]
+    if record.get("schema") != SCHEMA:
+        return [f"schema is {record.get('schema')!r}; this version of ddbench reads schema {SCHEMA}"]
+    faults = list(_structure(record))
+    if faults:
+        return faults
+    faults = list(_values(record))
+    try:
+        if record["id"] != record_id(record["identity"]):
+            faults.append("id does not belong to the identity: the identity was edited")
+        elif record["digest"] != seal(record):
+            faults.append(f"digest does not match: one of {', '.join(SEALED)} was edited after it was written")
+    except (ValueError, TypeError) as error:  # NaN, or something that JSON cannot hold
+        faults.append(f"cannot be hashed: {error}")
+    return faults
+
+
+def _structure(record: dict) -> Iterator[str]:
+    for path, types, required in _NESTED:
+        parent = record
+        for name in path[:-1]:
+            parent = parent.get(name) if isinstance(parent, dict) else None
+        if not isinstance(parent, dict):
+            continue  # the parent is null where it may be, or was reported itself
+        value = parent.get(path[-1], _MISSING)
+        if value is _MISSING:
+            if required:
+                yield f"{'.'.join(path)} is missing"
+        elif not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+            names = " or ".join("null" if t is NULL else t.__name__ for t in types)
+            yield f"{'.'.join(path)} must be {names}, not {value!r}"
+
+
+def _values(record: dict) -> Iterator[str]:
+    identity, outcome, scores = record["identity"], record["outcome"], record["scores"]
+    if identity["ipc"] < 1:
+        yield f"identity.ipc = {identity['ipc']} must be at least 1"
+    status = outcome["status"]
+    if status not in STATUSES:
+        yield f"outcome.status = {status!r} must be one of {', '.join(STATUSES)}"
+    elif status == "ok":
+        for name in ("top1_last", "top1_best"):
+            if scores.get(name) is None:
+                yield f"scores.{name} is missing although the outcome is ok"
+    elif not outcome.get("reason"):
+        yield f"outcome.reason is missing although the outcome is {status}"
+    for name in _PERCENT:
+        value = scores.get(name)
+        if value is not None and not 0 <= value <= 100:  # NaN fails too
+            yield f"scores.{name} = {value} is not a percentage"
+    for name, value in record["cost"].items():
+        if isinstance(value, NUMBER) and not (math.isfinite(value) and value >= 0):
+            yield f"cost.{name} = {value} must be finite and not negative"
+    gate = record["gates"].get("set")
+    if gate and gate.get("status") not in SET_STATUSES and status == "ok":
+        yield f"gates.set.status = {gate.get('status')!r} must be one of {', '.join(SET_STATUSES)}"

@@ -1,0 +1,212 @@
+"""Reads distilled sets that others made: image folders as authors publish them, their class order established.
+
+A wrong class order gives chance accuracy and no error, so nothing is guessed. Classes are told by, in this turn:
+
+1. folders named as the dataset's folders or classes (wnids on ImageNet): the order is certain;
+2. folders that are numbers or end in one: ``0``, ``00000`` (RDED, D4M), ``new000`` (SRe2L);
+3. flat files ``class000_id000.jpg`` (SRe2L, RDED's file names), ``0-image00.png`` (D4M).
+
+Numbers are positions in the dataset's class order, or class indices of ImageNet-1K where the dataset is a subset of it
+and the numbers are exactly those; any other numbers are an error. File names that carry a class of their own must
+agree: all of a folder's, and with its number if it has one. What numbers cannot prove, the gate before training does:
+the teacher has to recognise the set.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from benchmark.core.errors import DataError, MissingError
+from benchmark.data.base import resize_crop
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.data import Dataset
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+LAYOUTS = (
+    "class folders named as the dataset's (or as its classes), by number (0, 00000, new000), or flat files "
+    "class000_id000.png"
+)
+_NUMBER = re.compile(r"(?:[A-Za-z_-]*?)(\d+)")  # 7, 00007, new007, class_7
+_FILE = re.compile(r"class(\d+)_id(\d+)|(\d+)-image(\d+)")
+
+
+def read_released(folder: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """A released set as images uint8 ``[N, C, side, side]`` and labels int64 ``[N]``, class after class.
+
+    Square images of one size stay as they are where that is at least ``dataset.image_size``: authors store 224 px for
+    datasets of 32 px, and their students' random crops are cut from these. Others are resized (shorter side) and
+    centre-cropped to ``dataset.image_size``.
+
+    Raises:
+        MissingError: no such folder, or no image in it.
+        DataError: classes that cannot be told or are not the dataset's, unequal counts, an unreadable image.
+    """
+    import torch
+
+    root = Path(folder)
+    files, _ = find_classes(root, dataset)
+    counts = [len(files[label]) for label in range(len(dataset.classes))]
+    if len(set(counts)) != 1:
+        low, high = int(np.argmin(counts)), int(np.argmax(counts))
+        raise DataError(
+            f"classes have unequal numbers of images: {dataset.classes[low]!r} {counts[low]}, "
+            f"{dataset.classes[high]!r} {counts[high]}",
+            where=str(root),
+            allowed="the same number for every class",
+        )
+    ordered = [file for label in range(len(dataset.classes)) for file in files[label]]
+    side = _stored_side(ordered, dataset.image_size)
+    images = torch.empty(len(ordered), dataset.channels, side, side, dtype=torch.uint8)
+    for row, file in enumerate(ordered):
+        images[row] = torch.from_numpy(_image(file, dataset.channels, side))
+    return images, torch.arange(len(dataset.classes)).repeat_interleave(counts[0])
+
+
+def image_files(root: Path) -> list[Path]:
+    """The image files below ``root``, sorted; hidden ones and those of hidden folders and ``__MACOSX`` left out."""
+    found = (file.relative_to(root) for file in root.rglob("*") if file.suffix.lower() in SUFFIXES)
+    return sorted(root / file for file in found if not any(_unseen(part) for part in file.parts))
+
+
+def _unseen(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"  # .ipynb_checkpoints, macOS's ._0.jpg
+
+
+def find_classes(root: Path, dataset: Dataset) -> tuple[dict[int, list[Path]], str]:
+    """The image files of each class, and how the classes were told: ``names``, ``numbers`` or ``file names``."""
+    root = _descend(root)
+    groups: dict[str, list[Path]] = defaultdict(list)
+    flat = []
+    for file in image_files(root):
+        if file.parent != root:
+            groups[str(file.relative_to(root).parent)].append(file)
+        elif _FILE.fullmatch(file.stem):
+            flat.append(file)
+    if groups:
+        labels, how = _folder_labels(sorted(groups), dataset, root)
+        found = {labels[name]: sorted(files, key=_order) for name, files in groups.items()}
+        for name, files in groups.items():
+            _agree(name, files, how)
+        return found, how
+    if not flat:
+        raise MissingError(f"no images in {root}", where=str(root), allowed=LAYOUTS)
+    by_number: dict[int, list[Path]] = defaultdict(list)
+    for file in flat:
+        by_number[_file_class(file)].append(file)
+    numbers = _positions(sorted(by_number), dataset, root)
+    return {numbers[n]: sorted(files, key=_order) for n, files in by_number.items()}, "file names"
+
+
+def _descend(root: Path) -> Path:
+    """Past folders that hold a single folder and no image: an archive's own top folder, or ``train/``."""
+    if not root.is_dir():
+        raise MissingError(f"no folder {root}", where="ddbench evaluate DIR", allowed=LAYOUTS)
+    while True:
+        entries = [e for e in root.iterdir() if not _unseen(e.name)]
+        folders = [e for e in entries if e.is_dir()]
+        if len(folders) != 1 or any(e.suffix.lower() in SUFFIXES for e in entries):
+            return root
+        root = folders[0]
+
+
+def _folder_labels(names: list[str], dataset: Dataset, root: Path) -> tuple[dict[str, int], str]:
+    known = {name: label for label, name in enumerate(dataset.folders)}
+    for label, name in enumerate(dataset.classes):
+        known.setdefault(name, label)
+        known.setdefault(re.sub(r"[^A-Za-z0-9._-]+", "_", name), label)
+    if all(name in known for name in names):
+        labels = {name: known[name] for name in names}
+        if sorted(labels.values()) == list(range(len(dataset.classes))):
+            return labels, "names"
+        absent = sorted(set(range(len(dataset.classes))) - set(labels.values()))
+        raise DataError(
+            f"{len(absent)} of {len(dataset.classes)} classes have no folder, e.g. {dataset.folders[absent[0]]!r}",
+            where=str(root),
+        )
+    matches = {name: _NUMBER.fullmatch(name) for name in names}
+    if all(matches.values()) and not any(name in known for name in names):
+        numbers = {name: int(match.group(1)) for name, match in matches.items() if match}
+        if len(set(numbers.values())) == len(names):
+            positions = _positions(sorted(numbers.values()), dataset, root)
+            return {name: positions[n] for name, n in numbers.items()}, "numbers"
+    odd = next((n for n in names if n not in known and not matches[n]), names[0])
+    raise DataError(
+        f"cannot tell the class of folder {odd!r} among {len(names)} folders",
+        where=str(root),
+        allowed=f"{LAYOUTS}; {dataset.name} has e.g. {', '.join(dataset.folders[:3])}",
+        hint="rename the folders, or name the dataset that the set was made of with --dataset",
+    )
+
+
+def _positions(numbers: list[int], dataset: Dataset, root: Path) -> dict[int, int]:
+    """Class numbers of a set to positions in the dataset's order."""
+    if numbers == list(range(len(dataset.classes))):
+        return {n: n for n in numbers}
+    subset = dataset.backbone_classes
+    if subset is not None and numbers == sorted(subset):
+        return {n: subset.index(n) for n in numbers}
+    shown = ", ".join(map(str, numbers[:4])) + (" …" if len(numbers) > 4 else "")
+    raise DataError(
+        f"the set's class numbers ({len(numbers)}: {shown}) are not those of {dataset.name}",
+        where=str(root),
+        allowed=f"0 to {len(dataset.classes) - 1}" + (", or the subset's ImageNet-1K indices" if subset else ""),
+        hint="name the dataset that the set was made of with --dataset",
+    )
+
+
+def _file_class(file: Path) -> int | None:
+    match = _FILE.fullmatch(file.stem)
+    return int(match.group(1) or match.group(3)) if match else None
+
+
+def _order(file: Path) -> tuple[tuple[int, ...], str]:
+    """Numeric order of file names, so that ``…id10`` follows ``…id9``."""
+    return tuple(int(n) for n in re.findall(r"\d+", file.stem)), file.name
+
+
+def _agree(name: str, files: list[Path], how: str) -> None:
+    """A class number in files' names must be one for the whole folder, and its own where folders have numbers: else two
+    releases were mixed up."""
+    told = {_file_class(f) for f in files} - {None}
+    if len(told) > 1 or (told and how == "numbers" and told != {int(_NUMBER.fullmatch(name).group(1))}):
+        raise DataError(
+            f"files of class {', '.join(map(str, sorted(told)))} lie in the folder {name!r}",
+            where=str(files[0].parent),
+            hint="the set is damaged or mixed up: unpack it again",
+        )
+
+
+@contextlib.contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(file) as image:
+            yield image
+    except (OSError, ValueError, SyntaxError) as error:
+        raise DataError(f"cannot read an image: {error}", where=str(file)) from error
+
+
+def _stored_side(files: Sequence[Path], least: int) -> int:
+    """The side of images that are all square, of one size and at least ``least`` px; ``least`` where they are not."""
+    sizes = set()
+    for file in files:
+        with _opened(file) as image:
+            sizes.add(image.size)
+    (width, height), *others = sizes
+    return width if width == height >= least and not others else least
+
+
+def _image(file: Path, channels: int, side: int) -> np.ndarray:
+    with _opened(file) as image:
+        picture = resize_crop(image.convert("L" if channels == 1 else "RGB"), side)
+    return np.array(picture).reshape(side, side, channels).transpose(2, 0, 1)

@@ -1,0 +1,70 @@
+import gzip
+import struct
+
+import numpy as np
+import pytest
+
+from benchmark.core.errors import DataError
+from benchmark.data import fashionmnist, load_dataset
+
+
+def write(folder, *, per_class=(3, 2), zipped=True):
+    """Four IDX files with ``per_class`` images a class of train and test; pixel 0 of each image is its label."""
+    folder.mkdir(parents=True)
+    for stem, count in (("train", per_class[0]), ("t10k", per_class[1])):
+        labels = np.tile(np.arange(10, dtype=np.uint8), count)
+        images = np.random.default_rng(count).integers(0, 256, (len(labels), 28, 28), dtype=np.uint8)
+        images[:, 0, 0] = labels
+        parts = {
+            f"{stem}-images-idx3-ubyte": struct.pack(">4B3I", 0, 0, 8, 3, len(labels), 28, 28) + images.tobytes(),
+            f"{stem}-labels-idx1-ubyte": struct.pack(">4BI", 0, 0, 8, 1, len(labels)) + labels.tobytes(),
+        }
+        for name, data in parts.items():
+            path = folder / (f"{name}.gz" if zipped else name)
+            path.write_bytes(gzip.compress(data) if zipped else data)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_debian(tmp_path, monkeypatch):
+    monkeypatch.setattr(fashionmnist, "DEBIAN", tmp_path / "debian")
+
+
+@pytest.mark.parametrize("inner, zipped", [("FashionMNIST/raw", True), ("", True), ("FashionMNIST/raw", False)])
+def test_layouts_agree_with_torchvision(tmp_path, inner, zipped):
+    root = tmp_path / "data"
+    write(root / inner, zipped=zipped)
+    data = load_dataset("fashionmnist", str(root))
+    assert (len(data.train), len(data.test), data.channels, data.image_size) == (30, 20, 1, 28)
+    np.testing.assert_array_equal(data.train.images(range(30)).numpy()[:, 0, 0, 0], data.train.labels)
+    if inner and not zipped:
+        from torchvision.datasets import FashionMNIST
+
+        theirs = FashionMNIST(str(root), train=False)
+        np.testing.assert_array_equal(theirs.data.numpy(), data.test.images(range(20)).numpy()[:, 0])
+        assert theirs.targets.tolist() == data.test.labels.tolist()
+        assert [c.split("/")[0] for c in theirs.classes] == list(data.classes)
+
+
+def test_debians_package_is_found_without_a_flag(tmp_path):
+    write(tmp_path / "debian")
+    write(tmp_path / "other", per_class=(2, 1))
+    debian, given = load_dataset("fashionmnist"), load_dataset("fashionmnist", str(tmp_path / "other"))
+    assert (len(debian.train), len(given.train)) == (30, 20) and debian.digest != given.digest
+
+
+@pytest.mark.parametrize("fault", ["cut gzip", "not gzip", "cut data", "labels short"])
+def test_damaged_file_is_named(tmp_path, fault):
+    write(tmp_path / "debian")
+    path = tmp_path / "debian" / "t10k-images-idx3-ubyte.gz"
+    raw = gzip.decompress(path.read_bytes())
+    if fault == "labels short":
+        path = tmp_path / "debian" / "t10k-labels-idx1-ubyte.gz"
+        path.write_bytes(gzip.compress(struct.pack(">4BI", 0, 0, 8, 1, 10) + bytes(range(10))))
+    else:
+        path.write_bytes(
+            {"cut gzip": path.read_bytes()[:5000], "not gzip": raw, "cut data": gzip.compress(raw[:-100])}[fault]
+        )
+    with pytest.raises(DataError) as error:
+        load_dataset("fashionmnist")
+    assert "debian" in error.value.where and (fault == "labels short" or error.value.where == str(path))

@@ -1,0 +1,311 @@
+import base64
+import json
+import re
+import time
+
+import numpy as np
+import pytest
+from browser import CHROMIUM, DRIVER, headless
+from click.testing import CliRunner
+from PIL import Image
+from synthetic import make_record
+
+from benchmark.cli.report import report as command
+from benchmark.core.errors import DataError, MissingError
+from benchmark.results import boards as leaderboard
+from benchmark.results import records
+from benchmark.results.report import build
+
+METHODS = {"d3hr": 60, "random": 50, "kmeans": 56}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Two datasets, two protocols, two students, three IPC values; a failure; pictures."""
+    folder = tmp_path_factory.mktemp("results")
+    (folder / "sets").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (40, 1200, 3), dtype=np.uint8)
+    for dataset in ("digits", "fashionmnist"):
+        for protocol in ("hard", "soft"):
+            for student in ("convnet3_bn", "resnet18"):
+                for ipc in (1, 10, 50):
+                    for method, base in METHODS.items():
+                        for seed in range(3):
+                            record = make_record(
+                                method, seed, dataset=dataset, protocol=protocol, student=student, ipc=ipc,
+                                top1=base + ipc / 5 + seed * (1 + len(method) % 3),
+                            )  # fmt: skip
+                            picture = f"sets/{dataset}-{method}-{ipc}.png"
+                            Image.fromarray(noise).save(folder / picture)
+                            record["artifacts"]["contact_sheet"] = picture
+                            records.write_record(folder, record)
+    failed = make_record("sre2l<b>", dataset="digits", protocol="hard", status="failed", reason="NaN </script> loss")
+    records.write_record(folder, failed)
+    (folder / "grids" / "depth" / "plots").mkdir(parents=True)
+    (folder / "grids" / "depth" / "plots" / "a.svg").write_text('<svg xmlns="http://www.w3.org/2000/svg"/>')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(results):
+    return build(records.iter_records(results), results)
+
+
+def test_page_is_the_same_every_time_and_loads_nothing(results, page):
+    assert build(records.iter_records(results), results) == page
+    assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", page)
+    assert "@import" not in page and "url(" not in page and "fetch(" not in page
+
+
+def test_csv_to_download_is_the_board(results, page):
+    encoded = re.search(r'href="data:text/csv;charset=utf-8;base64,([^"]+)"', page)[1]
+    assert base64.b64decode(encoded).decode() == leaderboard.csv_text(leaderboard.rows(records.iter_records(results)))
+
+
+def test_text_is_escaped(page):
+    assert "sre2l<b>" not in page.split('id="data"')[0]
+    assert page.count("</script>") == 2  # the data's and the code's own
+
+
+def test_sections(page):
+    for title in ("Boards", "All results", "Cost against accuracy", "Distilled images", "Grids", "Protocols",
+                  "Reported by papers", "Failed and skipped", "Provenance"):  # fmt: skip
+        assert f"<h2>{title}</h2>" in page, title
+    assert "Where they differ" in page and page.count("data:image/png") == 18
+
+
+def test_command(results, tmp_path):
+    run = CliRunner()
+    made = run.invoke(command, ["--results", str(results), "--out", str(tmp_path / "r.html"), "--title", "A & B"])
+    assert made.exit_code == 0 and "A &amp; B" in (tmp_path / "r.html").read_text()
+    with pytest.raises(MissingError):
+        run.invoke(command, ["--results", str(tmp_path)], catch_exceptions=False)
+    (tmp_path / "records").mkdir()
+    (tmp_path / "records" / "bad.json").write_text("{}")
+    with pytest.raises(DataError):
+        run.invoke(command, ["--results", str(tmp_path)], catch_exceptions=False)
+
+
+def test_a_picture_outside_the_folder_is_not_read(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "secret.png")
+    record = make_record()
+    record["artifacts"]["contact_sheet"] = "../secret.png"
+    records.write_record(tmp_path / "results", record)
+    assert "data:image/png" not in build(records.iter_records(tmp_path / "results"), tmp_path / "results")
+
+
+def data_of(page):
+    return json.loads(re.search(r'id="data"[^>]*>(.*?)</script>', page, re.DOTALL)[1])["rows"]
+
+
+def test_a_set_evaluated_under_a_methods_name_has_its_own_curve_and_picture(tmp_path):
+    (tmp_path / "sets").mkdir()
+    for name, top1, created in (("own", 80.0, "2026-01-01"), ("given", 20.0, "2026-01-02")):
+        Image.new("RGB", (8, 8), (int(top1), 0, 0)).save(tmp_path / "sets" / f"{name}.png")
+        for seed in range(2):
+            record = make_record(seed=seed, top1=top1)
+            record["identity"]["set"] = name if name == "given" else record["identity"]["set"]
+            record["artifacts"]["contact_sheet"] = f"sets/{name}.png"
+            record["provenance"]["created"] = created
+            records.write_record(tmp_path, record)
+    page = build(records.iter_records(tmp_path), tmp_path)
+    assert {row["set"]: row["curve"] for row in data_of(page)} == {
+        "": [[10, 40.0], [20, 80.0]], "given": [[10, 10.0], [20, 20.0]],
+    }  # fmt: skip
+    assert len(set(re.findall(r"data:image/png;base64,[^\"]+", page))) == 2
+    assert "d3hr, seed 0" in page and "d3hr (set given), seed 0" in page
+
+
+def thousand_cells():
+    for dataset in ("digits", "fashionmnist"):
+        for m in range(50):
+            for ipc in (1, 2, 5, 10, 50):
+                for student in ("convnet3_bn", "resnet18"):
+                    for seed in range(3):
+                        record = make_record(
+                            "random" if m == 0 else f"m{m}", seed, dataset=dataset, ipc=ipc, student=student,
+                            protocol="hard", top1=20 + m + 0.1 * ipc + seed, distill_seconds=1.0 + m * ipc,
+                        )  # fmt: skip
+                        record["scores"]["curve"] = [[e, 20.0 + m * e / 300, 50.0] for e in range(10, 301, 10)]
+                        yield records.sealed(record)
+
+
+def test_thousand_cells_stay_small_and_interactive(tmp_path):
+    page = build(thousand_cells(), tmp_path)
+    assert '"rows":[]' not in page and len(page.encode()) < 10_000_000
+    if not (CHROMIUM and DRIVER):
+        return
+    (tmp_path / "page.html").write_text(page)
+    with headless() as browser:
+        browser.open(tmp_path / "page.html")
+        assert browser.run("return document.querySelectorAll('#rows tr').length") == 1000
+        slow = browser.run("""
+            const start = performance.now();
+            const select = document.getElementById('f-student');
+            select.value = 'resnet18';
+            select.dispatchEvent(new Event('change'));
+            return performance.now() - start;""")
+        assert slow < 10_000  # about 300 on an idle machine
+        assert browser.run("return document.querySelectorAll('#rows tr').length") == 500
+
+
+needs_browser = pytest.mark.skipif(not (CHROMIUM and DRIVER), reason="no headless Chromium here")
+
+
+@pytest.fixture(scope="module")
+def browser(page, tmp_path_factory):
+    if not (CHROMIUM and DRIVER):
+        pytest.skip("no headless Chromium here")
+    file = tmp_path_factory.mktemp("page") / "report.html"
+    file.write_text(page)
+    with headless() as found:
+        found.size(1280)
+        found.open(file)
+        yield found
+
+
+def column(browser, name):
+    return browser.run(
+        """const all = [...document.querySelectorAll('#head button')];
+        const i = all.findIndex((b) => b.dataset.sort === arguments[0]);
+        return [...document.querySelectorAll('#rows tr')].map((tr) => tr.children[i].textContent);""",
+        name,
+    )
+
+
+@needs_browser
+def test_no_console_errors_and_no_requests(browser):
+    assert [e for e in browser.log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
+    asked = [
+        m.split('"url":"')[1].split('"')[0]
+        for m in (e["message"] for e in browser.log("performance"))
+        if "Network.requestWillBeSent" in m and '"url":"' in m
+    ]
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+
+
+@needs_browser
+def test_tables_sort_and_filter(browser):
+    def click(name):
+        browser.run("document.querySelector(`#head [data-sort=${arguments[0]}]`).click()", name)
+
+    def choose(name, value):
+        browser.run(
+            """const s = document.getElementById('f-' + arguments[0]); s.value = arguments[1];
+            s.dispatchEvent(new Event(s.tagName === 'INPUT' ? 'input' : 'change'));""",
+            name,
+            value,
+        )
+
+    scores = [float(x.split()[0]) for x in column(browser, "top1_last") if x[0].isdigit()]
+    assert scores == sorted(scores, reverse=True) and len(scores) == 72
+    assert column(browser, "top1_last")[-1] == "failed"
+    click("top1_last")
+    scores = [float(x.split()[0]) for x in column(browser, "top1_last") if x[0].isdigit()]
+    assert scores == sorted(scores)
+    click("label")
+    assert column(browser, "label") == sorted(column(browser, "label"))
+    choose("dataset", "digits")
+    choose("protocol", "hard")
+    choose("ipc", "10")
+    assert set(column(browser, "dataset")) == {"digits"} and set(column(browser, "ipc")) == {"10"}
+    titles = browser.run("""return [...document.querySelectorAll('section[data-group] h3')]
+        .filter((h) => h.offsetParent).map((h) => h.textContent);""")
+    assert titles and not any("fashionmnist" in t for t in titles)
+    choose("q", "kmea")
+    assert set(column(browser, "label")) == {"kmeans"} and len(column(browser, "label")) == 2
+    browser.run("document.getElementById('reset').click()")
+    assert len(column(browser, "label")) == 73
+
+
+@needs_browser
+def test_plots_are_drawn_one_panel_a_dataset_and_protocol(browser):
+    count = "return document.querySelectorAll(arguments[0]).length"
+    assert browser.run(count, "#cost figure") == 4 * 3  # IPC values, of the first student
+    assert browser.run(count, "#cost .level") == 2 * 12  # random real images: a line across, and its key
+    assert browser.run(count, "#ipc figure") == 8
+    assert browser.run(count, "#heat table") == 12
+    assert browser.run(count, "#training polyline") == 0  # until they are asked for
+    browser.run("document.querySelector('#curves summary').click()")
+    time.sleep(0.5)
+    assert browser.run(count, "#training polyline") == 4 * 6 * 3  # two students, three IPC values; three methods
+    script = "return [...document.querySelectorAll('svg')].map((s) => s.getBoundingClientRect().width)"
+    widths = browser.run(script)
+    assert min(w for w in widths if w > 26) > 200  # 26: a mark in a key
+    labels = browser.run("return [...document.querySelectorAll('figure > svg')].map((s) => s.textContent)")
+    assert labels and all("top-1 %" in text for text in labels)
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_page_fits_and_is_readable_in_both_schemes(browser, width):
+    browser.size(width)
+    assert browser.run("return document.documentElement.scrollWidth") <= width
+    narrow = browser.run("""return [...document.querySelectorAll('td:first-child')].filter((t) => t.offsetParent)
+        .map((t) => t.getBoundingClientRect().width);""")
+    assert min(narrow) > 60  # names are not squeezed into a column of letters
+    colours = []
+    for dark in (False, True):
+        browser.dark(dark)
+        colours.append(browser.run("const s = getComputedStyle(document.body); return [s.backgroundColor, s.color];"))
+    browser.dark(False)
+    browser.size(1280)
+    assert colours[0] != colours[1]
+    for back, ink in colours:
+        light = [sum(map(int, re.findall(r"\d+", c)[:3])) for c in (back, ink)]
+        assert abs(light[0] - light[1]) > 500
+
+
+def many_methods():
+    for m in range(18):
+        for ipc in (1, 10):
+            record = make_record(f"m{m:02}", 0, ipc=ipc, top1=30 + 2 * m, distill_seconds=0.0 if m == 3 else 2.0**m)
+            record["scores"]["curve"] = [[300, 30 + 2 * m, 90.0]]
+            yield records.sealed(record)
+
+
+@needs_browser
+def test_many_methods_can_be_told_apart_and_single_epochs_are_no_curve(tmp_path):
+    (tmp_path / "page.html").write_text(build(many_methods(), tmp_path))
+    with headless() as browser:
+        browser.size(1280)
+        browser.open(tmp_path / "page.html")
+        for plot in ("cost", "ipc"):
+            keys = browser.run(
+                """return [...document.querySelector('#' + arguments[0] + ' .key').children].map((item) => [
+                    item.textContent, [...item.querySelectorAll('svg *')].map((n) => n.tagName + n.getAttribute('fill')
+                    + n.getAttribute('stroke') + n.getAttribute('stroke-dasharray') + n.getAttribute('d')).join()]);""",
+                plot,
+            )
+            assert len(keys) == 18 and len({sign for _, sign in keys}) == 18  # m03 took no time, and is there
+            assert [name for name, _ in keys] == [f"m{m:02}" for m in range(17, -1, -1)]  # best first
+        hidden = "return document.getElementById(arguments[0]).closest('section').hidden"
+        assert browser.run(hidden, "training") and browser.run(hidden, "heat") and not browser.run(hidden, "ipc")
+
+
+def two_teachers():
+    for name, key, more in (("convnet4", "a", 0), ("convnet4", "b", 20), ("resnet18", "c", 40)):
+        for method, top1 in (("random", 20), ("d3hr", 30)):
+            for student in ("convnet3_bn", "resnet18"):
+                teacher = {"name": name, "key": key * 64}
+                record = make_record(method, student=student, teacher=teacher, top1=top1 + more)
+                yield records.sealed(record)
+
+
+@needs_browser
+def test_results_of_several_teachers_stand_in_panels_of_their_own(tmp_path):
+    (tmp_path / "page.html").write_text(build(two_teachers(), tmp_path))
+    with headless() as browser:
+        browser.size(1280)
+        browser.open(tmp_path / "page.html")
+        browser.run("document.querySelector('#curves summary').click()")
+        time.sleep(0.5)
+        for section in ("cost", "heat", "training"):
+            captions = browser.run(
+                "return [...document.querySelectorAll('#' + arguments[0] + ' figcaption')].map((n) => n.textContent)",
+                section,
+            )
+            for teacher in ("convnet4 aaaaaa", "convnet4 bbbbbb", "resnet18 cccccc"):
+                assert sum(f"IPC 1, teacher {teacher}" in c for c in captions) == (2 if section == "training" else 1)
+        values = browser.run("return [...document.querySelectorAll('#heat td')].map((n) => n.textContent)")
+        assert {f"{v}.0" for v in (20, 30, 40, 50, 60, 70)} <= set(values)
