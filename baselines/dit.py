@@ -9,12 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from benchmark.methods import Method, Task, Unit, Work, param
+from benchmark.api import Method, Task, Unit, Work, param
 
 if TYPE_CHECKING:
     import torch
 
-    from benchmark.backbones import Backbone
+    from benchmark.api import Backbone
 
 CHUNK = 10  # images a batch: the same cut whatever the IPC, so IPC 1 is the first image of IPC 10 up to rounding
 
@@ -41,7 +41,7 @@ def sample_cells(task: Task, backbone: Backbone, unit: Unit, steps: int, guidanc
     """
     import torch
 
-    from benchmark.backbones import sample
+    from benchmark.api import sample
 
     images = []
     for start in range(0, len(unit.cells), CHUNK):

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.random_real import too_few
-from benchmark.core.store import Stage
-from benchmark.methods import Method, Task, Unit, param
+from benchmark.api import Method, Stage, Task, Unit, param
 
 CHUNK = 256  # images a forward pass; part of the key
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 
 from baselines.features import Selection
-from benchmark.methods import Task
+from benchmark.api import Task
 
 
 def herd(features: torch.Tensor, count: int) -> list[int]:

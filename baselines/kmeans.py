@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from baselines.features import Selection
-from benchmark.core import compute
-from benchmark.methods import Task
+from benchmark.api import Task, derive_seed
 
 STARTS = 10  # scikit-learn's own default before 1.4; the best of ten starts varies little with the seed
 
@@ -41,7 +40,7 @@ class KMeans(Selection):
         from sklearn.cluster import KMeans as Lloyd
         from threadpoolctl import threadpool_limits
 
-        seed = compute.derive_seed(task.seed, task.method, class_index) % 2**32
+        seed = derive_seed(task.seed, task.method, class_index) % 2**32
         with threadpool_limits(1):  # sums over OpenMP threads would depend on their number
             fit = Lloyd(task.ipc, n_init=STARTS, random_state=seed).fit(features.double().numpy())
         sizes = torch.bincount(torch.from_numpy(fit.labels_).long(), minlength=task.ipc)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmark.methods import Method, Task, Unit
+from benchmark.api import Method, Task, Unit
 
 if TYPE_CHECKING:
     import torch

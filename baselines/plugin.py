@@ -1,6 +1,6 @@
 """Registration of the wrapped methods; imports no torch."""
 
-from benchmark.plugins import MethodInfo, hookimpl
+from benchmark.api import MethodInfo, hookimpl
 
 METHODS: list[MethodInfo] = [
     MethodInfo("random", "real images drawn at random: the floor of every table", "baselines.random_real:Random"),

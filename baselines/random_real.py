@@ -8,14 +8,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmark.core import compute
-from benchmark.core.errors import UsageError
-from benchmark.methods import Method, Task, Unit
+from benchmark.api import Method, Task, Unit, UsageError, generator
 
 if TYPE_CHECKING:
     import torch
 
-    from benchmark.data import Dataset
+    from benchmark.api import Dataset
 
 
 def too_few(dataset: Dataset, ipc: int) -> str:
@@ -37,7 +35,7 @@ def draw(task: Task, class_index: int) -> list[int]:
     if reason:
         raise UsageError(reason, where=f"--ipc {task.ipc}", allowed="at most the smallest class")
     rows = task.train.by_class[class_index]
-    order = torch.randperm(len(rows), generator=compute.generator(task.seed, "random", class_index))
+    order = torch.randperm(len(rows), generator=generator(task.seed, "random", class_index))
     return [int(rows[i]) for i in order[: task.ipc]]
 
 

@@ -26,12 +26,10 @@ import torch
 import torch.nn.functional as F
 
 from baselines.crops import random_resized_crops, seeded
-from benchmark.core import compute
-from benchmark.methods import Method, Task, Unit, param
+from benchmark.api import Method, Task, Unit, derive_seed, param
 
 if TYPE_CHECKING:
-    from benchmark.data import Dataset
-    from benchmark.teachers import Teacher
+    from benchmark.api import Dataset, Teacher
 
 BATCH = 300  # crops a forward pass (theirs: one crop of each pooled image)
 LARGE = 128  # px from which images are mosaics of 2 x 2
@@ -130,7 +128,7 @@ class RDED(Method):
         chosen = torch.randperm(len(rows), generator=task.generator(class_index, 0, "pool"))[:pool].tolist()
         mode = "L" if task.dataset.channels == 1 else "RGB"
         crops = []
-        with seeded(compute.derive_seed(task.seed, task.method, class_index, "crops")):
+        with seeded(derive_seed(task.seed, task.method, class_index, "crops")):
             for row in chosen:
                 pixels = np.array(task.train.pil(int(rows[row])).convert(mode), dtype=np.float32) / 255
                 image = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)

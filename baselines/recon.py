@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from baselines.random_real import drawn, too_few
-from benchmark.methods import Method, Task, Unit, Work
+from benchmark.api import Method, Task, Unit, Work
 
 if TYPE_CHECKING:
     import torch
 
-    from benchmark.data import Dataset
+    from benchmark.api import Dataset
 
 CHUNK = 10  # images a batch
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from benchmark.methods import Task
+    from benchmark.api import Task
     from d3hr_plugin.method import D3HR
 
 
@@ -36,9 +36,7 @@ def d3hr_report(dataset: str, out: Path | None, sets: tuple[str, ...], classes: 
     Writes normality.png, quantiles.png, reconstruction.png, score.png, sheet.png and report.json, and prints the
     tables. Trains the dataset's backbone first if there is none.
     """
-    from benchmark.core.outputs import writable_folder, write_text
-    from benchmark.methods import make_params
-    from benchmark.pipeline.request import parse_sets
+    from benchmark.api import make_params, parse_sets, writable_folder, write_text
     from d3hr_plugin.method import D3HR
 
     if images < 2 or classes < 1:
@@ -55,18 +53,22 @@ def d3hr_report(dataset: str, out: Path | None, sets: tuple[str, ...], classes: 
 
 
 def _task(dataset: str, use: dict[str, Any]) -> Task:
-    from benchmark.backbones import load_backbone
-    from benchmark.backbones.resolve import resolve_backbone
-    from benchmark.core import compute
-    from benchmark.core.store import Store
-    from benchmark.data import load_dataset
-    from benchmark.methods import Task
+    from benchmark.api import (
+        Precision,
+        Store,
+        Task,
+        load_backbone,
+        load_dataset,
+        prepare,
+        resolve_backbone,
+        resolve_device,
+    )
 
-    data, device = load_dataset(dataset, use["data_root"]), compute.resolve_device(use["device"])
-    precision, store = compute.Precision.named(use["precision"]), Store()
+    data, device = load_dataset(dataset, use["data_root"]), resolve_device(use["device"])
+    precision, store = Precision.named(use["precision"]), Store()
     found = resolve_backbone(data, use["backbone"])
     task = Task("d3hr", data, use["ipc"], 0, store, device, precision, backbone_key=found.key)
-    compute.prepare("distill", precision)
+    prepare("distill", precision)
     task.load_backbone = lambda: load_backbone(found.build(store, data, device), data, device, precision, found.key)
     return task
 

@@ -10,7 +10,7 @@ from d3hr_plugin.inversion import check_guidance, ddim_move
 from d3hr_plugin.schedule import alphas, check_start, levels, sampling_pairs
 
 if TYPE_CHECKING:
-    from benchmark.backbones import Backbone
+    from benchmark.api import Backbone
 
 
 @torch.no_grad()

@@ -9,9 +9,7 @@ import numpy as np
 import torch
 from scipy import stats
 
-from benchmark import backbones
-from benchmark.core.progress import Progress
-from benchmark.methods import Task
+from benchmark.api import Progress, Task, class_latents
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw
 from d3hr_plugin.inversion import invert
@@ -32,7 +30,7 @@ class Sample:
     @staticmethod
     def take(task: Task, classes: Sequence[int], images: int, posterior: bool = True) -> Sample:
         """The first ``images`` of each of ``classes``, as the plug-in sees them."""
-        parts = [next(backbones.class_latents(task, c, posterior, images)) for c in classes]
+        parts = [next(class_latents(task, c, posterior, images)) for c in classes]
         owner = np.repeat(np.asarray(classes), [len(p) for p in parts])
         first = np.cumsum([0, *[len(p) for p in parts]])[:-1].tolist()
         return Sample(torch.cat(parts), task.backbone.class_map[torch.from_numpy(owner)], owner, first)

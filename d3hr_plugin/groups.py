@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmark.core.compute import derive_seed, generator
-from benchmark.core.errors import UsageError
+from benchmark.api import UsageError, derive_seed, generator
 from d3hr_plugin.scores import Score
 
 BLOCK = 1 << 18  # numbers drawn at a time in a search: a megabyte, which stays in a core's cache

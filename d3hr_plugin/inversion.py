@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from benchmark.core.errors import JobError, UsageError
+from benchmark.api import JobError, UsageError
 from d3hr_plugin.schedule import alphas, check_depth, check_stride, levels
 
 if TYPE_CHECKING:
-    from benchmark.backbones import Backbone
+    from benchmark.api import Backbone
 
 
 def ddim_move(x: torch.Tensor, eps: torch.Tensor, power: float, target: float) -> torch.Tensor:

@@ -11,12 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmark import backbones
-from benchmark.core.compute import generator
-from benchmark.core.errors import DataError
-from benchmark.core.progress import Progress
-from benchmark.core.store import Stage
-from benchmark.methods import Method, Task, Unit, Work, param
+from benchmark.api import DataError, Method, Progress, Stage, Task, Unit, Work, class_latents, generator, param
 from d3hr_plugin import scores
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw, Group
@@ -231,7 +226,7 @@ class D3HR(Method):
         suffix = ".d" + "-".join(map(str, depths)) + ".safetensors"  # a resumed pass may keep other depths
         parts: dict[int, list[Moments]] = {d: [] for d in depths}
         with Progress(total, f"d3hr inversion, class {name}", "image") as bar:
-            batches = backbones.class_latents(task, class_index, p.sample_posterior, p.invert_batch)
+            batches = class_latents(task, class_index, p.sample_posterior, p.invert_batch)
             for index, latents in enumerate(batches):
                 if index * p.invert_batch >= total:
                     break

@@ -1,6 +1,6 @@
 """Registration; imports no torch."""
 
-from benchmark.plugins import CommandInfo, MethodInfo, hookimpl
+from benchmark.api import CommandInfo, MethodInfo, hookimpl
 
 METHODS = [
     MethodInfo(

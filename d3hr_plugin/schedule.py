@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from benchmark.core.errors import UsageError
+from benchmark.api import UsageError
 
 if TYPE_CHECKING:
     from diffusers import DDIMScheduler

@@ -14,11 +14,10 @@ import torch
 from diffusers import DDIMScheduler
 from PIL import Image
 
-from benchmark.core.errors import DataError, MissingError
-from benchmark.methods import Task
+from benchmark.api import DataError, MissingError, Task
 
 if TYPE_CHECKING:
-    from benchmark.backbones import Backbone
+    from benchmark.api import Backbone
 
 NEGATIVE = "cartoon, anime, painting"  # D4M gen_syn_image.py
 CHUNK = 10  # images a batch
@@ -78,7 +77,7 @@ class DiTGenerator:
     """The DiT that the other diffusion methods use too: the like-for-like comparison."""
 
     def latents(self, task: Task, class_index: int) -> torch.Tensor:
-        from benchmark.backbones import class_latents
+        from benchmark.api import class_latents
 
         return torch.cat([part.float().cpu() for part in class_latents(task, class_index, sample=True)])
 

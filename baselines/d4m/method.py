@@ -26,12 +26,10 @@ from safetensors.torch import load_file, save_file
 from baselines.d4m import generators
 from baselines.d4m.prototypes import prototypes
 from baselines.random_real import too_few
-from benchmark.core import compute
-from benchmark.core.store import Stage
-from benchmark.methods import Method, Task, Unit, Work, param
+from benchmark.api import Method, Stage, Task, Unit, Work, derive_seed, param
 
 if TYPE_CHECKING:
-    from benchmark.data import Dataset
+    from benchmark.api import Dataset
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class D4M(Method):
         """
         if not self.params.model:
             return {}
-        from benchmark.backbones.folder import digest
+        from benchmark.api import folder_digest as digest
 
         return {"model": digest(generators.pipeline_folder(self.params.model))}
 
@@ -109,7 +107,7 @@ class D4M(Method):
         def make(folder: Path) -> None:
             latents = self.generator(task).latents(task, class_index)
             order = torch.randperm(len(latents), generator=task.generator(class_index, 0, "order"))
-            seed = compute.derive_seed(task.seed, task.method, class_index, "k-means") % 2**32
+            seed = derive_seed(task.seed, task.method, class_index, "k-means") % 2**32
             found = prototypes(latents[order], task.ipc, self.params.expand * task.ipc, seed)
             save_file({"prototypes": found.contiguous()}, folder / "prototypes.safetensors")
 

@@ -27,11 +27,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.dit import sample_cells
-from benchmark.core.store import Stage
-from benchmark.methods import Method, Task, Unit, Work, param
+from benchmark.api import Method, Stage, Task, Unit, Work, param
 
 if TYPE_CHECKING:
-    from benchmark.backbones import Backbone
+    from benchmark.api import Backbone
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Minimax(Method):
     def tuning(self, task: Task, classes: range) -> Any:
         """The fine-tuning of a phase at its start."""
         from baselines.minimax.tuning import Settings, Tuning
-        from benchmark.backbones import class_latents
+        from benchmark.api import class_latents
 
         p = self.params
         parts = [torch.cat([x.float().cpu() for x in class_latents(task, c, sample=True)]) for c in classes]
@@ -113,12 +112,12 @@ class Minimax(Method):
     def tuned(self, task: Task, classes: range) -> Backbone:
         """The backbone fine-tuned for ``classes``, from the store."""
         from baselines.minimax.adapter import fold
-        from benchmark.backbones.backbone import compile_blocks
+        from benchmark.api import compile_blocks
 
         stage = self.stage(task, classes)
 
         def make(folder: Path) -> None:
-            from benchmark.training.loop import train
+            from benchmark.api import train
 
             tuning = self.tuning(task, classes)
             label = f"minimax classes {classes[0]}-{classes[-1]} tuning"

@@ -13,9 +13,7 @@ import torch.nn.functional as F
 from baselines.minimax.adapter import Adapter
 from baselines.minimax.criteria import Memories, criteria
 from baselines.minimax.variational import Bound
-from benchmark.backbones import Backbone
-from benchmark.core import compute
-from benchmark.training.loop import batches
+from benchmark.api import Backbone, batches, generator
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Tuning:
         """The arguments of :meth:`losses` at step ``index``."""
         device, backbone = self.backbone.device, self.backbone
         rows = batches(len(self.latents), self.settings.batch, index, *self.name)
-        draw = compute.generator(*self.name, "step", index)
+        draw = generator(*self.name, "step", index)
         clean, labels = self.latents[rows], self.labels[rows]
         t = torch.randint(0, len(self.alphas), (len(rows),), generator=draw)
         noise = torch.randn(clean.shape, generator=draw)

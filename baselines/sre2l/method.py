@@ -29,14 +29,10 @@ import torch
 from torch import nn
 
 from baselines.sre2l.recover import Settings, constant_crop, curriculum_crop, recover
-from benchmark.core import compute
-from benchmark.core.errors import UsageError
-from benchmark.methods import Method, Task, Unit, param
-from benchmark.students.library import Enlarged
+from benchmark.api import Enlarged, Method, Task, Unit, UsageError, derive_seed, param
 
 if TYPE_CHECKING:
-    from benchmark.data import Dataset
-    from benchmark.teachers import Teacher
+    from benchmark.api import Dataset, Teacher
 
 
 @dataclass(frozen=True)
@@ -83,7 +79,7 @@ class SRe2L(Method):
     def inputs(self, dataset: Dataset) -> dict[str, str]:
         if not self.params.squeeze:
             return {}
-        from benchmark.teachers import teacher_key
+        from benchmark.api import teacher_key
 
         return {"squeeze": teacher_key(dataset, self.params.squeeze)}
 
@@ -123,7 +119,7 @@ class SRe2L(Method):
             UsageError: it has no BatchNorm2d layer, so there are no statistics to recover.
         """
         if self.params.squeeze:
-            from benchmark.teachers import get_teacher
+            from benchmark.api import get_teacher
 
             teacher = get_teacher(task.store, task.dataset, self.params.squeeze, task.device)
         else:
@@ -143,7 +139,7 @@ class SRe2L(Method):
         teacher = self.classifier(task)
         model = teacher.model if teacher.size == size else Enlarged(teacher.model, teacher.size)
         targets = torch.tensor([c for c, _ in unit.cells], device=task.device)
-        seed = compute.derive_seed(task.seed, task.method, unit.cells[0], "augment")
+        seed = derive_seed(task.seed, task.method, unit.cells[0], "augment")
         with task.precision.context(task.device):
             noise = torch.stack(start).to(task.device)
             x = recover(model, noise, targets, teacher.mean, teacher.std, self.settings(size), seed)

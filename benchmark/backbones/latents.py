@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -19,8 +19,15 @@ from benchmark.core.progress import Progress
 from benchmark.core.store import Stage, Store
 from benchmark.data.base import Dataset
 
-if TYPE_CHECKING:
-    from benchmark.methods import Task
+
+class Encodable(Protocol):
+    """What `class_latents` reads of a task."""
+
+    store: Store
+    dataset: Dataset
+
+    @property
+    def backbone(self) -> Backbone: ...
 
 
 def moments_stage(dataset: Dataset, backbone: Backbone, class_index: int) -> Stage:
@@ -117,7 +124,7 @@ def all_moments(store: Store, dataset: Dataset, backbone: Backbone) -> tuple[Row
     return Rows(means), Rows(stds), torch.cat(labels), positions
 
 
-def class_latents(task: Task, class_index: int, sample: bool = True, chunk: int = 64) -> Iterator[torch.Tensor]:
+def class_latents(task: Encodable, class_index: int, sample: bool = True, chunk: int = 64) -> Iterator[torch.Tensor]:
     """Scaled latents float32 ``[<= chunk, c, h, w]`` (CPU) of one class of ``task.train``, in order.
 
     Encoded once into the store, then read. With ``sample`` each is a draw from the VAE's posterior, from a generator

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.leaderboard import FILTERS, filters, no_records
+from benchmark.cli.options import FILTERS, filters, no_records
 
 FORMATS = ("table", "markdown", "csv", "json")
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import click
 
-from benchmark.core.errors import MissingError, UsageError
+from benchmark.cli.options import FILTERS, filters, no_records
+from benchmark.core.errors import UsageError
 
-FILTERS = ("dataset", "protocol", "student", "method", "teacher", "backbone", "precision")
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 
 
@@ -25,23 +25,6 @@ def read_rows(results: Path, wanted: dict[str, Sequence[str]], ignore_bad: bool 
     if not rows:
         raise no_records(results)
     return select(rows, wanted), faults
-
-
-def no_records(results: Path) -> MissingError:
-    """The error for a results folder that holds nothing."""
-    return MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
-
-
-def filters(function, names: Sequence[str] = FILTERS):
-    """Options that choose rows by ``names`` and IPC, and the folder they come from."""
-    for name in reversed(names):
-        text = f"Only these {name}s; wildcards and commas allowed; repeatable."
-        function = click.option(f"--{name}", name, multiple=True, help=text)(function)
-    function = click.option("--ipc", multiple=True, help="Only these IPC values; commas allowed; repeatable.")(function)
-    folder = click.Path(path_type=Path, file_okay=False)
-    return click.option("--results", type=folder, default="results", show_default=True, help="Results folder.")(
-        function
-    )
 
 
 @click.command(

@@ -7,8 +7,8 @@ import json
 
 import click
 
-from benchmark.core.errors import UsageError
-from benchmark.plugins import KINDS, LISTED, registry
+from benchmark.core.errors import LISTED, UsageError
+from benchmark.plugins import KINDS, registry
 
 PRESET_SIZES = (16, 32, 64, 128, 256)  # working sizes of `benchmark.backbones.settings.geometry`
 

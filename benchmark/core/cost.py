@@ -6,10 +6,6 @@ import contextlib
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from benchmark.methods import Method, Task
 
 PROCESS = 900 << 20  # bytes of a process with torch and diffusers loaded (measured: 0.8 to 0.9 GB)
 
@@ -67,17 +63,6 @@ class Meter(Stopwatch):
         self.peak = peak_memory()
         if torch.cuda.is_initialized() and torch.cuda.max_memory_allocated():
             self.peak = torch.cuda.max_memory_allocated()
-
-
-def shared_seconds(method: Method, task: Task) -> float:
-    """What the stages took that the task's set shares with others, and the VAE latents of the training split where the
-    method uses them, whichever processes made them."""
-    stages, classes = method.stages(task), len(task.dataset.classes)
-    if any(work.stage == "encode" for work in method.work(len(task.train), classes, task.ipc)):
-        from benchmark.backbones.latents import moments_stage
-
-        stages = [*stages, *(moments_stage(task.dataset, task.backbone, c) for c in range(classes))]
-    return sum(task.store.info(stage)["seconds"] for stage in stages if task.store.has(stage))
 
 
 def peak_memory() -> int:

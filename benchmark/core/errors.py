@@ -8,6 +8,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+# What `ddbench list` shows: an unknown name of such a kind is answered with that command.
+LISTED = ("method", "dataset", "student", "protocol", "backbone", "executor", "metric", "grid")
+
 
 class DDBenchError(Exception):
     """Base of every error that ddbench raises on purpose; the CLI prints it without a traceback."""
@@ -68,8 +71,6 @@ def unknown_name(kind: str, name: str, known: Iterable[str], *, where: str = "",
     Args:
         hint: what to do next; default the list of such names, where there is one.
     """
-    from benchmark.plugins.registry import LISTED
-
     known = sorted(known)
     near = difflib.get_close_matches(name.lower(), known, n=1, cutoff=0.5)
     return UsageError(

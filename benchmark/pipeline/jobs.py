@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,12 @@ from typing import Any
 from benchmark import __version__
 from benchmark.backbones.resolve import resolve_backbone
 from benchmark.core import compute, distributed
-from benchmark.core.cost import Meter, shared_seconds
+from benchmark.core.cost import Meter
 from benchmark.core.errors import DDBenchError, JobError
 from benchmark.core.progress import Progress
 from benchmark.core.provenance import cpu_name, gpu_name
 from benchmark.core.store import Stage, Store
-from benchmark.pipeline.outcomes import keep_sheet, write_outcome
+from benchmark.pipeline.outcomes import Context, keep_sheet, shared_seconds, write_outcome
 from benchmark.pipeline.plan import Job, set_stage, student_stage
 from benchmark.plugins import registry
 from benchmark.results.records import find_record
@@ -33,15 +32,6 @@ class LostInput(JobError):
     def __init__(self, key: str) -> None:
         super().__init__(f"the distilled set {key[:12]} is not whole any more", hint="repeat the command")
         self.key = key
-
-
-@dataclass
-class Context:
-    """Where a worker reads and writes, and on what device it computes."""
-
-    store: Store
-    results: Path
-    device: str = "cpu"
 
 
 # -- whether a job is done -------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""What becomes of a cell: its record, and the contact sheet of its set beside the records."""
+"""Writes the record of a finished, failed or skipped cell, and copies its contact sheet beside the records."""
 
 from __future__ import annotations
 
@@ -8,16 +8,27 @@ import re
 import shutil
 import sys
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.core.provenance import provenance
+from benchmark.core.store import Store
 from benchmark.core.store.store import disk_errors
 from benchmark.results.records import find_record, write_record
 
 if TYPE_CHECKING:
-    from benchmark.pipeline.jobs import Context
+    from benchmark.methods import Method, Task
     from benchmark.pipeline.plan import Job, Plan
+
+
+@dataclass
+class Context:
+    """Where a worker reads and writes, and on what device it computes."""
+
+    store: Store
+    results: Path
+    device: str = "cpu"
 
 
 def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any) -> None:
@@ -73,3 +84,14 @@ def keep_sheet(folder: Path, identity: dict, context: Context) -> str:
         shutil.copyfile(source, temporary)
         os.replace(temporary, target)
     return f"sets/{name}"
+
+
+def shared_seconds(method: Method, task: Task) -> float:
+    """What the stages took that the task's set shares with others, and the VAE latents of the training split where the
+    method uses them, whichever processes made them."""
+    stages, classes = method.stages(task), len(task.dataset.classes)
+    if any(work.stage == "encode" for work in method.work(len(task.train), classes, task.ipc)):
+        from benchmark.backbones.latents import moments_stage
+
+        stages = [*stages, *(moments_stage(task.dataset, task.backbone, c) for c in range(classes))]
+    return sum(task.store.info(stage)["seconds"] for stage in stages if task.store.has(stage))

@@ -13,7 +13,7 @@ from benchmark.plugins.infos import (
     ProtocolInfo,
     StudentInfo,
 )
-from benchmark.plugins.registry import KINDS, LISTED, Registry, registry
+from benchmark.plugins.registry import KINDS, Registry, registry
 
 __all__ = [
     "BackbonePresetInfo",
@@ -23,7 +23,6 @@ __all__ = [
     "ExecutorInfo",
     "Info",
     "KINDS",
-    "LISTED",
     "MethodInfo",
     "MetricInfo",
     "ProtocolInfo",

@@ -41,7 +41,6 @@ KINDS: dict[str, tuple[str, type[Info]]] = {
     "metric": ("ddbench_metrics", MetricInfo),
     "command": ("ddbench_commands", CommandInfo),
 }
-LISTED = (*(kind for kind in KINDS if kind != "command"), "grid")  # by `ddbench list`; grids are files, not plug-ins
 
 
 class Registry:

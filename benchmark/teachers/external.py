@@ -20,8 +20,7 @@ from benchmark.core.errors import DataError, GateError, MissingError, UsageError
 from benchmark.core.store import digest_file, digest_of
 from benchmark.students import build_student
 from benchmark.students.convnet import own_names
-from benchmark.teachers.get import SUFFIXES
-from benchmark.teachers.teacher import Teacher
+from benchmark.teachers.teacher import SUFFIXES, Teacher
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:

@@ -18,13 +18,12 @@ from benchmark.core.store import Stage, Store, digest_of
 from benchmark.core.store.checked import remove_checked
 from benchmark.students import build_student, student_version
 from benchmark.teachers.recipes import Recipe, recipe_for
-from benchmark.teachers.teacher import Ensemble, Teacher
+from benchmark.teachers.teacher import SUFFIXES, Ensemble, Teacher
 
 if TYPE_CHECKING:
     from benchmark.data import Dataset
 
 VERSION = 1
-SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")  # of files of weights
 
 
 def teacher_stage(dataset: Dataset, name: str, recipe: Recipe | None = None) -> Stage:

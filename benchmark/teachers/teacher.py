@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from benchmark.core.compute import fast_layout
 
+SUFFIXES = (".safetensors", ".pt", ".pth", ".bin")  # of files of weights
+
 
 class Teacher:
     """See :mod:`benchmark.teachers`.

@@ -8,8 +8,8 @@ import pytest
 import torch
 from method_bench import CLASSES, Bench
 
-from benchmark.core.cost import shared_seconds
 from benchmark.core.store import Store
+from benchmark.pipeline.outcomes import shared_seconds
 from benchmark.plugins import registry
 
 torch.set_num_threads(1)

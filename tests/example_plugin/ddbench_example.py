@@ -2,8 +2,7 @@
 
 from dataclasses import dataclass
 
-from benchmark.methods import Method, param
-from benchmark.plugins import MethodInfo, hookimpl
+from benchmark.api import Method, MethodInfo, hookimpl, param
 
 
 @hookimpl

@@ -6,8 +6,8 @@ import types
 
 import pytest
 
-from benchmark.core.errors import UsageError, unknown_name
-from benchmark.plugins import KINDS, LISTED, MethodInfo, Registry, hookimpl, hookspecs, registry
+from benchmark.core.errors import LISTED, UsageError, unknown_name
+from benchmark.plugins import KINDS, MethodInfo, Registry, hookimpl, hookspecs, registry
 
 
 def plugin(**hooks):
@@ -55,6 +55,7 @@ def test_duplicates_name_both_distributions():
 
 
 def test_only_lists_that_there_are_are_hinted_at():
+    assert set(LISTED) == set(KINDS) - {"command"} | {"grid"}
     for kind in LISTED:
         assert f"ddbench list {kind}s" in str(unknown_name(kind, "x", ["y"]))
     for kind in ("parameter", "teacher", "command"):

@@ -1,0 +1,124 @@
+"""The public module: what a plug-in or a notebook imports, and nothing else.
+
+Attributes load on first use, so that a plug-in's hooks import no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+_HOMES = {
+    # the contract of a method
+    "Method": "benchmark.methods",
+    "NoParams": "benchmark.methods",
+    "Task": "benchmark.methods",
+    "Unit": "benchmark.methods",
+    "Work": "benchmark.methods",
+    "make_params": "benchmark.methods",
+    "param": "benchmark.methods",
+    # registering
+    "BackbonePresetInfo": "benchmark.plugins",
+    "CommandInfo": "benchmark.plugins",
+    "DatasetInfo": "benchmark.plugins",
+    "ExecutorInfo": "benchmark.plugins",
+    "MethodInfo": "benchmark.plugins",
+    "MetricInfo": "benchmark.plugins",
+    "ProtocolInfo": "benchmark.plugins",
+    "StudentInfo": "benchmark.plugins",
+    "hookimpl": "benchmark.plugins",
+    # errors that a user can act on
+    "DDBenchError": "benchmark.core.errors",
+    "DataError": "benchmark.core.errors",
+    "JobError": "benchmark.core.errors",
+    "MissingError": "benchmark.core.errors",
+    "UsageError": "benchmark.core.errors",
+    # randomness, stages, progress, files
+    "Precision": "benchmark.core.compute",
+    "Progress": "benchmark.core.progress",
+    "Stage": "benchmark.core.store",
+    "Store": "benchmark.core.store",
+    "derive_seed": "benchmark.core.compute",
+    "digest_file": "benchmark.core.store",
+    "digest_of": "benchmark.core.store",
+    "fast_layout": "benchmark.core.compute",
+    "generator": "benchmark.core.compute",
+    "prepare": "benchmark.core.compute",
+    "prepared": "benchmark.core.compute",
+    "resolve_device": "benchmark.core.compute",
+    "writable_folder": "benchmark.core.outputs",
+    "write_text": "benchmark.core.outputs",
+    # data, backbones, teachers, students
+    "Augment": "benchmark.training.augment",
+    "Averaged": "benchmark.training.loop",
+    "Backbone": "benchmark.backbones",
+    "Dataset": "benchmark.data",
+    "Enlarged": "benchmark.students.library",
+    "Split": "benchmark.data",
+    "Teacher": "benchmark.teachers",
+    "batches": "benchmark.training.loop",
+    "build_student": "benchmark.students",
+    "class_latents": "benchmark.backbones",
+    "compile_blocks": "benchmark.backbones.backbone",
+    "folder_digest": "benchmark.backbones.folder",
+    "get_teacher": "benchmark.teachers",
+    "load_backbone": "benchmark.backbones",
+    "load_dataset": "benchmark.data",
+    "parse_sets": "benchmark.pipeline.request",
+    "rate_at": "benchmark.training.loop",
+    "resolve_backbone": "benchmark.backbones.resolve",
+    "sample": "benchmark.backbones",
+    "teacher_key": "benchmark.teachers",
+    "train": "benchmark.training.loop",
+}
+_RENAMED = {"folder_digest": "digest"}  # public name -> name at home
+
+__all__ = sorted(_HOMES)
+
+if TYPE_CHECKING:
+    from benchmark.backbones import Backbone, class_latents, load_backbone, sample  # noqa: F401
+    from benchmark.backbones.backbone import compile_blocks  # noqa: F401
+    from benchmark.backbones.folder import digest as folder_digest  # noqa: F401
+    from benchmark.backbones.resolve import resolve_backbone  # noqa: F401
+    from benchmark.core.compute import (  # noqa: F401
+        Precision,
+        derive_seed,
+        fast_layout,
+        generator,
+        prepare,
+        prepared,
+        resolve_device,
+    )
+    from benchmark.core.errors import DataError, DDBenchError, JobError, MissingError, UsageError  # noqa: F401
+    from benchmark.core.outputs import writable_folder, write_text  # noqa: F401
+    from benchmark.core.progress import Progress  # noqa: F401
+    from benchmark.core.store import Stage, Store, digest_file, digest_of  # noqa: F401
+    from benchmark.data import Dataset, Split, load_dataset  # noqa: F401
+    from benchmark.methods import Method, NoParams, Task, Unit, Work, make_params, param  # noqa: F401
+    from benchmark.pipeline.request import parse_sets  # noqa: F401
+    from benchmark.plugins import (  # noqa: F401
+        BackbonePresetInfo,
+        CommandInfo,
+        DatasetInfo,
+        ExecutorInfo,
+        MethodInfo,
+        MetricInfo,
+        ProtocolInfo,
+        StudentInfo,
+        hookimpl,
+    )
+    from benchmark.students import build_student  # noqa: F401
+    from benchmark.students.library import Enlarged  # noqa: F401
+    from benchmark.teachers import Teacher, get_teacher, teacher_key  # noqa: F401
+    from benchmark.training.augment import Augment  # noqa: F401
+    from benchmark.training.loop import Averaged, batches, rate_at, train  # noqa: F401
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), _RENAMED.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return __all__
