@@ -7,7 +7,7 @@ decodes, so that D3HR, Minimax and this one differ in nothing but the method.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from benchmark.api import Method, Task, Unit, Work, param
 
@@ -33,8 +33,12 @@ class DiTParams:
     )
 
 
-def sample_cells(task: Task, backbone: Backbone, unit: Unit, steps: int, guidance: float) -> torch.Tensor:
+def sample_cells(
+    task: Task, backbone: Backbone, unit: Unit, steps: int, guidance: float, **options: Any
+) -> torch.Tensor:
     """Sampled images of a unit's cells, each from the noise of its own (seed, method, class, index).
+
+    ``options`` as in :func:`benchmark.backbones.sampling.sample`; a hook's ``index`` is the position in ``unit.cells``.
 
     Returns:
         uint8 ``[len(unit.cells), C, size, size]``.
@@ -43,13 +47,17 @@ def sample_cells(task: Task, backbone: Backbone, unit: Unit, steps: int, guidanc
 
     from benchmark.api import sample
 
-    images = []
-    for start in range(0, len(unit.cells), CHUNK):
-        cells = unit.cells[start : start + CHUNK]
-        classes = backbone.class_map[torch.tensor([c for c, _ in cells])]
-        latents = sample(backbone, classes, steps, guidance, [task.generator(c, i) for c, i in cells])
-        images.append(backbone.decode(latents, task.dataset.image_size, task.dataset.channels).cpu())
-    return torch.cat(images)
+    classes = backbone.class_map[torch.tensor([c for c, _ in unit.cells])]
+    draws = [task.generator(c, i) for c, i in unit.cells]
+    return decoded(task, backbone, sample(backbone, classes, steps, guidance, draws, CHUNK, **options))
+
+
+def decoded(task: Task, backbone: Backbone, latents: torch.Tensor) -> torch.Tensor:
+    """Images uint8 ``[n, C, size, size]`` of the dataset's size, on the CPU, of latents ``[n, c, h, w]``."""
+    import torch
+
+    size, channels = task.dataset.image_size, task.dataset.channels
+    return torch.cat([backbone.decode(part, size, channels).cpu() for part in latents.split(CHUNK)])
 
 
 class DiT(Method):

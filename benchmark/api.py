@@ -54,6 +54,7 @@ _HOMES = {
     "Backbone": "benchmark.backbones",
     "Dataset": "benchmark.data",
     "Enlarged": "benchmark.students.library",
+    "Guidance": "benchmark.backbones",
     "Split": "benchmark.data",
     "Teacher": "benchmark.teachers",
     "batches": "benchmark.training.loop",
@@ -68,6 +69,7 @@ _HOMES = {
     "rate_at": "benchmark.training.loop",
     "resolve_backbone": "benchmark.backbones.resolve",
     "sample": "benchmark.backbones",
+    "sampling_levels": "benchmark.backbones",
     "teacher_key": "benchmark.teachers",
     "train": "benchmark.training.loop",
 }
@@ -76,7 +78,7 @@ _RENAMED = {"folder_digest": "digest"}  # public name -> name at home
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
-    from benchmark.backbones import Backbone, class_latents, load_backbone, sample  # noqa: F401
+    from benchmark.backbones import Backbone, Guidance, class_latents, load_backbone, sample, sampling_levels  # noqa: F401
     from benchmark.backbones.backbone import compile_blocks  # noqa: F401
     from benchmark.backbones.folder import digest as folder_digest  # noqa: F401
     from benchmark.backbones.resolve import resolve_backbone  # noqa: F401

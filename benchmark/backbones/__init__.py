@@ -17,6 +17,8 @@ _HOMES = {
     "finetune_stage": "finetuning",
     "external_key": "folder",
     "sample": "sampling",
+    "sampling_levels": "sampling",
+    "Guidance": "sampling",
     "class_latents": "latents",
     "class_moments": "latents",
     "default_preset": "settings",

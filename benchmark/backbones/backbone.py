@@ -153,22 +153,48 @@ class Backbone:
             UsageError: guidance on a backbone that has no unconditional row.
             JobError: the prediction is not finite; names the first layer whose output is not.
         """
+        return self.predict(latents, t, classes, guidance)[0]
+
+    def predict(
+        self,
+        latents: torch.Tensor,
+        t: int | torch.Tensor,
+        classes: torch.Tensor,
+        guidance: float,
+        channels: int = 0,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """As :meth:`eps`, differentiable in ``latents``, with what the network says of the variance.
+
+        Args:
+            t: noise level (0 … 999), or one an image, int64 ``[n]``.
+            channels: latent channels that are guided, the first ones; 0: all. The original DiT guides 3 of 4
+                (`models.py forward_with_cfg`) and takes the other from the conditional prediction.
+
+        Returns:
+            noise float32 ``[n, c, h, w]``; for a learned sigma the conditional prediction's second half, of that
+            shape, which lies in -1 … 1 between the smallest and the largest variance of a step; else None.
+        """
         if guidance != 1 and self.null_class is None:
             raise unguided(self.name, guidance)
-        n = len(latents)
+        n, c = len(latents), latents.shape[1]
         inputs, labels = latents.to(self.device), classes.to(self.device)
         if guidance != 1:
             inputs = torch.cat([inputs, inputs])
             labels = torch.cat([labels, torch.full_like(labels, self.null_class)])
-        levels = torch.full((len(inputs),), int(t), device=self.device, dtype=torch.long)
+        if isinstance(t, int):
+            levels = torch.full((len(inputs),), t, device=self.device, dtype=torch.long)
+        else:
+            levels = t.to(self.device).repeat(len(inputs) // n)
         with self.precision.context(self.device):
             output = self.dit(inputs.to(self.dit.dtype), timestep=levels, class_labels=labels).sample
-        noise = output[:, : latents.shape[1]].float()
+        noise = output[:, :c].float()
         if not torch.isfinite(noise).all():
             raise self._not_finite(inputs, levels, labels)
+        variance = output[:n, c:].float() if self.learned_sigma else None
         if guidance != 1:
-            noise = noise[n:] + guidance * (noise[:n] - noise[n:])
-        return noise
+            guided = noise[n:] + guidance * (noise[:n] - noise[n:])
+            noise = torch.cat([guided[:, :channels], noise[:n, channels:]], dim=1) if channels else guided
+        return noise, variance
 
     def _not_finite(self, inputs: torch.Tensor, levels: torch.Tensor, labels: torch.Tensor) -> JobError:
         """Run once more with hooks to name the first layer and class that are not finite."""
