@@ -43,6 +43,18 @@ METHODS: list[MethodInfo] = [
         paper="Gu et al., CVPR 2024, arXiv 2311.15529",
     ),
     MethodInfo(
+        "mgd3",
+        "samples of the backbone pulled towards the k-means centres of their class",
+        "baselines.mgd3:MGD3",
+        paper="Chan-Santiago et al., ICML 2025, arXiv 2505.18963",
+    ),
+    MethodInfo(
+        "cao2",
+        "samples chosen by a classifier, their latents refined",
+        "baselines.cao2:CaO2",
+        paper="Wang et al., ICCV 2025, arXiv 2506.22637",
+    ),
+    MethodInfo(
         "rded",
         "crops of real images that the teacher is surest of, stitched",
         "baselines.rded:RDED",

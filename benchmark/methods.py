@@ -70,7 +70,8 @@ class Work:
     """A part of what a distilled set costs on the backbone, for ``plan``.
 
     Attributes:
-        stage: ``encode`` and ``decode`` (VAE), ``invert`` and ``sample`` (steps of the DiT), ``tune`` (training it).
+        stage: ``encode`` and ``decode`` (VAE), ``invert`` and ``sample`` (steps of the DiT), ``tune`` (training it),
+            ``refine`` (gradient steps on latents through it).
         images: how many; ``steps`` each, with ``guidance``.
         shared: done once for every IPC and seed.
     """
@@ -105,13 +106,6 @@ class Method:
         """External inputs that the parameters name (a folder of weights …): name to content digest, part of the key."""
         return {}
 
-    def classifiers(self, dataset: Dataset) -> dict[str, str]:
-        """Classifiers beside the run's teacher that the parameters name: name of the input to their names, as --teacher
-        takes them (``resnet18``; ``a+b`` for two). They are trained before, by jobs of their own, their weights are
-        part of the key, and :meth:`Task.classifiers` hands them over.
-        """
-        return {}
-
     def units(self, task: Task) -> list[Unit]:
         """How the work splits; a class a unit unless overridden."""
         return [Unit(f"class {c}", tuple((c, i) for i in range(task.ipc))) for c in range(len(task.dataset.classes))]
@@ -140,7 +134,7 @@ class Task:
     """Everything a method may use, and nothing else."""
 
     method: str  # name
-    dataset: Dataset  # classes, image_size, channels, digest; `task.train` is its training split, its test split raises
+    dataset: Dataset  # classes, image_size, channels, digest; `task.train` is its training split
     ipc: int
     seed: int
     store: Store
@@ -148,7 +142,6 @@ class Task:
     precision: compute.Precision = field(default_factory=compute.Precision)
     load_backbone: Callable[[], Backbone] | None = None
     load_teacher: Callable[[], Teacher] | None = None
-    load_classifiers: Callable[[str], list[Teacher]] | None = None  # by name of an input of `Method.classifiers`
     backbone_key: str = ""  # key of the backbone, known before it exists
     teacher_key: str = ""
 
@@ -168,11 +161,6 @@ class Task:
         """The teacher, loaded on first use (only for methods that require one)."""
         assert self.load_teacher is not None, f"{self.method} did not declare requires={{'teacher'}}"
         return self.load_teacher()
-
-    def classifiers(self, name: str) -> list[Teacher]:
-        """The classifiers behind ``name``, one of :meth:`Method.classifiers`, in the order in which they are named."""
-        assert self.load_classifiers is not None, f"{self.method} did not name classifiers"
-        return self.load_classifiers(name)
 
     def generator(self, class_index: int, index: int, *purpose: object) -> torch.Generator:
         """The CPU generator of (seed, method, class, index[, purpose])."""

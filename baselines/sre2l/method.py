@@ -76,8 +76,12 @@ class SRe2L(Method):
     def defaults(cls, dataset: str) -> dict[str, Any]:
         return {"flip": False} if dataset.partition("@")[0] == "digits" else {}  # a mirrored digit is none
 
-    def classifiers(self, dataset: Dataset) -> dict[str, str]:
-        return {"squeeze": self.params.squeeze} if self.params.squeeze else {}
+    def inputs(self, dataset: Dataset) -> dict[str, str]:
+        if not self.params.squeeze:
+            return {}
+        from benchmark.api import teacher_key
+
+        return {"squeeze": teacher_key(dataset, self.params.squeeze)}
 
     def units(self, task: Task) -> list[Unit]:
         labels = range(len(task.dataset.classes))
@@ -114,7 +118,12 @@ class SRe2L(Method):
         Raises:
             UsageError: it has no BatchNorm2d layer, so there are no statistics to recover.
         """
-        teacher = task.classifiers("squeeze")[0] if self.params.squeeze else task.teacher
+        if self.params.squeeze:
+            from benchmark.api import get_teacher
+
+            teacher = get_teacher(task.store, task.dataset, self.params.squeeze, task.device)
+        else:
+            teacher = task.teacher
         if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.model.modules()):
             raise UsageError(
                 f"{task.method} recovers BatchNorm statistics, and the classifier {teacher.name} has no BatchNorm2d",

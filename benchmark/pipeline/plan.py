@@ -197,8 +197,7 @@ class _Builder:
             "backbone": None,
             "key": "",
         }
-        handed = self.dataset.without_test()
-        reason = method.supports(handed, ipc)
+        reason = method.supports(self.dataset, ipc)
         if reason:
             if len(self.request.methods) == 1 or name == self.request.methods[0]:
                 raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")
@@ -216,11 +215,7 @@ class _Builder:
                 needs += trained
                 inputs["teacher"] = teacher["key"]
                 spec["teacher"] = teacher["name"]
-            for label, named in method.classifiers(handed).items():
-                trained, classifiers = self.teacher(named)
-                needs += trained
-                inputs[label] = classifiers["key"]
-            inputs |= method.inputs(handed)
+            inputs |= method.inputs(self.dataset)
         except DDBenchError as error:
             if name == self.request.methods[0]:
                 raise

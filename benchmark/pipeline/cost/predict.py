@@ -13,6 +13,7 @@ GPU_RATES = (100e12, 300e12)  # FLOP/s for which hours are given where nothing w
 CPU_RATES = (20e9, 50e9)  # the same on one core, for what a CPU can do
 LONGEST_ON_CPU = 10 * 86400  # s; for more than that a CPU's hours are not worth printing
 STEP_PASSES = 3  # a training step: forward, and backward that costs two forwards
+LATENT_PASSES = 2  # a step on latents: forward, and backward to the input alone
 PNG_SHARE = 0.7  # of the raw bytes, what a photograph takes as PNG
 
 
@@ -46,12 +47,13 @@ def work_line(work: Work, shape: Shape, place: Place, rows: list[Row], sets: int
         found = seconds_an_image(rows, place.device, shape.name, place.precision, work.stage)
         total = images * each
     else:
-        factor = passes(work.guidance) if work.stage != "tune" else STEP_PASSES
-        what = {1: "pass", 2: "passes (guided)", STEP_PASSES: "(forward, backward)"}[factor]
+        trained = {"tune": STEP_PASSES, "refine": LATENT_PASSES}
+        factor = trained.get(work.stage) or passes(work.guidance)
+        what = "(forward, backward)" if work.stage in trained else {1: "pass", 2: "passes (guided)"}[factor]
         text = f"{count} x {work.steps} steps x {factor} {what} x {flops_text(shape.forward_flops())}"
         total = images * work.steps * factor * shape.forward_flops()
         found = seconds_an_image(rows, place.device, shape.name, place.precision, "invert", work.steps, work.guidance)
-        found = None if work.stage == "tune" else found
+        found = None if work.stage in trained else found
     text += ", once for every IPC and seed" if work.shared else ""
     return Line(work.stage, text, total, images * found[0] if found else None, found[1] if found else None)
 

@@ -65,6 +65,15 @@ def test_what_is_there_costs_nothing(monkeypatch):
     assert forecast.forecast(request, facts, forecast.ToDo({}, {}, {}), place, digits) == []
 
 
+def test_candidates_and_refinement_are_counted():
+    digits = load_dataset("digits")
+    request = Request("digits", ("cao2",), ipc=(10,), seeds=(0,))
+    facts, place = forecast.Facts.of(digits), Place("GPU", "fp32")
+    text = "\n".join(forecast.forecast(request, facts, forecast.everything(request, facts), place, digits))
+    assert "400 images x 50 steps x 2 passes (guided)" in text
+    assert "100 images x 100 steps x 2 (forward, backward)" in text
+
+
 def test_sizes_of_public_datasets():
     facts = forecast.Facts.published("cifar10", None)
     assert (facts.train, len(facts.classes), facts.image_size, facts.channels) == (50000, 10, 32, 3)
