@@ -15,6 +15,11 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     p for p in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))) if p.is_file()
 ]
+LINKED = [
+    *PAGES,
+    *(ROOT / name for name in ("CHANGELOG.md", "results/README.md")),
+    *sorted(ROOT.glob("results/*/*/README.md")),
+]
 PLACEHOLDERS = ("…", "METHODS", "NAME", "I/N", "$")
 
 
@@ -53,10 +58,11 @@ def test_commands_of_the_page_are_understood(page, monkeypatch):
 def test_names_of_the_page_are_registered(page):
     for line in commands(page.read_text()):
         for kind in ("method", "dataset", "protocol", "student"):
-            for value in re.findall(rf"--{kind} ([\w,@-]+)", line):
+            for value in re.findall(rf"--{kind} ([\w,@:-]+)", line):
                 for name in value.split(","):
                     if name.islower() and name not in ("mymethod", "mine"):
-                        registry().get(kind, name.removesuffix("@val"), where=f"{page.name}: {line}")
+                        known = name.removesuffix("@val").partition(":")[0] + ":" * (":" in name)
+                        registry().get(kind, name if kind == "student" else known, where=f"{page.name}: {line}")
 
 
 def test_the_readme_names_every_method_and_dataset():
@@ -68,3 +74,19 @@ def test_the_readme_names_every_method_and_dataset():
         own = {n.rstrip(":") for n in registry().names(kind[:-1]) if "(ddbench " in owner[kind[:-1], n]}
         own = {n for n in own if not n.startswith(("imagewoof", "imageidc", "synthetic"))}
         assert own <= {n.split(":")[0] for n in named}, (kind, own - named)
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_of_the_page_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not re.match(r"https?://|mailto:|#", target):
+            assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: no {target}"
+
+
+def test_every_page_is_in_the_site():
+    named = set(re.findall(r": ([\w-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE))
+    assert named == {page.name for page in (ROOT / "docs").glob("*.md")}
+
+
+def test_the_front_page_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 150
