@@ -13,7 +13,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 from benchmark.backbones import folder as folders
-from benchmark.backbones.dit import fix_label_dropout, label_tables
+from benchmark.backbones.dit import compile_blocks, fix_label_dropout, label_tables
 from benchmark.core.compute import Precision
 from benchmark.core.errors import JobError, UsageError
 from benchmark.data.base import Dataset
@@ -304,12 +304,6 @@ def load_backbone(folder: str | Path, dataset: Dataset, device: str, precision: 
         name=str(folder),
         report=folders.report(path),
     )
-
-
-def compile_blocks(dit: DiTTransformer2DModel) -> None:
-    """``torch.compile`` of the transformer's blocks, in place: one compilation serves all of them."""
-    dit._repeated_blocks = ["BasicTransformerBlock"]  # diffusers leaves it empty for DiT
-    dit.compile_repeated_blocks()
 
 
 def load_parts(path: Path, dtype: torch.dtype) -> tuple[AutoencoderKL, DiTTransformer2DModel, DDIMScheduler]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Collection
+
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
 from torch import nn
@@ -63,6 +66,17 @@ def build_dit(settings: Settings, num_classes: int) -> DiTTransformer2DModel:
         nn.init.zeros_(layer.weight)
     fix_label_dropout(dit)
     return dit
+
+
+def compile_blocks(dit: DiTTransformer2DModel) -> None:
+    """``torch.compile`` of the transformer's blocks, in place: one compilation serves all of them."""
+    dit._repeated_blocks = ["BasicTransformerBlock"]  # diffusers leaves it empty for DiT
+    dit.compile_repeated_blocks()
+
+
+def eager(compiled: int | bool) -> contextlib.AbstractContextManager:
+    """A context in which compiled blocks run as they were written: for shapes that are met too seldom to compile."""
+    return torch.compiler.set_stance("force_eager") if compiled else contextlib.nullcontext()
 
 
 def label_tables(dit: DiTTransformer2DModel) -> list[nn.Module]:
@@ -182,34 +196,78 @@ def train_dit(
     held_out: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     num_classes: int,
     device: str,
+    rungs: Collection[int] = (),
+    at_rung: Callable[[int, DiTTransformer2DModel], None] | None = None,
+    deadline: float | None = None,
 ) -> tuple[DiTTransformer2DModel, DDIMScheduler, list[list[float]]]:
-    """Train a DiT on cached latents; ``training`` and ``held_out`` are (mean, std, labels)."""
+    """Train a DiT on cached latents; ``training`` and ``held_out`` are (mean, std, labels).
+
+    Args:
+        at_rung: called as ``at_rung(steps, dit)`` after each number of steps in ``rungs``, with a copy on the CPU of
+            the DiT with averaged weights.
+        deadline: value of ``time.monotonic()`` at which to stop with `benchmark.training.loop.OutOfTime`.
+    """
     with torch.random.fork_rng(devices=[]):
         dit = build_dit(settings, num_classes).to(device)
     scheduler = make_scheduler()
     state = Averaged(dit, settings.dit_lr, settings.weight_decay, settings.ema_width)
-    task = Denoising(
-        *training,
-        num_classes,
-        settings.label_dropout,
-        settings.snr_gamma,
-        scheduler,
-        settings.policy,
-        device,
-        ("dit", settings.seed),
-    )
+    alphas, more = scheduler.alphas_cumprod.to(device), {}
+    if settings.draws == "device":
+        from benchmark.backbones import resident
+
+        quick = resident.Denoising(training, num_classes, settings, alphas, settings.policy, device)
+        more = {"read_steps": resident.READ_STEPS}
+
+        def loss_of(index: int) -> torch.Tensor:
+            return quick.loss(dit, index)
+    else:
+        task = Denoising(
+            *training,
+            num_classes,
+            settings.label_dropout,
+            settings.snr_gamma,
+            scheduler,
+            settings.policy,
+            device,
+            ("dit", settings.seed),
+        )
+
+        def loss_of(index: int) -> torch.Tensor:
+            return task.loss(dit, index, settings.dit_batch)
+
     dit.train()
+    if settings.compiled:
+        compile_blocks(dit)
 
     def step(index: int) -> torch.Tensor:
-        loss = task.loss(dit, index, settings.dit_batch)
+        loss = loss_of(index)
         loss.backward()
         state.step(index, rate_at(index, settings.dit_steps, settings.warmup))
         return loss.detach()
 
     def evaluate() -> float:
-        found = validation_error(dit, *held_out, task.alphas, settings.policy, device, limit=256)
+        with eager(settings.compiled):
+            found = validation_error(dit, *held_out, alphas, settings.policy, device, limit=256)
         return sum(error for _, error in found) / len(found)
 
-    curve = train(store, stage, "backbone dit", settings.dit_steps, state, step, evaluate)
+    def copied(done: int) -> None:
+        with torch.random.fork_rng(devices=[]):
+            twin = build_dit(settings, num_classes)
+        twin.load_state_dict({k: v.detach().cpu() for k, v in dit.state_dict().items()})
+        at_rung(done, twin.eval())
+
+    curve = train(
+        store,
+        stage,
+        "backbone dit",
+        settings.dit_steps,
+        state,
+        step,
+        evaluate,
+        rungs=rungs,
+        at_rung=copied if at_rung else None,
+        deadline=deadline,
+        **more,
+    )
     state.swap()
     return dit.eval(), scheduler, curve

@@ -19,6 +19,7 @@ from benchmark.backbones.backbone import Backbone, load_backbone, load_parts
 from benchmark.backbones.dit import Denoising, fix_label_dropout, label_tables, validation_error
 from benchmark.backbones.report import write_report
 from benchmark.backbones.settings import check_training_precision
+from benchmark.backbones.stages import hold_out
 from benchmark.backbones.training import save_folder, split_moments
 from benchmark.core import compute, distributed
 from benchmark.core.compute import Precision
@@ -117,7 +118,7 @@ def _make(
     select(dit, chosen.parameters)
     vae, dit = vae.to(device).eval().requires_grad_(False), dit.to(device)
     coder = around(vae, dit, scheduler, dataset, device, chosen.policy(), origin, path)
-    training, held_out = split_moments(store, dataset, coder)
+    training, held_out = split_moments(store, dataset, coder, hold_out(dataset))
     task = Denoising(
         *training,
         len(dataset.classes),

@@ -38,3 +38,26 @@ BASE = {
     "dit_lr": 4e-4,
     "precision": "bf16",
 }
+
+# For a GPU: minutes there, days on a CPU. What a dataset wants of it stands in datasets.yaml.
+STRONG = {
+    "width": 256,
+    "depth": 6,
+    "heads": 4,
+    "latent_channels": 8,
+    "patch": 1,
+    "vae_width": 32,
+    "vae_steps": 8000,
+    "vae_batch": 256,
+    "vae_lr": 1e-3,
+    "perceptual": 0.5,
+    "dit_steps": 30000,
+    "dit_batch": 512,
+    "dit_lr": 1e-3,
+    "ema_width": 0.1,
+    "label_dropout": 0.15,
+    "held_out": 3000,
+    "draws": "device",
+    "compiled": 1,
+    "precision": "bf16",
+}

@@ -13,17 +13,22 @@ from PIL import Image
 
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone
+from benchmark.backbones.classifiers import get_classifier, read
 from benchmark.backbones.dit import validation_error
+from benchmark.backbones.likeness import NEIGHBOURS, frechet, precision_coverage
 from benchmark.backbones.sampling import sample
+from benchmark.backbones.stages import hold_out
 from benchmark.core.compute import generator
 from benchmark.core.progress import Progress
 from benchmark.core.store import Store
 from benchmark.data.base import Dataset
 
-GUIDANCE = 4.0
+GUIDANCE = 4.0  # of the picture: D3HR's
+GUIDANCES = (1.0, 2.0, GUIDANCE)
 STEPS = 50
-TEST_IMAGES = 2000  # of the test split, reconstructed for the classifier (the report judges; nothing trains on them)
+IMAGES = 3000  # held-out training images, at most, that the judge sees
 CLASSES = 20  # at most, of which samples are made: 10 to 50 a class, one to 200 training images
+BATCH = 250  # samples made at once
 PICTURE_COLUMNS = 8
 
 Classifier = Callable[[torch.Tensor], torch.Tensor]  # uint8 images at the dataset's size -> logits
@@ -36,12 +41,19 @@ def write_report(
     dataset: Dataset,
     held_out: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     judge: str = "",
+    *,
+    held: int = 1024,
+    each: int = 0,
 ) -> dict:
     """Measure ``backbone`` and write ``report.json`` and ``report.png`` into ``folder``.
 
+    The test split is not looked at, so that a backbone can be chosen by its card.
+
     Args:
         held_out: (mean, std, backbone classes) of the training images that the backbone was not trained on.
-        judge: the teacher that says what is recognised; "" is that of the protocol ``soft``.
+        judge: the teacher that says which samples are recognised; "" is that of the protocol ``soft``.
+        held: the most images that are held out (`stages.hold_out`).
+        each: samples a class and guidance; 0 is 10 to 50, by the number of training images.
     """
     began = time.monotonic()
     label, classify = classifier(store, dataset, backbone.device, judge)
@@ -52,8 +64,9 @@ def write_report(
         backbone.precision,
         backbone.device,
     )
+    second = Judge(store, dataset, backbone, held)
     found = {
-        "schema": 1,
+        "schema": 2,
         "dataset": dataset.name,
         "parameters": {
             "dit": sum(p.numel() for p in backbone.dit.parameters()),
@@ -62,13 +75,13 @@ def write_report(
         "image_size": backbone.image_size,
         "latent_shape": list(backbone.latent_shape),
         "classifier": label,
-        "reconstruction": reconstruction(backbone, dataset, classify),
+        "reconstruction": reconstruction(backbone, dataset, second),
         "validation": {
             "loss": sum(error for _, error in levels) / len(levels),
             "levels": levels,
             "images": min(512, len(held_out[0])),
         },
-        "samples": samples(backbone, dataset, classify),
+        "samples": samples(backbone, dataset, classify, second, each),
     }
     picture(backbone, dataset).save(folder / "report.png")
     found["seconds"] = round(time.monotonic() - began, 1)
@@ -85,51 +98,80 @@ def classifier(store: Store, dataset: Dataset, device: str, judge: str = "") -> 
     return {"name": teacher.name, "key": teacher.key, "accuracy": teacher.accuracy}, teacher.logits
 
 
+class Judge:
+    """The second classifier, which has not seen the held-out images, and what it makes of them."""
+
+    def __init__(self, store: Store, dataset: Dataset, backbone: Backbone, held: int) -> None:
+        self.precision, self.device = backbone.precision, backbone.device
+        self.net = get_classifier(store, dataset, "residual", held, backbone.precision, backbone.device)
+        positions = hold_out(dataset, held)
+        if len(positions) > IMAGES:
+            positions = positions[np.linspace(0, len(positions) - 1, IMAGES).astype(np.int64)]
+        self.positions = positions
+        self.labels = torch.from_numpy(dataset.train.labels[positions])
+        logits, self.features = self(dataset.train.images(positions))
+        self.accuracy = 100 * float((logits.argmax(1) == self.labels).float().mean())
+
+    def __call__(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits and features of uint8 images at the dataset's size."""
+        return read(self.net, images, self.precision, self.device)
+
+
 @torch.no_grad()
-def reconstruction(backbone: Backbone, dataset: Dataset, classify: Classifier) -> dict:
-    """Error of the VAE on test images, in grey levels (0 … 255), and what a classifier makes of its output."""
-    count = min(TEST_IMAGES, len(dataset.test))
-    chosen = np.linspace(0, len(dataset.test) - 1, count).astype(np.int64)
-    labels = torch.from_numpy(dataset.test.labels[chosen])
-    error, right_real, right_coded = 0.0, 0, 0
-    for part in np.array_split(np.arange(count), -(-count // 256)):
-        real = dataset.test.images(chosen[part])
-        inputs = dataset.test.images(chosen[part], backbone.content_size, backbone.channels)
+def reconstruction(backbone: Backbone, dataset: Dataset, judge: Judge) -> dict:
+    """Error of the VAE on held-out training images, in grey levels (0 … 255), and the judge's accuracy on it."""
+    count, error, right = len(judge.positions), 0.0, 0
+    for part in torch.arange(count).split(256):
+        chosen = judge.positions[part.numpy()]
+        real = dataset.train.images(chosen)
+        inputs = dataset.train.images(chosen, backbone.content_size, backbone.channels)
         coded = backbone.decode(backbone.encode(inputs, sample=False), dataset.image_size, dataset.channels)
         error += float((coded.float() - real.float()).square().mean()) * len(part)
-        right_real += int((classify(real).argmax(1).cpu() == labels[part]).sum())
-        right_coded += int((classify(coded).argmax(1).cpu() == labels[part]).sum())
+        right += int((judge(coded)[0].argmax(1) == judge.labels[part]).sum())
     mse = error / count
     return {
         "images": count,
+        "split": "held-out training images",
         "rmse_grey_levels": mse**0.5,
         "psnr_db": float(10 * np.log10(255**2 / max(mse, 1e-9))),
-        "accuracy_real": 100 * right_real / count,
-        "accuracy_reconstructed": 100 * right_coded / count,
+        "accuracy_real": judge.accuracy,
+        "accuracy_reconstructed": 100 * right / count,
     }
 
 
 @torch.no_grad()
-def samples(backbone: Backbone, dataset: Dataset, classify: Classifier) -> dict:
-    """How often the classifier sees in a sample the class it was made for, at guidance 1 and at D3HR's 4."""
+def samples(backbone: Backbone, dataset: Dataset, classify: Classifier, judge: Judge, each: int = 0) -> dict:
+    """How often the classifier sees in a sample the class it was made for, and how like real images samples are.
+
+    The Frechet distance is to the held-out images, in the judge's features.
+    """
     classes = np.linspace(0, len(dataset.classes) - 1, min(CLASSES, len(dataset.classes))).astype(np.int64)
-    each = int(np.clip(len(dataset.train) // (200 * len(dataset.classes)), 10, 50))
+    each = each or int(np.clip(len(dataset.train) // (200 * len(dataset.classes)), 10, 50))
     wanted = torch.from_numpy(np.repeat(classes, each))
-    found = {"count": len(wanted), "steps": STEPS}
-    for guidance in (1.0, GUIDANCE) if backbone.null_class is not None else (1.0,):
-        right = []
+    real = judge.features[torch.isin(judge.labels, torch.from_numpy(classes))]
+    found = {"count": len(wanted), "steps": STEPS, "real": len(real)}
+    for guidance in GUIDANCES if backbone.null_class is not None else (1.0,):
+        right, features = [], []
         with Progress(len(wanted), f"backbone report (guidance {guidance:g})", "image") as bar:
-            for part in torch.arange(len(wanted)).split(50):
+            for part in torch.arange(len(wanted)).split(BATCH):
                 draws = [generator("report", int(i)) for i in part]
-                latents = sample(backbone, backbone.class_map[wanted[part]], STEPS, guidance, draws)
+                latents = sample(backbone, backbone.class_map[wanted[part]], STEPS, guidance, draws, BATCH)
                 images = backbone.decode(latents, dataset.image_size, dataset.channels)
                 right.append(classify(images).argmax(1).cpu() == wanted[part])
+                features.append(judge(images)[1])
                 bar.update(len(part))
-        hits = torch.cat(right).float()
+        hits, made = torch.cat(right).float(), torch.cat(features)
         found[f"recognised_guidance_{guidance:g}"] = 100 * float(hits.mean())
         found[f"recognised_by_class_guidance_{guidance:g}"] = {
             dataset.classes[c]: 100 * float(hits[wanted == c].mean()) for c in classes.tolist()
         }
+        if len(real) > NEIGHBOURS and len(made) > 1:
+            precision, coverage = precision_coverage(real, made)
+            found[f"likeness_guidance_{guidance:g}"] = {
+                "frechet": frechet(made, real),
+                "precision": precision,
+                "coverage": coverage,
+            }
     return found
 
 

@@ -50,13 +50,21 @@ class Settings:
     # both
     precision: str = "fp32"
     seed: int = 0
+    # what a GPU trains with (later fields: left out of keys at these values, see `document`)
+    perceptual: float = 0.0  # weight of the distance of a small classifier's features in the VAE's loss
+    draws: str = "host"  # where batches and noise are drawn: host (the same numbers on every device), or device (fast)
+    compiled: int = 0  # 1: the training steps go through torch.compile
+    flips: int = 0  # 1: mirrored training images count as images too
+    held_out: int = 1024  # training images, at most, that nothing trains on
 
     def document(self) -> dict[str, Any]:
-        return dataclasses.asdict(self)
+        """As JSON; fields that came after the first backbones are left out at their defaults, so old keys stay."""
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in LATER or v != LATER[k]}
 
     def vae_document(self) -> dict[str, Any]:
         """The settings that the VAE depends on."""
-        names = ("image_size", "levels", "padding", "latent_channels", "ema_width")
+        names = ("image_size", "levels", "padding", "latent_channels", "ema_width", *LATER)
         return {k: v for k, v in self.document().items() if k in names or k.startswith(("vae_", "kl_"))}
 
     @property
@@ -66,6 +74,13 @@ class Settings:
     @property
     def latent_size(self) -> int:
         return self.image_size // 2 ** (self.levels - 1)
+
+
+LATER = {
+    f.name: f.default
+    for f in dataclasses.fields(Settings)
+    if f.name in ("perceptual", "draws", "compiled", "flips", "held_out")
+}
 
 
 def geometry(image_size: int) -> tuple[int, int]:
@@ -112,9 +127,10 @@ def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
         UsageError: unknown preset or setting, or a size that does not divide.
     """
     values = dict(registry().get("backbone", preset, where="--preset").load())
-    own = {k: v for k, v in _own(dataset.name).items() if k not in ("preset", "reason")}
+    own = {k: v for k, v in _own(dataset.name).items() if k not in ("preset", "reason", "presets")}
     if preset == default_preset(dataset.name):
         values.update(own)
+    values.update(_own(dataset.name).get("presets", {}).get(preset, {}))
     values.update(overrides)
     known = {f.name: f for f in dataclasses.fields(Settings)}
     for key, value in values.items():
@@ -151,6 +167,16 @@ def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
     for key in ("vae_steps", "dit_steps", "vae_batch", "dit_batch"):
         if getattr(made, key) < 1:
             raise UsageError(f"{key} must be at least 1, not {getattr(made, key)}")
+    if made.draws not in ("host", "device"):
+        raise UsageError(f"draws must be host or device, not {made.draws!r}")
+    if made.draws == "host" and (made.perceptual or made.compiled or made.flips):
+        raise UsageError(
+            "perceptual, compiled and flips need draws=device", hint="ddbench backbone train --set draws=device"
+        )
+    if made.perceptual < 0 or made.held_out < 1:
+        raise UsageError(
+            f"perceptual must be at least 0 and held_out at least 1, not {made.perceptual}, {made.held_out}"
+        )
     if not 0 <= made.label_dropout < 1:
         raise UsageError(f"label_dropout must be in [0, 1), not {made.label_dropout}")
     check_training_precision(made.policy)

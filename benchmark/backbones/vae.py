@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from diffusers import AutoencoderKL
 
+from benchmark.backbones import resident
+from benchmark.backbones.classifiers import Plain
 from benchmark.backbones.settings import Settings
 from benchmark.core import distributed
 from benchmark.core.compute import generator
@@ -33,15 +35,28 @@ def build_vae(settings: Settings, channels: int) -> AutoencoderKL:
 
 
 def train_vae(
-    store: Store, stage: Stage, settings: Settings, images: torch.Tensor, held_out: torch.Tensor, device: str
+    store: Store,
+    stage: Stage,
+    settings: Settings,
+    images: torch.Tensor,
+    held_out: torch.Tensor,
+    device: str,
+    features: Plain | None = None,
+    deadline: float | None = None,
 ) -> tuple[AutoencoderKL, list[list[float]]]:
     """Train on ``images`` uint8 ``[n, C, s, s]``: absolute error per pixel plus ``kl_weight`` x KL per coordinate.
+
+    Args:
+        features: the classifier of the perceptual term, where ``settings.perceptual`` is above 0.
+        deadline: value of ``time.monotonic()`` at which to stop with `benchmark.training.loop.OutOfTime`.
 
     Returns:
         The VAE with averaged weights and normalised latents, and the curve (evaluation: held-out absolute error).
     """
     with torch.random.fork_rng(devices=[]):
         vae = build_vae(settings, images.shape[1]).to(device)
+    if settings.draws == "device":
+        vae.to(memory_format=torch.channels_last)
     vae.train()
     state = Averaged(vae, settings.vae_lr, 0.0, settings.ema_width)
     policy = settings.policy
@@ -76,10 +91,15 @@ def train_vae(
             parts = [loss_of(to_pixels(part, device), None)[0] for part in held_out[:512].split(128)]
         return float(torch.stack(parts).mean())
 
-    curve = train(store, stage, "backbone vae", settings.vae_steps, state, step, evaluate, evaluations=8)
+    total, sample, more = settings.vae_steps, images[:2048], {}
+    if settings.draws == "device":
+        step = resident.vae_step(vae, state, settings, images, features, device)
+        sample = images[torch.linspace(0, len(images) - 1, min(len(images), 2048)).long()]
+        more = {"read_steps": resident.READ_STEPS}
+    curve = train(store, stage, "backbone vae", total, state, step, evaluate, evaluations=8, deadline=deadline, **more)
     state.swap()
-    vae.eval()
-    normalise(vae, images[: min(len(images), 2048)], device)
+    vae.eval().to(memory_format=torch.contiguous_format)
+    normalise(vae, sample, device)
     return vae, curve
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +50,34 @@ def _data(function):
     "  ddbench backbone train --dataset digits --set dit_steps=2000 --set width=192"
 )
 @_data
-@click.option("--preset", default="", help="tiny, small or base. Default: the dataset's.")
+@click.option("--preset", default="", help="tiny, small, strong or base. Default: the dataset's.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A training setting, e.g. dit_steps=5000.")
 @click.option(
     "--teacher", default="", help="Who judges the samples, as in `run`. Default: that of the protocol `soft`."
 )
-def train(out: Path | None, preset: str, sets: tuple[str, ...], teacher: str, device: str, **data: Any):
-    """Train a VAE and a DiT on a dataset and print the report card."""
+@click.option("--ladder", is_flag=True, help="Keep the DiT at about 1, 3, 10 and 30 % of its steps too.")
+@click.option(
+    "--card-images", type=click.IntRange(0), default=0, help="Samples a class in the card. Default: 10 to 50."
+)
+@click.option(
+    "--time-limit", type=click.FloatRange(1), help="Seconds after which to stop; repeat the command to go on."
+)
+def train(
+    out: Path | None,
+    preset: str,
+    sets: tuple[str, ...],
+    teacher: str,
+    device: str,
+    ladder: bool,
+    card_images: int,
+    time_limit: float | None,
+    **data: Any,
+):
+    """Train a VAE and a DiT on a dataset and print the report card.
+
+    With --ladder, --out holds a folder a rung: rung-STEPS.
+    """
+    deadline = None if time_limit is None else time.monotonic() + time_limit
     _check_out(out)
     values = dict(_pair(text) for text in sets)
     from benchmark.core.compute import resolve_device
@@ -69,9 +91,25 @@ def train(out: Path | None, preset: str, sets: tuple[str, ...], teacher: str, de
     stage = backbone_stage(found, preset, **values)  # refuses wrong settings before anything runs
     if teacher:
         teacher_key(found, teacher)  # and a teacher that is not there
-    with distributed.together():
-        folder = train_backbone(Store(), found, preset, resolve_device(device), judge=teacher, **values)
-    _finish(folder, stage.key, out)
+    from benchmark.backbones.training import Run, rung_folders
+    from benchmark.training.loop import OutOfTime
+
+    run = Run(teacher, ladder, card_images, deadline)
+    store = Store()
+    try:
+        with distributed.together():
+            folder = train_backbone(store, found, preset, resolve_device(device), run=run, **values)
+    except OutOfTime as stopped:
+        click.echo(f"{stopped}; the same command goes on there")
+        folder = None
+    if not ladder:
+        if folder is not None:
+            _finish(folder, stage.key, out)
+        return
+    from benchmark.backbones.settings import settings
+
+    rungs = rung_folders(store, found, settings(found, preset, **values))
+    _finish_ladder(rungs, out)
 
 
 @backbone.command(
@@ -184,6 +222,23 @@ def _check_out(out: Path | None) -> None:
 
     if out is not None:
         new_folder(out, "--out")  # before hours of training
+
+
+def _finish_ladder(rungs: dict[int, Path], out: Path | None) -> None:
+    from benchmark.backbones import folder as folders
+    from benchmark.backbones.card import row, row_names
+    from benchmark.core.outputs import whole_folder
+
+    if out is not None and rungs:
+        with whole_folder(out, "--out") as temporary:
+            for step, folder in rungs.items():
+                place = temporary / f"rung-{step:07d}"
+                shutil.copytree(folder, place, ignore=shutil.ignore_patterns("artifact.json"))
+    click.echo("steps    " + "  ".join(row_names()))
+    for step, folder in sorted(rungs.items()):
+        click.echo(f"{step:<8d} " + "  ".join(row(folders.report(folder))))
+    for step, folder in sorted(rungs.items()):
+        click.echo(f"rung {step:<8d} {out / f'rung-{step:07d}' if out else folder}")
 
 
 def _finish(folder: Path, key: str, out: Path | None) -> None:

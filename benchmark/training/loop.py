@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
@@ -22,6 +22,13 @@ INTERVAL_SECONDS = 10.0  # aimed at between checkpoints: what a kill costs at mo
 SAVE_SHARE = 0.05  # of the time may go into writing checkpoints: large models have longer intervals
 READ_STEPS = 10  # losses that are read at once
 FIRST_INTERVAL = 20  # steps before the first checkpoint, while the speed is unknown
+
+
+class OutOfTime(Exception):
+    """A training has reached the deadline it was given; its checkpoint is written and the next call goes on there."""
+
+    def __init__(self, label: str, done: int, total: int) -> None:
+        super().__init__(f"{label}: {done} of {total} steps done when the time limit was reached")
 
 
 class Averaged:
@@ -69,10 +76,12 @@ class Averaged:
         for (name, weight), average in zip(self.named, self.average):
             weight.data.copy_(tensors[f"weight.{name}"])
             average.copy_(tensors[f"average.{name}"])
+            found = {key: tensors.get(f"optimizer.{key}.{name}") for key in ("step", "exp_avg", "exp_avg_sq")}
             self.optimizer.state[weight] = {
-                key: tensors[f"optimizer.{key}.{name}"].to(weight.device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-                if f"optimizer.{key}.{name}" in tensors
+                # in the weight's own memory format: the fused optimizer walks both in the order of their memory
+                key: value.to(weight.device) if key == "step" else torch.empty_like(weight).copy_(value)
+                for key, value in found.items()
+                if value is not None
             }
 
 
@@ -105,16 +114,29 @@ def train(
     step: Callable[[int], float | torch.Tensor],
     evaluate: Callable[[], float] | None = None,
     evaluations: int = 20,
+    *,
+    rungs: Collection[int] = (),
+    at_rung: Callable[[int], None] | None = None,
+    deadline: float | None = None,
+    read_steps: int = READ_STEPS,
 ) -> list[list[float]]:
     """Run steps 0 … ``total`` - 1 of ``step(i) -> loss``, or those left after the last checkpoint of ``stage``.
 
     ``step`` must draw all randomness from its argument; on several ranks its loss is the rank's share of the batch's.
     Losses are read a few steps late, for reading one waits until a GPU has done all that it was given.
-    ``evaluate()`` is called with the averaged weights in place at ``evaluations`` even distances. Checkpoints lie in
-    ``store.workdir(stage)`` (safetensors, replaced whole).
+    ``evaluate()`` is called with the averaged weights in place at ``evaluations`` even distances, ``at_rung(steps
+    done)`` likewise after the steps in ``rungs``. Checkpoints lie in ``store.workdir(stage)`` (safetensors, replaced
+    whole).
+
+    Args:
+        deadline: value of ``time.monotonic()`` at which to stop.
+        read_steps: losses that are read at once: reading waits for the GPU.
 
     Returns:
         The curve: rows ``[step, seconds of training, mean training loss since the last row, evaluation]``.
+
+    Raises:
+        OutOfTime: at the deadline, with the checkpoint written.
     """
     file = store.workdir(stage) / f"{label.split()[-1]}.safetensors"
     done, seconds, curve, recent = _resume(file, state)
@@ -137,7 +159,7 @@ def train(
             began = time.monotonic()
             for index in range(done, done + count):
                 unread.append(step(index))
-                if len(unread) == READ_STEPS:
+                if len(unread) >= read_steps:
                     read()
                 bar.update(1, f"loss {recent[0] / recent[1]:.4f}" if recent[1] else "")
                 if index + 1 in marks:
@@ -150,6 +172,13 @@ def train(
                     spent = seconds + time.monotonic() - began
                     curve.append([index + 1, round(spent, 1), recent[0] / recent[1], value])
                     recent[:] = 0.0, 0
+                if index + 1 in rungs and at_rung is not None:
+                    read()
+                    paused = time.monotonic()
+                    state.swap()
+                    at_rung(index + 1)
+                    state.swap()
+                    began += time.monotonic() - paused
             read()
             done += count
             lasted = time.monotonic() - began
@@ -160,6 +189,8 @@ def train(
             if distributed.writes():
                 _save(file, state, {"done": done, "seconds": seconds, "curve": curve, "recent": recent})
             saving = time.monotonic() - began
+            if distributed.agree(deadline is not None and time.monotonic() > deadline) and done < total:
+                raise OutOfTime(label, done, total)
     return curve
 
 

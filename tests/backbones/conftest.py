@@ -3,6 +3,7 @@
 import pytest
 from toy_backbones import make_dataset, write_folder
 
+from benchmark.backbones import classifiers
 from benchmark.backbones import report as report_module
 
 
@@ -22,6 +23,7 @@ def judge(monkeypatch):
         return {"name": judge or "brightest", "key": "", "accuracy": 100.0}, classify
 
     monkeypatch.setattr(report_module, "classifier", classifier)
+    monkeypatch.setattr(classifiers, "FEWEST_STEPS", 3)  # the second classifier, trained for a moment
 
 
 @pytest.fixture
