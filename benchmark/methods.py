@@ -38,14 +38,18 @@ def param(
     low=None,
     high=None,
     keyed: bool = True,
+    late: bool = False,
     tune: Sequence = (),
 ) -> Any:
     """A documented parameter of a method: a dataclass field with help, the source of its default, and its range.
 
     ``keyed=False`` says that it cannot change the images (a hint on what else to keep): it enters no key.
+    ``late=True`` is for a parameter that a method gained after records were made with it: it enters keys and records
+    only where it differs from ``default``, so that the older ones stay valid.
     ``tune`` lists the values that `ddbench tune` tries.
     """
     metadata = {"help": help, "source": source, "choices": choices, "low": low, "high": high, "keyed": keyed}
+    metadata["late"] = late
     metadata["tune"] = tuple(tune)
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default, metadata=metadata)

@@ -1,128 +1,31 @@
-"""D3HR as a plug-in: parameters, stages, and the way from a class's images to its distilled ones."""
+"""D3HR as a plug-in: stages, and the way from a class's images to its distilled ones."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmark.api import DataError, Method, Progress, Stage, Task, Unit, Work, class_latents, generator, param
-from d3hr_plugin import scores
+from benchmark.api import DataError, Method, Progress, Stage, Task, Unit, Work, class_latents, generator
+from d3hr_plugin import models, selection
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw, Group
-from d3hr_plugin.inversion import SOLVERS, add_noise, invert
-from d3hr_plugin.schedule import alphas, check_depth, check_start, check_stride, levels, matched_start
+from d3hr_plugin.inversion import add_noise, invert
+from d3hr_plugin.params import Params
+from d3hr_plugin.schedule import alphas, levels
 from d3hr_plugin.statistics import Moments, load_moments, save_moments
 
+if TYPE_CHECKING:
+    from benchmark.api import Dataset
+
 STATISTICS_VERSION = 2
-
-
-@dataclass(frozen=True)
-class Params:
-    """Every idea of the paper is an option that an ablation can turn."""
-
-    domain: str = param(
-        "ddim",
-        "how latents become noise: ddim inverts them, ddpm adds fresh noise of the same level (the ablation)",
-        "paper section 3.1; Table 3 (Base-DDPM)",
-        choices=("ddim", "ddpm"),
-    )
-    steps: int = param(50, "steps of the leading-spaced schedule, both ways", "authors' code", low=2, high=1000)
-    depth: int = param(
-        30,
-        "how far to invert, in steps; 0 keeps the VAE's latents",
-        "authors' code (i_step=6); paper 31",
-        low=0,
-        tune=(15, 30),
-    )
-    keep_depths: tuple = param(
-        (),
-        "further depths whose statistics are kept from the same pass; never changes a result",
-        "authors keep 24-38",
-        keyed=False,
-    )
-    invert_guidance: float = param(
-        4.0, "classifier-free guidance while inverting; 1 is none", "authors' code", low=0, tune=(1.0, 4.0)
-    )
-    invert_solver: str = param(
-        "ddim", "how a step of the inversion is taken; ab2 is of second order", "authors' code", choices=SOLVERS
-    )
-    invert_stride: int = param(1, "levels a step of the inversion; 3 with ab2 takes a third of the time", "own", low=1)
-    invert_images: int = param(
-        0,
-        "images a class that the statistics are taken from, the first ones of the training split; 0: all",
-        "own",
-        low=0,
-    )
-    sample_posterior: bool = param(
-        True, "draw each image's latent from the VAE's posterior; false takes its mean", "authors' code"
-    )
-    invert_batch: int = param(64, "images inverted together; also what a kill can cost", "own", low=1)
-    sampler: str = param(
-        "search",
-        "how a class's group of latents is drawn; search finds the best of m (in law: without drawing the losers), "
-        "search-by-draws draws every candidate",
-        "paper section 3.2: search",
-        choices=tuple(SAMPLERS),
-    )
-    m: int = param(1_000_000, "candidate groups of the search", "paper section 3.2", low=1)
-    score: str = param(
-        "paper", "the score that the search minimises", "paper eq. of section 3.2; authors' code", choices=scores.FORMS
-    )
-    weight_mean: float = param(1.0, "weight of the score's mean term", "paper", low=0)
-    weight_std: float = param(1.0, "weight of the score's deviation term", "paper", low=0)
-    lambda_skew: float | None = param(
-        None,
-        "weight of the score's skewness term; default 0.5 (paper) or 0.1 (released)",
-        "paper; authors' code",
-        low=0,
-    )
-    spread: float = param(
-        1.0,
-        "factor on the class's deviations when drawing; 0 gives the class mean",
-        "paper's ablation: 0.5, 1.5",
-        low=0,
-    )
-    start_step: int | None = param(
-        None,
-        "sampling step to start from; default: the one at the depth's noise level. The authors': 18",
-        "design",
-        low=0,
-    )
-    ending: str = param(
-        "exact",
-        "exact stops at the level where the inversion began; released takes the authors' extra step at level 0",
-        "authors' code (released)",
-        choices=("exact", "released"),
-    )
-    decode_guidance: float = param(
-        4.0, "classifier-free guidance while sampling; 1 is none", "authors' code", low=0, tune=(1.0, 1.5, 2.0, 4.0)
-    )
-    decode_batch: int = param(32, "images decoded together", "own", low=1)
-
-    def __post_init__(self) -> None:
-        check_depth(self.depth, self.steps)
-        for depth in self.keep_depths:
-            check_depth(depth, self.steps, "keep_depths")
-        for depth in (self.depth, *self.keep_depths):
-            check_stride(depth, self.invert_stride)
-        check_start(self.first_step, self.steps)
-
-    @property
-    def first_step(self) -> int:
-        """The sampling step to start from."""
-        return matched_start(self.depth, self.steps) if self.start_step is None else self.start_step
-
-    @property
-    def group_score(self) -> scores.Score:
-        """The score as a function."""
-        skew = scores.LAMBDA[self.score] if self.lambda_skew is None else self.lambda_skew
-        return scores.Score(self.score, self.weight_mean, self.weight_std, skew)
+LATENTS_VERSION = 1
 
 
 @lru_cache(maxsize=1)
@@ -144,32 +47,63 @@ class D3HR(Method):
     def defaults(cls, dataset: str) -> dict[str, Any]:
         return dict(dataset_defaults().get(dataset.partition("@")[0], {}).get("params", {}))
 
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        if params.uses_teacher:
+            self.requires = self.requires | {"teacher"}
+
+    def supports(self, dataset: Dataset, ipc: int) -> str:
+        p = self.params
+        smallest = min(range(len(dataset.classes)), key=lambda c: len(dataset.train.by_class[c]))
+        name, count = dataset.classes[smallest], len(dataset.train.by_class[smallest])
+        if p.modal or p.select != "none":
+            wanted = "images to choose from" if p.select != "none" else "modes"
+            return f"{ipc} {wanted} were asked for, class {name!r} has {count} images" if count < ipc else ""
+        if count == 1 and ipc > 1:
+            return f"class {name!r} has a single image, hence no deviation: its {ipc} images would all be the same"
+        return ""
+
     def work(self, images: int, classes: int, ipc: int) -> list[Work]:
         p = self.params
         images = min(images, classes * p.invert_images) if p.invert_images else images
-        steps = -(-p.depth // p.invert_stride) if p.domain == "ddim" else 0
-        made, back = classes * ipc, p.steps - p.first_step + (p.ending == "released")
-        work = [Work("encode", images, shared=True), Work("invert", images, steps, p.invert_guidance, shared=True)]
-        return work + [Work("sample", made, back, p.decode_guidance), Work("decode", made)]
+        made = classes * (ipc if p.select == "none" else max(ipc, p.candidates))
+        work = [Work("encode", images, shared=True)]
+        work.append(Work("invert", images, p.invert_calls, p.invert_guidance, shared=True))
+        return work + [Work("sample", made, p.decode_calls, p.decode_guidance), Work("decode", made)]
 
     def stages(self, task: Task) -> list[Stage]:
-        return [self.statistics_stage(task, c, self.params.depth) for c in range(len(task.dataset.classes))]
+        p, classes = self.params, range(len(task.dataset.classes))
+        inverted = self.statistics_stage if p.model == "gaussian" else self.latents_stage
+        found = [inverted(task, c, p.depth) for c in classes]
+        return found + ([selection.features_stage(task, c) for c in classes] if p.uses_teacher else [])
 
     def statistics_stage(self, task: Task, class_index: int, depth: int) -> Stage:
         """The statistics of one class at one depth; independent of IPC, seed, sampler and start step."""
+        return self._inverted_stage(task, "d3hr.statistics", STATISTICS_VERSION, class_index, depth)
+
+    def latents_stage(self, task: Task, class_index: int, depth: int) -> Stage:
+        """The inverted latents themselves, which every model with modes, IPC, seed and selection reads."""
+        return self._inverted_stage(task, "d3hr.latents", LATENTS_VERSION, class_index, depth)
+
+    def _inverted_stage(self, task: Task, name: str, version: int, class_index: int, depth: int) -> Stage:
         p = self.params
-        return task.stage(
-            "d3hr.statistics",
-            STATISTICS_VERSION,
+        inversion: list[Any] = [p.invert_guidance, p.invert_solver, p.invert_stride] if p.domain == "ddim" else []
+        if inversion and (p.invert_evaluations or p.noise_until):
+            inversion += [p.invert_evaluations, p.noise_until]
+        stage = task.stage(
+            name,
+            version,
             chunk=p.invert_batch,
             class_index=class_index,
             depth=depth,
             domain=p.domain,
             steps=p.steps,
-            inversion=[p.invert_guidance, p.invert_solver, p.invert_stride] if p.domain == "ddim" else [],
+            inversion=inversion,
             sample_posterior=p.sample_posterior,
             images=p.invert_images,
         )
+        # a teacher, where the method has one, has no part in inverting
+        return dataclasses.replace(stage, inputs={k: v for k, v in stage.inputs.items() if k != "teacher"})
 
     def statistics(self, task: Task, class_index: int) -> Moments:
         """The class's Gaussian at ``depth``, from the store or from one pass over the class's latents.
@@ -220,11 +154,26 @@ class D3HR(Method):
 
     def _invert_class(self, task: Task, class_index: int, depths: list[int], stage: Stage) -> dict[int, Moments]:
         """One pass over the class's latents in canonical chunks; each finished chunk's moments survive a kill."""
+
+        def pack(kept: dict[int, torch.Tensor]) -> dict[str, torch.Tensor]:
+            tensors: dict[str, torch.Tensor] = {}
+            for d in depths:
+                tensors |= Moments.of(kept[d].flatten(1)).tensors(f"{d}.")
+            return tensors
+
+        suffix = ".d" + "-".join(map(str, depths)) + ".safetensors"  # a resumed pass may keep other depths
+        chunks = list(self._chunks(task, class_index, depths, stage, suffix, pack))
+        return {d: Moments.merged(Moments.read(tensors, f"{d}.") for tensors in chunks) for d in depths}
+
+    def _chunks(
+        self, task: Task, class_index: int, depths: list[int], stage: Stage, suffix: str, pack: Callable
+    ) -> Iterator[dict[str, torch.Tensor]]:
+        """``pack`` of each chunk of the class's inverted latents, in order; finished ones survive a kill."""
         p, name = self.params, task.dataset.classes[class_index]
         total = len(task.train.by_class[class_index])
         total = min(total, p.invert_images or total)
-        suffix = ".d" + "-".join(map(str, depths)) + ".safetensors"  # a resumed pass may keep other depths
-        parts: dict[int, list[Moments]] = {d: [] for d in depths}
+        if not total:
+            raise DataError(f"class {name!r} has no training images", where=task.dataset.name)
         with Progress(total, f"d3hr inversion, class {name}", "image") as bar:
             batches = class_latents(task, class_index, p.sample_posterior, p.invert_batch)
             for index, latents in enumerate(batches):
@@ -234,20 +183,28 @@ class D3HR(Method):
 
                 def make(index: int, file: Path, latents: torch.Tensor = latents) -> None:
                     task.store.log_work(stage, "images", len(latents))
-                    kept = self._noised(task, class_index, latents, index * p.invert_batch, depths)
-                    tensors = {}
-                    for d in depths:
-                        tensors |= Moments.of(kept[d].flatten(1)).tensors(f"{d}.")
-                    save_file(tensors, file)
+                    save_file(pack(self._noised(task, class_index, latents, index * p.invert_batch, depths)), file)
 
                 (file,) = task.store.chunks(stage, index + 1, make, which=[index], suffix=suffix)
-                tensors = load_file(file)
-                for d in depths:
-                    parts[d].append(Moments.read(tensors, f"{d}."))
+                yield load_file(file)
                 bar.update(len(latents))
-        if not parts[depths[0]]:
-            raise DataError(f"class {name!r} has no training images", where=task.dataset.name)
-        return {d: Moments.merged(found) for d, found in parts.items()}
+
+    def latents(self, task: Task, class_index: int) -> torch.Tensor:
+        """The class's inverted latents ``[n, d]`` float32 on the task's device, in the order of its images.
+
+        Kept in half precision (8 kB an image at 256 px), which rounds them by less than a thousandth of a deviation.
+        """
+        stage, depth = self.latents_stage(task, class_index, self.params.depth), self.params.depth
+
+        def pack(kept: dict[int, torch.Tensor]) -> dict[str, torch.Tensor]:
+            return {"latents": kept[depth].to("cpu", torch.float16).contiguous()}
+
+        def make(folder: Path) -> None:
+            chunks = self._chunks(task, class_index, [depth], stage, ".safetensors", pack)
+            save_file({"latents": torch.cat([part["latents"] for part in chunks])}, folder / "latents.safetensors")
+
+        found = load_file(task.artifact(stage, make) / "latents.safetensors")["latents"]
+        return found.flatten(1).to(task.device).float()
 
     def _noised(self, task: Task, class_index: int, latents: torch.Tensor, first: int, depths: list[int]):
         """Latents at each depth, ``{depth: [n, c, h, w]}``, of the class's images from position ``first`` on."""
@@ -256,6 +213,10 @@ class D3HR(Method):
             power, ascending = alphas(backbone.scheduler), levels(backbone.scheduler, p.steps)
             noise = [[generator("d3hr.ddpm", class_index, first + i) for i in range(len(latents))] for _ in depths]
             return {d: add_noise(latents, g, power[ascending[d]]) if d else latents for d, g in zip(depths, noise)}
+        noise = None
+        if p.noise_until:
+            draws = [generator("d3hr.ddpm", class_index, first + i) for i in range(len(latents))]
+            noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in draws])
         return invert(
             backbone,
             latents,
@@ -265,6 +226,9 @@ class D3HR(Method):
             guidance=p.invert_guidance,
             solver=p.invert_solver,
             stride=p.invert_stride,
+            evaluations=p.invert_evaluations,
+            noise_until=p.noise_until,
+            noise=noise,
             label=f"class {task.dataset.classes[class_index]!r}",
         )
 
@@ -274,23 +238,62 @@ class D3HR(Method):
         seed = (task.seed, task.method, task.dataset.digest, class_index)
         return SAMPLERS[p.sampler](Draw(n, moments.std.float(), seed, p.m, p.group_score, p.spread))
 
+    def draw(self, task: Task, class_index: int, n: int) -> torch.Tensor:
+        """``n`` latents ``[n, d]`` float32 of the class in the inverted domain, for the task's seed."""
+        p = self.params
+        if p.model == "gaussian":
+            moments = self.statistics(task, class_index)
+            group = self.group(task, class_index, moments, n)
+            return (moments.mean + moments.std * group.latents.double()).float()
+        rows = self.latents(task, class_index)
+        modes = min(len(rows), task.ipc if p.spread or n == task.ipc else n)
+        return models.draw(
+            p.model,
+            rows,
+            self._space(task, class_index, rows),
+            n,
+            modes,
+            spread=p.spread,
+            rank=p.rank,
+            seed=(task.seed, task.method, task.dataset.digest, class_index),
+        )
+
+    def _space(self, task: Task, class_index: int, rows: torch.Tensor) -> torch.Tensor:
+        """What the modes are sought in: a description ``[n, e]`` of the images whose inverted latents are ``rows``."""
+        p = self.params
+        if not p.modal or p.modes_in == "inverted":
+            return rows
+        if p.modes_in == "features":
+            return selection.class_features(task, class_index)[: len(rows)]
+        clean = torch.cat(list(class_latents(task, class_index, p.sample_posterior)))
+        return clean[: len(rows)].flatten(1).to(rows.device)
+
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
-        p, backbone = self.params, task.backbone
+        p = self.params
         (class_index,) = {c for c, _ in unit.cells}
-        moments = self.statistics(task, class_index)
-        group = self.group(task, class_index, moments, task.ipc)
-        latents = moments.mean + moments.std * group.latents[[i for _, i in unit.cells]].double()
+        chosen = torch.tensor([i for _, i in unit.cells])
+        if p.select == "none":
+            return self._decode(task, class_index, self.draw(task, class_index, task.ipc)[chosen])
+        images = self._decode(task, class_index, self.draw(task, class_index, max(task.ipc, p.candidates)))
+        found, real = task.teacher.features(images).float(), selection.class_features(task, class_index)
+        seed = (task.seed, task.method, task.dataset.digest, class_index)
+        group = selection.representative(found, real, task.ipc, seed)
+        return images[torch.tensor(group)[chosen]]
+
+    def _decode(self, task: Task, class_index: int, latents: torch.Tensor) -> torch.Tensor:
+        """Images uint8 ``[n, C, s, s]`` on the CPU of latents ``[n, d]`` at the depth's noise level."""
+        p, backbone = self.params, task.backbone
         clean = denoise(
             backbone,
-            latents.float().view(-1, *backbone.latent_shape),
-            torch.full((len(unit.cells),), int(task.backbone.class_map[class_index])),
+            latents.view(-1, *backbone.latent_shape),
+            torch.full((len(latents),), int(backbone.class_map[class_index])),
             steps=p.steps,
             start_step=p.first_step,
             ending=p.ending,
             guidance=p.decode_guidance,
             batch=p.decode_batch,
+            solver=p.decode_solver,
+            evaluations=p.decode_evaluations,
         )
-        parts = [
-            backbone.decode(z, task.dataset.image_size, task.dataset.channels) for z in clean.split(p.decode_batch)
-        ]
-        return torch.cat(parts).cpu()
+        size, channels = task.dataset.image_size, task.dataset.channels
+        return torch.cat([backbone.decode(z, size, channels) for z in clean.split(p.decode_batch)]).cpu()

@@ -10,7 +10,14 @@ METHODS = [
         version=3,
         paper="Zhao et al., Taming Diffusion for Dataset Distillation with High Representativeness, ICML 2025, "
         "arXiv 2505.18399",
-    )
+    ),
+    MethodInfo(
+        "d3hr-modes",
+        "modes of a class's DDIM-inverted latents, one an image, in place of D3HR's one Gaussian",
+        "d3hr_plugin.modes:D3HRModes",
+        version=1,
+        paper="own, after D3HR (arXiv 2505.18399); see docs/d3hr-modes.md",
+    ),
 ]
 
 

@@ -30,6 +30,24 @@ def alphas(scheduler: DDIMScheduler) -> list[float]:
     return scheduler.alphas_cumprod.double().tolist()
 
 
+def quadratic_levels(top: int, evaluations: int, first: int = 0) -> list[int]:
+    """``evaluations`` + 1 levels from ``first`` to ``top``, ascending, whose distances grow linearly.
+
+    Near the clean end the noise-to-signal ratio changes fastest in the logarithm, so levels are dense there.
+
+    Raises:
+        UsageError: more evaluations than distinct levels.
+    """
+    found = [first + round((top - first) * (i / evaluations) ** 2) for i in range(evaluations + 1)]
+    if len(set(found)) <= evaluations:
+        raise UsageError(
+            f"{evaluations} quadratic levels from {first} to {top} are not distinct",
+            where="--set invert_evaluations or decode_evaluations",
+            allowed=f"at most {max(1, int((top - first) ** 0.5))}",
+        )
+    return found
+
+
 def check_depth(depth: int, steps: int, name: str = "depth") -> None:
     """Refuse a depth that the schedule does not reach."""
     if not 0 <= depth < steps:

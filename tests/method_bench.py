@@ -30,6 +30,7 @@ QUICK = {
     "cao2": {"steps": 4, "candidates": 2, "refine_steps": 2, "refine_levels": 2, "refine_lr": 0.05},
     "dit": {"steps": 3},
     "d3hr": {"steps": 4, "depth": 2, "m": 20, "invert_batch": 4, "decode_batch": 4, "start_step": 2},
+    "d3hr-modes": {"steps": 4, "depth": 2, "invert_batch": 4, "decode_batch": 4},
     "rded": {"pool": 12, "crops": 2},
 }
 

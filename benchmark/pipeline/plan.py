@@ -323,6 +323,7 @@ def student_stage(identity: dict[str, Any], metrics: Iterable[str] = ()) -> Stag
 
 def _params_documents(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """The parameters as JSON: those that enter keys and records, and those that cannot change the images."""
-    document = json.loads(json.dumps(asdict(params)))
+    absent = {f.name for f in fields(params) if f.metadata.get("late") and getattr(params, f.name) == f.default}
+    document = {k: v for k, v in json.loads(json.dumps(asdict(params))).items() if k not in absent}
     hints = {f.name for f in fields(params) if not f.metadata.get("keyed", True)}
     return {k: v for k, v in document.items() if k not in hints}, {k: document[k] for k in hints}

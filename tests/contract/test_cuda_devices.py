@@ -108,6 +108,8 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses():
 
 
 CASES = [(name, {}) for name in registry().names("method")]
+CASES += [("d3hr-modes", {"modes_in": "features", "model": "medoids", "noise_until": 300, "invert_solver": "dpm2m"})]
+CASES += [("d3hr-modes", {"select": "features", "candidates": 12, "model": "low-rank", "decode_evaluations": 3})]
 CASES += [("d3hr", {"domain": "ddpm", "sampler": "matched"}), ("sre2l", {"crop": "on"})]
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 from tiny_backbone import tiny_backbone
 
-from benchmark import backbones
 from benchmark.core.store import Store
 from benchmark.data.base import ArraySplit, Dataset
 from benchmark.methods import Task, make_params
+from d3hr_plugin import diagnostics
+from d3hr_plugin import method as plugin
 from d3hr_plugin.method import D3HR
 
 os.environ["DDBENCH_PROGRESS"] = "0"
@@ -32,7 +33,8 @@ def make_task(tmp_path, monkeypatch):
     def fake_latents(task, class_index, sample, chunk=64):
         yield from latents[class_index].split(chunk)
 
-    monkeypatch.setattr(backbones, "class_latents", fake_latents, raising=False)
+    for module in (diagnostics, plugin):
+        monkeypatch.setattr(module, "class_latents", fake_latents)
     labels = np.repeat(np.arange(3), [13, 7, 3])
     split = ArraySplit(np.zeros((23, 4, 4), np.uint8), labels)
     dataset = Dataset("toy", ("a", "b", "c"), ("a", "b", "c"), 4, 1, split, split, "toy-digest", (0.5,), (0.5,))
