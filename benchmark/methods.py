@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmark.core import compute
 from benchmark.core.errors import UsageError
+from benchmark.core.foreign import parse_yaml
 from benchmark.core.store import Stage, Store
 
 if TYPE_CHECKING:
@@ -215,11 +216,9 @@ def convert(value: Any, spec: dataclasses.Field, where: str) -> Any:
     """Convert a command-line or YAML value to the type of the field's default and check its range."""
     default = spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()
     if isinstance(value, str) and not isinstance(default, str):
-        import yaml
-
         try:
-            value = yaml.safe_load(value)
-        except yaml.YAMLError:
+            value = parse_yaml(value, where)
+        except UsageError:
             value = str(value)
     optional = value is None and (default is None or "None" in str(spec.type))
     if not optional:

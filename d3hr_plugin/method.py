@@ -33,7 +33,7 @@ def dataset_defaults() -> dict[str, dict[str, Any]]:
     """``defaults.yaml``: what a dataset wants instead of the general defaults, with the reason beside each."""
     import yaml
 
-    return yaml.safe_load(files("d3hr_plugin").joinpath("defaults.yaml").read_text()) or {}
+    return yaml.safe_load(files("d3hr_plugin").joinpath("defaults.yaml").read_text(encoding="utf-8")) or {}
 
 
 class D3HR(Method):

@@ -108,7 +108,7 @@ def default_padding(image_size: int, working_size: int) -> int:
 def _datasets() -> dict[str, dict[str, Any]]:
     import yaml
 
-    return yaml.safe_load(files("benchmark.backbones").joinpath("datasets.yaml").read_text())
+    return yaml.safe_load(files("benchmark.backbones").joinpath("datasets.yaml").read_text(encoding="utf-8"))
 
 
 def default_preset(dataset: str) -> str:

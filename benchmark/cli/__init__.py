@@ -124,7 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
         print("ddbench: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - the reader (`| head`) has left
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the reader (`| head`) has left
         sys.exit(0)
     except OSError as error:
         if error.filename is None:

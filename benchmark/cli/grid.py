@@ -59,8 +59,7 @@ def grid(name: str | None, **options: Any) -> int:
 
 
 def _changes(options: dict[str, Any]) -> dict[str, Any]:
-    import yaml
-
+    from benchmark.core.foreign import parse_yaml
     from benchmark.pipeline.request import parse_sets
 
     changes = {n: options[n] for n in ("dataset", "method", "student", "protocol", "ipc", "seeds")}
@@ -69,7 +68,8 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
         raise UsageError(f"IPC {options['ipc']} is not possible", where="--ipc", allowed="whole numbers from 1")
     if options["seeds"] is not None and options["seeds"] < 1:
         raise UsageError(f"{options['seeds']} seeds are not possible", where="--seeds", allowed="1 or more")
-    return changes | {key: yaml.safe_load(value) for key, value in parse_sets(options["sets"]).items()}
+    given = parse_sets(options["sets"])
+    return changes | {key: parse_yaml(value, f"--set {key}={value}") for key, value in given.items()}
 
 
 def _run(found, options: dict[str, Any]) -> int:
@@ -128,8 +128,8 @@ def _write(found, planned, results: Path, plots: bool, runner) -> list[dict]:
     rows = runner.gather(planned, results, found.seeds)
     folder = results / "grids" / found.name
     tables = pivots(found, rows)
-    write_text(runner.grid_csv(rows), folder / "grid.csv")
-    write_text(markdown(tables), folder / "pivots.md")
+    write_text(runner.grid_csv(rows), folder / "grid.csv", within=results)
+    write_text(markdown(tables), folder / "pivots.md", within=results)
     drawn = draw(tables, folder / "plots") if plots else []
     click.echo("\n" + markdown(tables))
     click.echo(f"long table   {folder / 'grid.csv'} ({len(rows)} cells)\npivot tables {folder / 'pivots.md'}")

@@ -65,7 +65,7 @@ def leaderboard(**options: Any) -> int:
     if not _wanted(options):
         from benchmark.results.boards import csv_text
 
-        write_text(csv_text(rows), results / "leaderboard.csv")
+        write_text(csv_text(rows), results / "leaderboard.csv", within=results)
     groups = {(r["dataset_digest"], r["protocol_digest"]) for r in rows}
     if len(groups) > 1 and options["form"] not in ("csv", "json"):
         click.echo(
@@ -96,10 +96,23 @@ def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
     from benchmark.results.boards.differences import markdown
 
     program = {"leaderboard": leaderboard, "compare": compare}[command]
-    options = program.make_context(command, ["--format", "markdown", "--results", str(results), *arguments]).params
+    try:
+        options = program.make_context(command, ["--format", "markdown", "--results", str(results), *arguments]).params
+    except click.ClickException as error:
+        raise UsageError(error.format_message(), where=str(page), hint=f"ddbench {command} --help") from error
     if options["results"] != results:
         options["results"] = page.parent / options["results"]
     return _text(options)[0] if command == "leaderboard" else markdown(found(**options))
+
+
+def _document(file: Path) -> str:
+    from benchmark.core.foreign import read_bytes
+
+    try:
+        return read_bytes(file, links=True).decode("utf-8")
+    except UnicodeDecodeError as error:
+        allowed, hint = "a Markdown file in UTF-8", f"iconv -t UTF-8 {file}"
+        raise UsageError(f"{file} is not UTF-8: {error}", where="--update", allowed=allowed, hint=hint) from error
 
 
 def _update(file: Path, results: Path) -> int:
@@ -107,14 +120,15 @@ def _update(file: Path, results: Path) -> int:
     from benchmark.results.boards import csv_text
     from benchmark.results.boards.readme import blocks, refresh
 
-    text = file.read_text()
+    text = _document(file)
     if not blocks(text):
         raise UsageError(
             f"{file} holds no table to refresh",
+            where="--update",
             allowed="a line <!-- ddbench leaderboard OPTIONS --> (or compare), then later a line <!-- /ddbench -->",
         )
     rows, _ = read_rows(results, {}, False)
-    write_text(csv_text(rows), results / "leaderboard.csv")
+    write_text(csv_text(rows), results / "leaderboard.csv", within=results)
     write_text(refresh(text, lambda command, arguments: block(command, arguments, file, results)), file, "--update")
     click.echo(f"{len(blocks(text))} table(s) refreshed in {file}, leaderboard.csv rebuilt in {results}")
     return 0

@@ -31,6 +31,6 @@ def report(results: Path, out: Path | None, title: str, ignore_bad: bool) -> int
         click.echo(f"warning: left out: {fault}", err=True)
     if '"rows":[]' in page:
         raise MissingError(f"no records in {results / 'records'}", hint="ddbench run … writes some; or give --results")
-    path = write_text(page, out, "--out") if out else write_text(page, results / "report.html")
-    click.echo(f"report {path} ({path.stat().st_size / 1e6:.1f} MB)")
+    path = write_text(page, out, "--out") if out else write_text(page, results / "report.html", within=results)
+    click.echo(f"report {path} ({len(page.encode('utf-8', 'replace')) / 1e6:.1f} MB)")
     return 0

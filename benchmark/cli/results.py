@@ -45,7 +45,7 @@ def verify(folder: Path, strict: bool) -> int:
     stale = False
     board = folder / "leaderboard.csv"
     if board.is_file() and not verdict.faults:
-        stale = board.read_text() != csv_text(rows(iter_records(folder)))
+        stale = board.read_text(encoding="utf-8") != csv_text(rows(iter_records(folder)))
         click.echo(f"{board}: " + ("not what the records give; run ddbench leaderboard" if stale else "up to date"))
     return 1 if verdict.faults or stale or (strict and verdict.doubts) else 0
 

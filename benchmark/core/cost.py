@@ -51,7 +51,7 @@ class Meter(Stopwatch):
 
         super().__enter__()
         with contextlib.suppress(OSError):
-            Path("/proc/self/clear_refs").write_text("5")  # resets the peak counter of this process
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # resets the peak counter of this process
         if torch.cuda.is_initialized():  # asking a GPU that nothing uses would take half a GB of it for a context
             torch.cuda.reset_peak_memory_stats()
         return self
@@ -68,7 +68,7 @@ class Meter(Stopwatch):
 def peak_memory() -> int:
     """Peak resident bytes of this process since the counter was last reset."""
     try:
-        for line in Path("/proc/self/status").read_text().splitlines():
+        for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
             if line.startswith("VmHWM:"):
                 return int(line.split()[1]) * 1024
     except OSError:
@@ -82,7 +82,7 @@ def available_memory() -> int:
     """Bytes of main memory that a new process can have: what is free, within the limit of its control group."""
     free = 1 << 62
     with contextlib.suppress(OSError):
-        for line in Path("/proc/meminfo").read_text().splitlines():
+        for line in Path("/proc/meminfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("MemAvailable:"):
                 free = int(line.split()[1]) * 1024
     with contextlib.suppress(OSError, ValueError):

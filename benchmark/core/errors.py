@@ -19,7 +19,7 @@ class DDBenchError(Exception):
 
     def __init__(self, what: str, *, where: str = "", allowed: str = "", hint: str = "") -> None:
         self.what, self.where, self.allowed, self.hint = what, where, allowed, hint
-        super().__init__(str(self))
+        super().__init__(what)
 
     def __reduce__(self):
         return _rebuild, (type(self), self.what, self.where, self.allowed, self.hint)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from benchmark.core.errors import DataError
+from benchmark.core.foreign import opened_image
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm")
 GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
@@ -24,21 +24,14 @@ def open_image(path: Path | str, mode: str | None = None, size: int | None = Non
     Raises:
         DataError: missing, truncated or no image at all; names the file.
     """
-    try:
-        with Image.open(path) as image:
-            if size is not None and image.format == "JPEG":
-                scale = DRAFT_GAP * size / min(image.size)
-                if scale < 1:
-                    width, height = image.size
-                    image.draft(None, (max(1, int(width * scale)), max(1, int(height * scale))))
-            image.load()
-            return to_mode(image, mode or ("L" if image.mode in GREY_MODES else "RGB"))
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"cannot be read as an image: {str(error) or type(error).__name__}",
-            where=str(path),
-            hint="get the file again or remove it; --on-corrupt skip leaves such files out and counts them",
-        ) from error
+    with opened_image(path, links=True) as image:
+        if size is not None and image.format == "JPEG":
+            scale = DRAFT_GAP * size / min(image.size)
+            if scale < 1:
+                width, height = image.size
+                image.draft(None, (max(1, int(width * scale)), max(1, int(height * scale))))
+        image.load()
+        return to_mode(image, mode or ("L" if image.mode in GREY_MODES else "RGB"))
 
 
 def to_mode(image: Image.Image, mode: str) -> Image.Image:
@@ -61,12 +54,5 @@ def header(path: Path | str) -> tuple[tuple[int, int], str]:
     Raises:
         DataError: as :func:`open_image`.
     """
-    try:
-        with Image.open(path) as image:
-            return image.size, image.mode
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"cannot be read as an image: {str(error) or type(error).__name__}",
-            where=str(path),
-            hint="get the file again or remove it; --on-corrupt skip leaves such files out and counts them",
-        ) from error
+    with opened_image(path, links=True) as image:
+        return image.size, image.mode

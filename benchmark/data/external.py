@@ -19,8 +19,10 @@ import numpy as np
 import PIL
 
 from benchmark.core.errors import DataError
+from benchmark.core.foreign import open_regular
 from benchmark.core.progress import Progress
-from benchmark.core.store import default_cache, digest_file, digest_of
+from benchmark.core.store import default_cache, digest_of
+from benchmark.core.store.keys import digest_open
 from benchmark.data.base import ArraySplit, Split
 from benchmark.data.decode import header, open_image
 from benchmark.data.files import LOST, THREADS, FileSplit, Index, readable
@@ -83,8 +85,8 @@ def _hash_files(index: Index) -> str:
 
 
 def _digest(path: str) -> str:
-    with readable(path):
-        return digest_file(Path(path))
+    with readable(path), open_regular(path, links=True) as file:
+        return digest_open(file)
 
 
 def corrupt_files(index: Index) -> list[list]:

@@ -56,7 +56,7 @@ KAGGLE = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 @lru_cache(maxsize=1)
 def cmc_list() -> tuple[str, ...]:
     """The 100 classes of Tian et al. (CMC, imagenet100.txt) in their order; the first ten are IDC's ImageNet-10."""
-    text = importlib.resources.files("benchmark.data").joinpath("imagenet100.txt").read_text()
+    text = importlib.resources.files("benchmark.data").joinpath("imagenet100.txt").read_text(encoding="utf-8")
     return tuple(text.split())
 
 
@@ -210,7 +210,7 @@ def flat_labels(base: Path) -> dict[str, str]:
 
 def kaggle_labels(path: Path) -> dict[str, str]:
     """Kaggle's ``LOC_val_solution.csv``: ``ImageId`` and ``PredictionString``, whose first word is the WordNet id."""
-    with open(path, newline="") as file:
+    with open(path, encoding="utf-8", newline="") as file:
         rows = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
     strange = sorted(set(rows.values()) - set(imagenet_wnids()))
     if strange:

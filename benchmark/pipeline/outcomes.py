@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 import sys
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.core.outputs import replacing
 from benchmark.core.provenance import provenance
 from benchmark.core.store import Store
 from benchmark.core.store.store import disk_errors
@@ -79,10 +78,8 @@ def keep_sheet(folder: Path, identity: dict, context: Context) -> str:
     name = sheet_name(identity)
     target = context.results / "sets" / name
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_suffix(f".{uuid.uuid4().hex[:8]}.tmp")
-        shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        with disk_errors(context.results), replacing(target) as temporary:
+            shutil.copyfile(source, temporary)
     return f"sets/{name}"
 
 

@@ -58,12 +58,12 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Write as JSON; a worker reads it back with :meth:`read`."""
-        path.write_text(json.dumps(asdict(self)))
+        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
 
     @staticmethod
     def read(path: Path) -> Plan:
         """The inverse of :meth:`write`."""
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         document["jobs"] = [Job(**{**j, "needs": tuple(j["needs"])}) for j in document["jobs"]]
         return Plan(**document)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core import distributed
-from benchmark.core.errors import JobError, UsageError
+from benchmark.core.errors import DDBenchError, JobError, UsageError
 from benchmark.core.outputs import room_for, whole_folder, writable_folder
 from benchmark.core.store import Store
 from benchmark.core.store.store import disk_errors
@@ -230,9 +229,11 @@ def _check_target(job, target: Path) -> None:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     """The set's manifest without what tells two makings of the same set apart; empty where there is none to read."""
+    from benchmark.sets.folder import read_manifest
+
     try:
-        document = json.loads((folder / "manifest.json").read_text())
-    except (OSError, ValueError):
+        document = read_manifest(folder)
+    except (OSError, DDBenchError):
         return {}
     return {k: v for k, v in document.items() if k not in ("cost", "ddbench")}
 

@@ -102,7 +102,7 @@ class Run:
 
     def note_done(self, job: Job) -> None:
         """This process saw the job's result."""
-        with contextlib.suppress(OSError), open(self.folder / "done" / _process(), "a") as file:
+        with contextlib.suppress(OSError), open(self.folder / "done" / _process(), "a", encoding="utf-8") as file:
             file.write(f"{job.kind} {job.key}\n")
 
     def done(self) -> Counter:
@@ -115,7 +115,7 @@ class Run:
 
     def log(self, job: Job, text: str) -> None:
         """Add a line to the job's log."""
-        with contextlib.suppress(OSError), open(self.log_file(job), "a") as file:
+        with contextlib.suppress(OSError), open(self.log_file(job), "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%H:%M:%S')} {platform.node()} {os.getpid()}  {text}\n")
 
     def log_file(self, job: Job) -> Path:
@@ -167,7 +167,7 @@ class Run:
         key = _read(file).get("job", "")
         file.unlink(missing_ok=True)
         if key:
-            with open(self.folder / "deaths", "a") as deaths:
+            with open(self.folder / "deaths", "a", encoding="utf-8") as deaths:
                 deaths.write(key + "\n")
         return key
 
@@ -208,6 +208,6 @@ def _replace(file: Path, document: dict[str, Any]) -> None:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text())
+        return json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}

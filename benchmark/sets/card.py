@@ -16,37 +16,33 @@ from typing import Any
 
 import yaml
 
-from benchmark.core.errors import DataError, MissingError
+from benchmark.core.errors import DataError
+from benchmark.core.foreign import inside, open_regular, opened_image
 from benchmark.core.outputs import whole_folder
 from benchmark.core.store import digest_file
-from benchmark.sets.folder import MANIFEST, content_digest
+from benchmark.core.store.keys import digest_open
+from benchmark.sets.folder import MANIFEST, NEEDED, content_digest, read_manifest
 
 CHECKSUMS = "checksums.sha256"
+SHEET = "contact_sheet.png"
+NAMED = (*NEEDED, "dataset.name", "dataset.digest", "method.name", "method.version", "method.params")  # on the card
 
 
-def read_manifest(folder: Path) -> dict[str, Any]:
+def checked_manifest(folder: Path) -> dict[str, Any]:
     """The manifest of a distilled set, with every image's digest checked.
 
     Raises:
         MissingError: no such folder, or no manifest.
-        DataError: an image is missing or is not the one that was written.
+        DataError: an image is missing, is a link or is not the one that was written; the manifest names other paths.
     """
-    file = folder / MANIFEST
-    if not file.is_file():
-        raise MissingError(
-            f"no {MANIFEST} in {folder}", hint="ddbench distill … --out DIR makes a set that can be exported"
-        )
-    try:
-        manifest = json.loads(file.read_text())
-        files = manifest["files"]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"the manifest cannot be read ({type(error).__name__})", where=str(file)) from error
-    for name, known in files.items():
-        path = folder / name
+    manifest = read_manifest(folder, need=NAMED)
+    for name, known in manifest["files"].items():
+        path = inside(folder, name)
         if not path.is_file():
             raise DataError(f"{name} is missing", where=str(folder), hint="distil again, or restore the file")
-        if digest_file(path) != known:
-            raise DataError(f"{name} is not the image that was written (its SHA-256 differs)", where=str(folder))
+        with open_regular(path) as file:
+            if digest_open(file) != known:
+                raise DataError(f"{name} is not the image that was written (its SHA-256 differs)", where=str(folder))
     return manifest
 
 
@@ -58,16 +54,25 @@ def export(folder: Path, out: Path, *, name: str = "", licence: str = "", rows: 
         licence: identifier for the card (``mit``, ``cc-by-4.0`` …); default ``other``.
         rows: leaderboard rows; those of sets that were made as this one was, but for the seed, go into the card.
     """
-    manifest = read_manifest(folder)
+    manifest = checked_manifest(folder)
     with whole_folder(out, "--out") as temporary:
-        for file in (*manifest["files"], MANIFEST, "contact_sheet.png"):
-            if (folder / file).is_file():
-                (temporary / file).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / file, temporary / file)
-        (temporary / "README.md").write_text(card(manifest, name=name, licence=licence, rows=rows))
+        for file in (*manifest["files"], MANIFEST):
+            _copy(folder, file, temporary)
+        if (folder / SHEET).is_file():
+            with opened_image(inside(folder, SHEET)):  # has no digest: at least it is a picture
+                _copy(folder, SHEET, temporary)
+        text = card(manifest, name=name, licence=licence, rows=rows)
+        (temporary / "README.md").write_text(text, encoding="utf-8")
         sums = [f"{digest_file(temporary / n)}  {n}\n" for n in (*sorted(manifest["files"]), MANIFEST, "README.md")]
-        (temporary / CHECKSUMS).write_text("".join(sums))
+        (temporary / CHECKSUMS).write_text("".join(sums), encoding="utf-8")
     return out
+
+
+def _copy(folder: Path, name: str, target: Path) -> None:
+    goal = inside(target, name)
+    goal.parent.mkdir(parents=True, exist_ok=True)
+    with open_regular(inside(folder, name)) as source, open(goal, "wb") as copy:
+        shutil.copyfileobj(source, copy)
 
 
 def card(manifest: dict[str, Any], *, name: str = "", licence: str = "", rows: Sequence[dict] = ()) -> str:

@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark.core.errors import DataError, MissingError, UsageError
+from benchmark.core.foreign import inside, is_odd, opened_image, read_bytes, read_json
 from benchmark.core.store import digest_file, digest_of
 
 if TYPE_CHECKING:
@@ -32,6 +33,42 @@ SHEET_ROWS = 20  # classes on a contact sheet; of more classes evenly spaced one
 SHEET_COLUMNS = 20
 THREADS = min(8, os.cpu_count() or 1)  # that read a set
 BATCH = 1024  # images in flight at a time
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and bool(value) and not is_odd(value)
+
+
+def _is_count(value: Any, most: int = 10**6) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _is_names(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_name, value))
+
+
+MANIFEST_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "dataset.name": (_is_name, "a name"),
+    "dataset.digest": (_is_name, "a digest"),
+    "method.name": (_is_name, "a name"),
+    "method.version": (lambda v: isinstance(v, (int, str)), "a version"),
+    "method.params": (lambda v: isinstance(v, dict), "an object"),
+    "method.inputs": (lambda v: isinstance(v, dict), "an object"),
+    "classes": (_is_names, "a list of names"),
+    "folders": (lambda v: _is_names(v) and not any("/" in name for name in v), "a list of folder names"),
+    "ipc": (_is_count, "a whole number from 1"),
+    "size": (lambda v: _is_count(v, 16384), "a side in pixels"),
+    "channels": (lambda v: v in (1, 3) and not isinstance(v, bool), "1 or 3"),
+    "backbone": (lambda v: isinstance(v, dict) and _is_name(v.get("name")) and _is_name(v.get("key")), "name and key"),
+    "cost": (lambda v: isinstance(v, dict), "an object"),
+    "cost.seconds": (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool), "a number"),
+    "precision": (lambda v: isinstance(v, dict) and not any(isinstance(x, (dict, list)) for x in v.values()), "flat"),
+    "files": (
+        lambda v: isinstance(v, dict) and all(isinstance(d, str) and len(d) == 64 for d in v.values()),
+        "names with SHA-256 digests",
+    ),
+}  # fmt: skip
+NEEDED = ("classes", "folders", "ipc", "size", "channels", "files")  # to read a set
 
 
 @dataclass(frozen=True)
@@ -102,14 +139,8 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
     import torch
 
     root = Path(root)
-    if not (root / MANIFEST).is_file():
-        raise MissingError(
-            f"no {MANIFEST} in {root}",
-            hint="for a set released by a paper's authors: ddbench evaluate DIR --as NAME --dataset DATASET --ipc N",
-        )
-    manifest = json.loads((root / MANIFEST).read_text())
-    if manifest.get("schema") != SCHEMA:
-        raise DataError(f"manifest schema {manifest.get('schema')!r}", where=str(root / MANIFEST), allowed=str(SCHEMA))
+    hint = "for a set released by a paper's authors: ddbench evaluate DIR --as NAME --dataset DATASET --ipc N"
+    manifest = read_manifest(root, hint)
     if tuple(manifest["classes"]) != dataset.classes:
         theirs, ours = manifest["classes"], list(dataset.classes)
         if sorted(theirs) == sorted(ours):
@@ -121,11 +152,7 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
         raise DataError(what, where=str(root), hint="give --dataset the dataset that the set was made of")
     ipc, names = manifest["ipc"], []
     for label, folder in enumerate(manifest["folders"]):
-        found = (
-            sorted(f.name for f in os.scandir(root / folder) if f.name.endswith(".png"))
-            if (root / folder).is_dir()
-            else []
-        )
+        found = _pictures(inside(root, folder))
         if len(found) != ipc:
             raise DataError(
                 f"class {dataset.classes[label]!r} has {len(found)} images, the manifest says {ipc}",
@@ -134,11 +161,14 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
             )
         names += [f"{folder}/{name}" for name in found]
     size, channels = manifest["size"], manifest["channels"]
+    with opened_image(inside(root, names[0])) as first:  # before memory is taken for what the manifest claims
+        if first.size != (size, size):
+            raise DataError(f"{names[0]} has {first.size} px, the manifest says {size} px", where=str(root))
     images = torch.empty(len(names), channels, size, size, dtype=torch.uint8)  # filled in place: sets may be gigabytes
 
     def read(row: int) -> None:
         name = names[row]
-        data = (root / name).read_bytes()
+        data = read_bytes(inside(root, name))
         if manifest["files"].get(name) != hashlib.sha256(data).hexdigest():
             raise DataError(f"{name} is not the image that was written (its SHA-256 differs)", where=str(root))
         pixels = read_png(io.BytesIO(data), channels, name=str(root / name))
@@ -199,11 +229,67 @@ def describe_folder(root: Path) -> dict[str, Any]:
         raise UsageError(f"{root} holds a set for each of {len(seeds)} seeds", allowed=", ".join(seeds), hint=hint)
     if not file.is_file():
         return {}
+    manifest = read_manifest(Path(root), need=(*NEEDED, "method.name", "dataset.name"))
+    return {"method": manifest["method"]["name"], "ipc": manifest["ipc"], "dataset": manifest["dataset"]["name"]}
+
+
+def read_manifest(root: Path, hint: str = "", *, need: Sequence[str] = NEEDED) -> dict[str, Any]:
+    """The manifest of the set in ``root``, checked: types, and that it names only plain paths inside the folder.
+
+    Args:
+        need: fields of `MANIFEST_FIELDS` that must be there; the others may be missing or null.
+
+    Raises:
+        MissingError: there is none. DataError: it is no manifest, or names what no set holds.
+    """
+    file = Path(root) / MANIFEST
+    if not os.path.lexists(file):
+        raise MissingError(f"no {MANIFEST} in {root}", hint=hint or "ddbench distill … --out DIR makes a set with one")
     try:
-        manifest = json.loads(file.read_text())
-        return {"method": manifest["method"]["name"], "ipc": manifest["ipc"], "dataset": manifest["dataset"]["name"]}
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"the manifest cannot be read ({type(error).__name__})", where=str(file)) from error
+        manifest = read_json(file)
+    except OSError as error:
+        raise DataError(f"the manifest cannot be read: {error.strerror}", where=str(file)) from error
+    except DataError as error:
+        raise DataError(f"the manifest {error.what}", where=str(file), hint=error.hint) from error
+    fault = next(_manifest_faults(manifest, need), "")
+    if fault:
+        raise DataError(f"the manifest cannot be read: {fault}", where=str(file), allowed="one that ddbench wrote")
+    for name in manifest["files"]:
+        inside(root, name, where=str(file))
+    return manifest
+
+
+def _manifest_faults(manifest: Any, need: Sequence[str]) -> Iterator[str]:
+    """What is wrong with the parts of a manifest that are used."""
+    if not isinstance(manifest, dict):
+        yield "not a JSON object"
+        return
+    if manifest.get("schema") != SCHEMA:
+        yield f"schema {manifest.get('schema')!r}, not {SCHEMA}"
+    for name, (fits, meaning) in MANIFEST_FIELDS.items():
+        value: Any = manifest
+        for part in name.split("."):
+            value = value.get(part) if isinstance(value, dict) else None
+        if value is None and name not in need:
+            continue
+        if not fits(value):
+            yield f"{name} is {str(value)[:60]!r}, not {meaning}"
+            return
+    folders = set(manifest["folders"])
+    if len(folders) != len(manifest["classes"]) or len(manifest["folders"]) != len(folders):
+        yield "not one folder a class"
+    for name in manifest["files"]:
+        folder, slash, picture = name.rpartition("/")
+        if not slash or folder not in folders or not picture.endswith(".png"):
+            yield f"{name!r} is no FOLDER/INDEX.png"
+            return
+
+
+def _pictures(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.name.endswith(".png"))
 
 
 def content_digest(manifest: dict[str, Any]) -> str:
@@ -226,11 +312,8 @@ def read_png(file: Path | io.BytesIO, channels: int, name: str = "") -> torch.Te
     """
     import torch
 
-    try:
-        with Image.open(file) as image:
-            array = np.array(image.convert("L" if channels == 1 else "RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"cannot read an image: {error}", where=name or str(file)) from error
+    with opened_image(file, name=name) as image:
+        array = np.array(image.convert("L" if channels == 1 else "RGB"))
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1).contiguous()
 
 

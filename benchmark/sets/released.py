@@ -14,17 +14,16 @@ the teacher has to recognise the set.
 
 from __future__ import annotations
 
-import contextlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from benchmark.core.errors import DataError, MissingError
+from benchmark.core.foreign import opened_image
 from benchmark.data.base import resize_crop
 
 if TYPE_CHECKING:
@@ -187,26 +186,17 @@ def _agree(name: str, files: list[Path], how: str) -> None:
         )
 
 
-@contextlib.contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(file) as image:
-            yield image
-    except (OSError, ValueError, SyntaxError) as error:
-        raise DataError(f"cannot read an image: {error}", where=str(file)) from error
-
-
 def _stored_side(files: Sequence[Path], least: int) -> int:
     """The side of images that are all square, of one size and at least ``least`` px; ``least`` where they are not."""
     sizes = set()
     for file in files:
-        with _opened(file) as image:
+        with opened_image(file) as image:
             sizes.add(image.size)
     (width, height), *others = sizes
     return width if width == height >= least and not others else least
 
 
 def _image(file: Path, channels: int, side: int) -> np.ndarray:
-    with _opened(file) as image:
+    with opened_image(file) as image:
         picture = resize_crop(image.convert("L" if channels == 1 else "RGB"), side)
     return np.array(picture).reshape(side, side, channels).transpose(2, 0, 1)

@@ -27,9 +27,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmark.core.errors import MissingError, UsageError, unknown_name
+from benchmark.core.foreign import parse_yaml, read_yaml
 
 PLAIN = ("method", "dataset", "ipc", "student", "protocol", "teacher", "backbone", "precision", "seed")
 NAMED = {"method": "method", "student": "student", "protocol": "protocol"}  # axes whose values are registered names
@@ -65,13 +64,14 @@ def shipped() -> dict[str, str]:
     found = {}
     for file in sorted(files("benchmark.studies").iterdir(), key=lambda f: f.name):
         if file.name.endswith(".yaml"):
-            found[file.name.removesuffix(".yaml")] = (yaml.safe_load(file.read_text()) or {}).get("summary", "")
+            document = parse_yaml(file.read_text(encoding="utf-8"), file.name) or {}
+            found[file.name.removesuffix(".yaml")] = document.get("summary", "")
     return found
 
 
 def text_of(name: str) -> str:
     """The YAML of a grid that comes with ddbench."""
-    return files("benchmark.studies").joinpath(f"{name}.yaml").read_text()
+    return files("benchmark.studies").joinpath(f"{name}.yaml").read_text(encoding="utf-8")
 
 
 def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
@@ -82,22 +82,16 @@ def read_grid(name: str, changes: dict[str, Any] | None = None) -> Grid:
         UsageError: not YAML, unknown key, axis, method, student or parameter (nearest named), value out of range.
     """
     if name in shipped():
-        where, text = f"grid {name}", text_of(name)
+        where = f"grid {name}"
+        document = parse_yaml(text_of(name), where)
     elif name.endswith((".yaml", ".yml")) or "/" in name:
         if not Path(name).is_file():
             raise MissingError(f"no grid file {name}", hint="ddbench grid --list shows the grids that are shipped")
         where = name
-        try:
-            text = Path(name).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"{name} cannot be read as text: {error}", where=name, allowed="a YAML file") from error
+        document = read_yaml(name, name)
     else:
         error = unknown_name("grid", name, shipped())
         raise UsageError(error.what, allowed=error.allowed, hint="ddbench grid --list, or name a FILE.yaml")
-    try:
-        document = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise UsageError(f"{where} is not YAML: {error}", where=where) from error
     if not isinstance(document, dict):
         raise UsageError("a grid is a mapping", where=where, allowed=", ".join(KEYS))
     document.setdefault("name", Path(name).stem)

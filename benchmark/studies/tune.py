@@ -17,6 +17,7 @@ import yaml
 
 from benchmark.core.compute import derive_seed
 from benchmark.core.errors import DataError, MissingError, UsageError
+from benchmark.core.foreign import read_yaml
 from benchmark.methods import make_params
 from benchmark.plugins import registry
 from benchmark.studies.expand import GridCell
@@ -129,9 +130,9 @@ def read(file: Path) -> dict[str, Any]:
     if not file.is_file():
         raise MissingError(f"no tuning file {file}", where="--tuned", hint="ddbench tune --help")
     try:
-        document = yaml.safe_load(file.read_text())
+        document = read_yaml(file, "--tuned")
         assert document["schema"] == SCHEMA and isinstance(document["methods"], dict)
-    except (yaml.YAMLError, KeyError, TypeError, AssertionError, UnicodeDecodeError) as error:
+    except (KeyError, TypeError, AssertionError, UsageError) as error:
         raise DataError(
             f"{file} is not what `ddbench tune` writes", where="--tuned", hint="make it with ddbench tune"
         ) from error

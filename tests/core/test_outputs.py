@@ -3,8 +3,10 @@
 import contextlib
 import errno
 import os
+import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -176,3 +178,149 @@ def test_plots_are_svg_png_or_pdf(results, tmp_path, capsys):
         ["compare", "d3hr", "random", "--results", str(results), "--plot", str(tmp_path / "p.xyz")], capsys
     )
     assert code == 2 and ".svg" in text and not (tmp_path / "p.xyz").exists()
+
+
+# -- what is at the path already -------------------------------------------------------------------------------------
+
+
+def written(path, capsys, results, *more):
+    """The exit code of a command that writes its board to ``path``, and what it said."""
+    return code_of(["leaderboard", "--results", str(results), "--format", "csv", "--out", str(path), *more], capsys)
+
+
+def test_a_fifo_is_written_to_and_stays_one(results, tmp_path, capsys, monkeypatch):
+    fifo = tmp_path / "board.csv"
+    os.mkfifo(fifo)
+    got = []
+    reader = threading.Thread(target=lambda: got.append(fifo.read_text()))
+    reader.start()
+    code, text = written(fifo, capsys, results)
+    reader.join(10)
+    assert code == 0 and fifo.is_fifo() and got and got[0].startswith("dataset,"), text
+    monkeypatch.setattr(outputs, "READER_SECONDS", 0.2)
+    code, text = written(fifo, capsys, results)  # nobody reads: says so, does not wait for ever
+    assert code == 2 and "nobody reads" in text and fifo.is_fifo()
+    assert [n for n in listing(tmp_path) if ".tmp" in n] == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes devices")
+def test_a_device_survives(results, tmp_path, capsys):
+    """Never a device of this machine: a null device of our own."""
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        device.write_text("")
+    except OSError:
+        pytest.skip("this file system has no devices")
+    before = device.stat()
+    for arguments in (
+        ["leaderboard", "--results", str(results), "--out", str(device)],
+        ["report", "--results", str(results), "--out", str(device)],
+    ):
+        code, text = code_of(arguments, capsys)
+        assert code == 0, text
+    after = device.stat()
+    assert stat.S_ISCHR(after.st_mode) and (before.st_ino, before.st_mode) == (after.st_ino, after.st_mode)
+
+
+def test_links_are_followed_and_modes_and_hard_links_kept(results, tmp_path, capsys):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "keep").write_text("old")
+    (tmp_path / "real" / "keep").chmod(0o600)
+    (tmp_path / "link").symlink_to("real/keep")
+    (tmp_path / "dangling").symlink_to("real/new")
+    os.link(tmp_path / "real" / "keep", tmp_path / "twin")
+    assert written(tmp_path / "link", capsys, results)[0] == 0
+    assert written(tmp_path / "dangling", capsys, results)[0] == 0
+    keep = tmp_path / "real" / "keep"
+    assert (tmp_path / "link").is_symlink() and keep.read_text().startswith("dataset,")
+    assert stat.S_IMODE(keep.stat().st_mode) == 0o600 and (tmp_path / "real" / "new").is_file()
+    assert (tmp_path / "twin").read_text() == keep.read_text() and keep.stat().st_nlink == 2
+    (tmp_path / "twin").unlink()
+    assert written(keep, capsys, results)[0] == 0 and stat.S_IMODE(keep.stat().st_mode) == 0o600
+    assert sorted(os.listdir(tmp_path / "real")) == ["keep", "new"]
+
+
+def test_a_file_in_a_folder_that_may_not_be_written(tmp_path):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest-", "test_")):
+            folder.chmod(0o755)
+    file = tmp_path / "shared.csv"
+    file.write_text("a long old text")
+    file.chmod(0o666)
+    tmp_path.chmod(0o555)
+    try:
+        with nobody():
+            outputs.write_text("new", file, "--out")
+    finally:
+        tmp_path.chmod(0o755)
+    assert file.read_text() == "new" and stat.S_IMODE(file.stat().st_mode) == 0o666
+
+
+def test_a_full_disk_leaves_the_old_text(tmp_path, monkeypatch):
+    (tmp_path / "a").write_text("old")
+    os.link(tmp_path / "a", tmp_path / "b")  # in place
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(outputs, "_extend", full)
+    with pytest.raises(JobError, match="no space left"):
+        outputs.write_text("something longer", tmp_path / "a", "--out")
+    monkeypatch.setattr(outputs.os, "replace", full)
+    (tmp_path / "b").unlink()
+    with pytest.raises(JobError, match="no space left"):
+        outputs.write_text("something longer", tmp_path / "a", "--out")
+    assert (tmp_path / "a").read_text() == "old" and listing(tmp_path) == ["a"]
+
+
+def test_an_open_descriptor_is_written_to(results, tmp_path):
+    command = [str(Path(sys.executable).parent / "ddbench"), "leaderboard", "--results", str(results)]
+    with open(tmp_path / "all.txt", "w") as out:
+        done = subprocess.run([*command, "--format", "csv", "--out", "/dev/stdout"], stdout=out, stderr=-1, text=True)
+    text = (tmp_path / "all.txt").read_text()
+    assert done.returncode == 0 and text.startswith("dataset,") and "rows written to /dev/stdout" in text, done.stderr
+    piped = subprocess.run([*command, "--format", "csv", "--out", "/dev/stdout"], capture_output=True, text=True)
+    assert piped.stdout == text and Path("/dev/stdout").exists()
+
+
+def test_what_is_written_in_a_results_folder_does_not_follow_its_links(results, tmp_path, capsys):
+    (tmp_path / "mine").write_text("mine")
+    for name, command in (("leaderboard.csv", ["leaderboard"]), ("report.html", ["report"])):
+        (results / name).unlink(missing_ok=True)
+        (results / name).symlink_to(tmp_path / "mine")
+        code, text = code_of([*command, "--results", str(results)], capsys)
+        assert code == 3 and "is a link" in text, text
+        (results / name).unlink()
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+MARKER = "naïve ±{e}<!-- ddbench leaderboard --protocol clean-hard -->{e}old{e}<!-- /ddbench -->{e}after{e}"
+
+
+@pytest.mark.parametrize("end, locale", [("\n", "C"), ("\r\n", "C.UTF-8")])
+def test_a_document_keeps_its_bytes_outside_the_table(results, tmp_path, end, locale):
+    (tmp_path / "real.md").write_bytes(MARKER.format(e=end).encode())
+    (tmp_path / "page.md").symlink_to("real.md")
+    run = [str(Path(sys.executable).parent / "ddbench"), "leaderboard", "--results", str(results), "--update"]
+    run += [str(tmp_path / "page.md")]
+    env = {**os.environ, "LC_ALL": locale, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    done = subprocess.run(run, capture_output=True, env=env)
+    assert done.returncode == 0, done.stderr
+    content = (tmp_path / "real.md").read_bytes()
+    assert (tmp_path / "page.md").is_symlink()
+    assert content.startswith(f"naïve ±{end}".encode()) and content.endswith(f"after{end}".encode())
+    assert "mean ± 95 %".encode() in content and content.count(b"\n") == content.count(end.encode())
+
+
+def test_documents_that_cannot_be_refreshed_say_why(results, tmp_path, capsys):
+    page = tmp_path / "page.md"
+    for content, words in (
+        (b"\xff\xfe\x00binary", ("not UTF-8", "--update")),
+        (MARKER.format(e="\n").replace("--protocol", "'--protocol").encode(), ("line 2", "quotation")),
+        (MARKER.format(e="\n").replace("--protocol", "--protokoll").encode(), ("line 2", "--protokoll")),
+    ):
+        page.write_bytes(content)
+        code, text = code_of(["leaderboard", "--results", str(results), "--update", str(page)], capsys)
+        assert code == 2 and all(word in text for word in words), text
+        assert page.read_bytes() == content

@@ -42,7 +42,7 @@ def test_faults_are_named(tmp_path):
     with pytest.raises(DataError, match=r"c29/00003.png is not the image that was written"):
         read_set(root, dataset)
     manifest = json.loads((root / "manifest.json").read_text())
-    for size, data, message in ((8, b"no image", "cannot read an image"), (9, whole, "the manifest says 9 px")):
+    for size, data, message in ((8, b"no image", "cannot be read as an image"), (9, whole, "the manifest says 9 px")):
         file.write_bytes(data)
         changed = {**manifest, "size": size}
         changed["files"] = {**manifest["files"], "c29/00003.png": distilled.digest_file(file)}

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 
 def canonical_json(document: Any) -> str:
@@ -24,7 +24,12 @@ def digest_of(document: Any) -> str:
 def digest_file(path: Path) -> str:
     """SHA-256 (hex) of a file's bytes."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow(file)
+        return digest_open(file)
+
+
+def digest_open(file: IO[bytes]) -> str:
+    """SHA-256 (hex) of the bytes of an open file."""
+    return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _slow(file)
 
 
 def _slow(file) -> str:  # Python 3.10

@@ -54,7 +54,7 @@ def try_lock(path: Path) -> IO | None:
         JobError: the file system has no locks.
     """
     while True:
-        file = open(path, "a+")  # noqa: SIM115 - open while the lock is held
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - open while the lock is held
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -100,7 +100,7 @@ def _is_at(file: IO, path: Path) -> bool:
 def _take_over(path: Path) -> bool:
     """Remove a lock whose holder, on another host, has been silent for the lease; whether it is gone."""
     try:
-        stamp, holder = path.stat().st_mtime_ns, path.read_text().split()
+        stamp, holder = path.stat().st_mtime_ns, path.read_text(encoding="utf-8").split()
     except FileNotFoundError:
         return True
     known, since = _seen.get(str(path), (None, 0.0))
@@ -109,7 +109,7 @@ def _take_over(path: Path) -> bool:
         return False
     if time.monotonic() - since < LEASE_SECONDS:
         return False
-    with open(path.with_name("takeover"), "a") as turn:  # one at a time: nobody removes a fresh one
+    with open(path.with_name("takeover"), "a", encoding="utf-8") as turn:  # one at a time: nobody removes a fresh one
         try:
             fcntl.flock(turn, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if path.stat().st_mtime_ns == stamp:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from benchmark.core.cost import Stopwatch, aside
 from benchmark.core.errors import JobError, UsageError
+from benchmark.core.outputs import sync
 from benchmark.core.store import lease
 from benchmark.core.store.keys import Stage, digest_file
 
@@ -171,6 +172,7 @@ class Store:
         """Rename; where a host that was taken for dead has published the same, its work counts."""
         try:
             os.rename(temporary, target)
+            sync(target.parent)
         except OSError as error:
             if error.errno not in (errno.ENOTEMPTY, errno.EEXIST) or self.fault(target):
                 raise
@@ -239,7 +241,7 @@ class Store:
             try:
                 with Stopwatch() as watch:
                     make(index, temporary)
-                with open(folder / SECONDS, "a") as file:
+                with open(folder / SECONDS, "a", encoding="utf-8") as file:
                     file.write(f"{watch.seconds:.3f}\n")
                 final = folder / f"chunk-{index:06d}-{digest_file(temporary)[:16]}{suffix}"
                 os.rename(temporary, final)
@@ -258,7 +260,7 @@ class Store:
         line = json.dumps({"stage": stage.name, "key": stage.key[:16], unit: amount, "pid": os.getpid()}) + "\n"
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
-            with open(self.root / "work.jsonl", "a") as file:
+            with open(self.root / "work.jsonl", "a", encoding="utf-8") as file:
                 file.write(line)
 
     @contextlib.contextmanager
@@ -299,3 +301,4 @@ class Store:
             files[str(file.relative_to(folder))] = {"sha256": digest_file(file), "bytes": file.stat().st_size}
         document = {"key": stage.key, "stage": stage.document(), "files": files, "seconds": round(seconds, 3)}
         (folder / MANIFEST).write_text(json.dumps(document, indent=1, sort_keys=True))
+        sync(folder / MANIFEST)

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from benchmark.core.errors import UsageError
+from benchmark.core.foreign import parse_yaml
 from benchmark.evaluation.protocols.schema import Protocol
 from benchmark.plugins import registry
 
@@ -40,7 +41,7 @@ def load_protocol(name: str, overrides: dict[str, Any] | None = None) -> Protoco
     info = registry().get("protocol", name, where="--protocol")
     package, _, file = info.target.partition(":")
     text = files(package).joinpath(file).read_text(encoding="utf-8")
-    protocol = parse(yaml.safe_load(text), where=f"{package}/{file}")
+    protocol = parse(parse_yaml(text, f"{package}/{file}"), where=f"{package}/{file}")
     if protocol.name != name:
         raise UsageError(f"{package}/{file} calls itself {protocol.name!r} but is registered as {name!r}")
     return override(protocol, overrides) if overrides else protocol
@@ -67,10 +68,7 @@ def override(protocol: Protocol, overrides: dict[str, Any]) -> Protocol:
         if key in _FIXED:
             raise UsageError(f"{key!r} of a protocol cannot be overridden", where=where)
         if isinstance(value, str):
-            try:
-                value = yaml.safe_load(value)
-            except yaml.YAMLError as error:
-                raise UsageError(f"cannot read {value!r}: {error}", where=where) from error
+            value = parse_yaml(value, where)
         changes[key] = _check(key, value, where)
     label = ",".join(f"{key}={_label(changes[key])}" for key in sorted(changes))
     datasets = {p: {k: v for k, v in f.items() if k not in changes} for p, f in protocol.datasets.items()}

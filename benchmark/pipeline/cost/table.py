@@ -42,7 +42,8 @@ class Row:
 
 def committed() -> list[Row]:
     """The rows that come with the package."""
-    return parse(files("benchmark.pipeline.cost").joinpath("throughput.csv").read_text(), "throughput.csv")
+    text = files("benchmark.pipeline.cost").joinpath("throughput.csv").read_text(encoding="utf-8")
+    return parse(text, "throughput.csv")
 
 
 def parse(text: str, where: str) -> list[Row]:
@@ -67,7 +68,7 @@ def parse(text: str, where: str) -> list[Row]:
 
 def add(path: Path, rows: list[Row]) -> None:
     """Add rows to the table in ``path`` (made if it is not there); the same measurement replaces an older one."""
-    old = parse(path.read_text(), str(path)) if path.is_file() else []
+    old = parse(path.read_text(encoding="utf-8"), str(path)) if path.is_file() else []
     new = {_what(row): row for row in (*old, *rows)}
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

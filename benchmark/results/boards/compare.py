@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from benchmark.core.errors import MissingError, UsageError, unknown_name
+from benchmark.core.foreign import parse_yaml
 from benchmark.results.boards.boards import labels
 from benchmark.results.boards.cells import Cell, Key, rows_of
 from benchmark.results.boards.terminal import verdict
@@ -68,18 +69,13 @@ class Summary:
 
 def parse_selector(text: str) -> tuple[str, dict[str, Any]]:
     """``d3hr`` or ``d3hr:depth=30,backbone=tiny`` as (method, wanted values); what is no parameter stays text."""
-    import yaml
-
     method, _, rest = text.partition(":")
     wanted = {}
     for part in split_commas(rest):
         key, equals, value = (word.strip() for word in part.partition("="))
         if not equals:
             raise UsageError(f"{part!r} is not KEY=VALUE", where=text, hint="e.g. d3hr:depth=30,backbone=tiny")
-        try:
-            wanted[key] = value if key in BESIDES or key in ACROSS else yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            raise UsageError(f"cannot read {value!r}", where=text, hint="e.g. d3hr:depth=30,backbone=tiny") from error
+        wanted[key] = value if key in BESIDES or key in ACROSS else parse_yaml(value, text)
     return method, wanted
 
 

@@ -61,7 +61,7 @@ def read_reported(path: Path | str | None = None) -> list[Reported]:
     """
     file = Path(path) if path else files("benchmark.results.boards") / "reported.csv"
     out = []
-    for line, row in enumerate(csv.DictReader(io.StringIO(file.read_text())), start=2):
+    for line, row in enumerate(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8"))), start=2):
         try:
             deviation = float(row["deviation"]) if row["deviation"] else None
             item = Reported(**{**row, "ipc": int(row["ipc"]), "value": float(row["value"]), "deviation": deviation})

@@ -44,17 +44,20 @@ def cell_text(value: Any, name: str = "") -> str:
 
 
 def write_csv(records: Iterable[dict], path: Path | str) -> Path:
-    """Write the board of ``records`` to ``path``, atomically. The bytes depend on the records alone."""
-    return write_text(csv_text(rows(records)), path)
+    """Write the board of ``records`` to ``path``, atomically. The bytes depend on the records alone.
+
+    No link leads out of its folder: that may be somebody else's results folder.
+    """
+    return write_text(csv_text(rows(records)), path, within=Path(path).parent)
 
 
 def read_csv(path: Path | str) -> pandas.DataFrame:
     """The board as a frame whose dtypes are those of `columns.COLUMNS`, whatever cells are empty."""
     import pandas
 
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         names = next(csv.reader(file))
     dtypes = {name: DTYPES.get(name, "Float64") for name in names}
     strings = {name: [] for name, dtype in dtypes.items() if dtype == "string"}
     missing = {name: strings.get(name, [""]) for name in names}
-    return pandas.read_csv(path, dtype=dtypes, na_values=missing, keep_default_na=False)
+    return pandas.read_csv(path, encoding="utf-8", dtype=dtypes, na_values=missing, keep_default_na=False)

@@ -6,17 +6,20 @@ import contextlib
 import json
 import os
 import re
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmark.core.errors import DataError, JobError
+from benchmark.core.errors import DataError, JobError, UsageError
+from benchmark.core.foreign import read_json
+from benchmark.core.outputs import replacing
 from benchmark.core.store.store import disk_errors
+from benchmark.results.records.adding import finish
 from benchmark.results.records.schema import ID_LENGTH, SCHEMA, record_id, seal, verify_record
 
 FOLDER = "records"
 SHORT_ID = 12
+RECORD_BYTES = 16 << 20  # a record of a long curve has some 100 kB
 
 
 @dataclass(frozen=True)
@@ -60,12 +63,13 @@ def sealed(record: dict) -> dict:
     return record
 
 
-def write_record(results_dir: Path | str, record: dict) -> Path:
+def write_record(results_dir: Path | str, record: dict, *, durable: bool = True) -> Path:
     """Seal, validate and write a record atomically; one with the same identity is replaced.
 
     Args:
         record: ``identity outcome scores cost provenance gates artifacts`` (see `schema.FIELDS`); ``schema``, ``id``
             and ``digest`` are filled in.
+        durable: it is on the disk when this returns (a power loss takes nothing).
 
     Raises:
         JobError: the record is not valid, or the disk is full.
@@ -74,15 +78,8 @@ def write_record(results_dir: Path | str, record: dict) -> Path:
     record = sealed(record)
     path = record_path(results_dir, record["identity"])
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False) + "\n"
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.tmp")
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text)
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
+    with disk_errors(path), replacing(path, durable=durable) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return path
 
 
@@ -90,10 +87,10 @@ def find_record(results_dir: Path | str, identity: dict) -> dict | None:
     """The good record with this identity, or None (a damaged one counts as missing: it will be written again)."""
     path = record_path(results_dir, identity)
     try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        record = read_json(path, most=RECORD_BYTES)
+    except (OSError, DataError):
         return None
-    return None if verify_record(record) else record
+    return None if verify_record(record, plain=True) else record
 
 
 def iter_records(results_dir: Path | str, faults: list[Fault] | None = None) -> Iterator[dict]:
@@ -107,20 +104,25 @@ def iter_records(results_dir: Path | str, faults: list[Fault] | None = None) -> 
         DataError: a bad file, when ``faults`` is None.
     """
     seen: dict[str, str] = {}
+    with contextlib.suppress(UsageError):  # a folder that cannot be written can be read
+        finish(Path(results_dir))
     folder = Path(results_dir) / FOLDER
     try:
         names = sorted(entry for entry in os.listdir(folder) if entry.endswith(".json") and entry[0] != ".")
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise DataError(f"the records cannot be listed: {error.strerror}", where=str(folder)) from error
     for name in names:
         path = os.path.join(folder, name)
         try:
-            with open(path, "rb") as file:
-                record = json.loads(file.read())
-        except (OSError, ValueError) as error:
-            _report(faults, Fault(Path(path), f"cannot be read as JSON ({error})"))
+            record = read_json(path, most=RECORD_BYTES)
+        except (OSError, DataError) as error:
+            _report(
+                faults, Fault(Path(path), error.what if isinstance(error, DataError) else f"cannot be read: {error}")
+            )
             continue
-        wrong = verify_record(record)
+        wrong = verify_record(record, plain=True)
         if not wrong and record["id"] in seen:
             wrong = [f"the same record (id {record['id'][:SHORT_ID]}) as {seen[record['id']]}"]
         if wrong:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmark.core.foreign import check_plain, is_odd, is_plain_path
 from benchmark.core.store.keys import digest_of
 
 SCHEMA = 1
@@ -83,6 +84,71 @@ FIELDS: tuple[tuple[str, tuple[type, ...], bool, str], ...] = (
     ("artifacts", (dict,), True, "where the set, the contact sheet and the curve lie; not sealed"),
 )
 
+
+def _name(value: Any) -> bool:
+    return isinstance(value, str) and not is_odd(value)
+
+
+def _measured(value: Any) -> bool:
+    """A number that sums and means of it cannot overflow."""
+    return isinstance(value, NUMBER) and not isinstance(value, bool) and abs(value) <= 1e18  # NaN fails
+
+
+def _optional(check: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: value is None or check(value)
+
+
+def _curve(value: Any) -> bool:
+    """``[[epoch, top1, …], …]``."""
+    return isinstance(value, list) and all(
+        isinstance(point, list) and len(point) >= 2 and all(map(_measured, point[:2])) for point in value
+    )
+
+
+def _flat(value: Any) -> bool:
+    return isinstance(value, dict) and not any(isinstance(v, (dict, list)) for v in value.values())
+
+
+def _inputs(value: Any) -> bool:
+    """Name to key, or to ``{"name", "key"}``."""
+    made = value.values() if isinstance(value, dict) else [0]
+    return all(_name(v) or (_flat(v) and all(_name(x) for x in v.values())) for v in made)
+
+
+def _listed(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_name, value))
+
+
+# Path, check and meaning of what the types above do not say: elements of lists, values of objects, names. What passes
+# here can be shown by every command. `*` stands for every entry of an object.
+_ELEMENTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    *((path, _name, "a name without control characters") for path in (
+        "identity.dataset.name", "identity.dataset.digest", "identity.method.name", "identity.student",
+        "identity.protocol.name", "identity.protocol.digest", "identity.teacher.name", "identity.teacher.key",
+        "identity.backbone.name", "identity.backbone.key", "identity.set", "id", "digest",
+        "artifacts.tuning.on", "artifacts.tuning.protocol", "artifacts.tuning.student", "provenance.commit",
+    )),
+    ("identity.method.version", lambda v: isinstance(v, int) or _name(v), "a number or a name"),
+    ("identity.protocol.version", lambda v: isinstance(v, int) or _name(v), "a number or a name"),
+    ("identity.method.inputs", _inputs, "names with keys"),
+    ("identity.precision", _flat, "an object without lists and objects in it"),
+    ("outcome.flags", _listed, "a list of texts"),
+    ("scores.curve", _curve, "a list of [epoch, top1, …] in numbers"),
+    ("cost.device", _optional(_name), "a name"),
+    ("gates.teacher.accuracy", _optional(_measured), "a number"),
+    ("gates.teacher.expected", _optional(_measured), "a number"),
+    ("gates.teacher.status", _name, "a name"),
+    ("gates.set.recognised", _optional(_measured), "a number"),
+    ("gates.set.chance", _optional(_measured), "a number"),
+    ("gates.set.status", _name, "a name"),
+    ("artifacts.contact_sheet", _optional(lambda v: v == "" or is_plain_path(v)), "a plain path in the folder"),
+    ("artifacts.tuning", _optional(lambda v: isinstance(v, dict)), "an object"),
+    ("artifacts.tuning.seeds", _measured, "a number"),
+    ("artifacts.tuning.trials", _measured, "a number"),
+)  # fmt: skip
+_TUNED = ("on", "protocol", "student", "seeds", "trials")  # a note of `ddbench tune` has all of these
+
+_CHECKED = [(path.split("."), check, meaning) for path, check, meaning in _ELEMENTS]
 _NESTED = [(path.split("."), types, required) for path, types, required, _ in FIELDS]
 _PERCENT = ("top1_last", "top1_best", "top5_last", "ece")
 _MISSING = object()
@@ -98,13 +164,22 @@ def seal(record: dict) -> str:
     return digest_of({name: record.get(name) for name in SEALED})
 
 
-def verify_record(record: Any) -> list[str]:
-    """What is wrong with a record: schema, types, ranges, id, digest. An empty list for a good one."""
+def verify_record(record: Any, *, plain: bool = False) -> list[str]:
+    """What is wrong with a record: schema, types, ranges, id, digest. An empty list for a good one.
+
+    Args:
+        plain: it was read by `foreign.read_json`, which has checked its values.
+    """
     if not isinstance(record, dict):
         return ["not a JSON object"]
     if record.get("schema") != SCHEMA:
         return [f"schema is {record.get('schema')!r}; this version of ddbench reads schema {SCHEMA}"]
-    faults = list(_structure(record))
+    try:
+        if not plain:
+            check_plain(record)
+    except ValueError as error:
+        return [f"holds a value that cannot be used: {error}"]
+    faults = list(_structure(record)) or list(_elements(record))
     if faults:
         return faults
     faults = list(_values(record))
@@ -131,13 +206,36 @@ def _structure(record: dict) -> Iterator[str]:
                 yield f"{'.'.join(path)} is missing"
         elif not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
             names = " or ".join("null" if t is NULL else t.__name__ for t in types)
-            yield f"{'.'.join(path)} must be {names}, not {value!r}"
+            yield f"{'.'.join(path)} must be {names}, not {_short(value)}"
+
+
+def _elements(record: dict) -> Iterator[str]:
+    for names, check, meaning in _CHECKED:
+        value: Any = record
+        for name in names:
+            value = value.get(name, _MISSING) if isinstance(value, dict) else _MISSING
+        if value is not _MISSING and not check(value):
+            yield f"{'.'.join(names)} must be {meaning}, not {_short(value)}"
+    tuning = record["artifacts"].get("tuning")
+    if tuning:
+        yield from (f"artifacts.tuning.{name} is missing" for name in _TUNED if name not in tuning)
+    for part in ("scores", "cost"):
+        for name, value in record[part].items():
+            if not _name(name):
+                yield f"{part} has an entry {_short(name)}, which is no name"
+            elif isinstance(value, NUMBER) and not isinstance(value, bool) and not _measured(value):
+                yield f"{part}.{name} = {value} is too large"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
 
 
 def _values(record: dict) -> Iterator[str]:
     identity, outcome, scores = record["identity"], record["outcome"], record["scores"]
-    if identity["ipc"] < 1:
-        yield f"identity.ipc = {identity['ipc']} must be at least 1"
+    if not 1 <= identity["ipc"] <= 10**9:
+        yield f"identity.ipc = {identity['ipc']} must be at least 1 and at most 10**9"
     status = outcome["status"]
     if status not in STATUSES:
         yield f"outcome.status = {status!r} must be one of {', '.join(STATUSES)}"

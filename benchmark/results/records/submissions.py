@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmark.core.errors import DataError, MissingError
+from benchmark.core.foreign import inside, opened_image, read_bytes
 from benchmark.core.outputs import writable_folder
+from benchmark.results.records.adding import adding
 from benchmark.results.records.files import FOLDER, Fault, find_record, iter_records, record_path, write_record
 from benchmark.results.records.remake import is_dirty
 
 BESIDE = ("contact_sheet",)  # artifacts that travel with a record
+PICTURE_BYTES = 50_000_000
 
 
 @dataclass
@@ -97,7 +102,7 @@ class Added:
 
 
 def add(source: Path, target: Path, *, replace: bool = False) -> Added:
-    """Take over all records of ``source`` (and their contact sheets), or none.
+    """Take over all records of ``source`` (and their contact sheets), or none, also where the process is killed.
 
     A record that is there already must have equal scores, unless ``replace``; it stays, unless it was made from
     uncommitted code and the new one was not. Scores take the place of a failure or a skip, never the reverse.
@@ -135,9 +140,10 @@ def add(source: Path, target: Path, *, replace: bool = False) -> Added:
             hint="look at both; --replace takes the new ones",
         )
     writable_folder(target, "--results")
-    for record in incoming:
-        _copy_beside(record, source, target)
-        write_record(target, record)
+    with adding(target) as stage:
+        for record in incoming:
+            _copy_beside(record, source, target, stage)
+            write_record(stage, record, durable=False)
     return added
 
 
@@ -156,19 +162,19 @@ def _succeeded(record: dict) -> bool:
     return record["outcome"]["status"] == "ok"
 
 
-def _copy_beside(record: dict, source: Path, target: Path) -> None:
-    import shutil
-
+def _copy_beside(record: dict, source: Path, target: Path, stage: Path) -> None:
+    """Stage the pictures that a record names, where they are pictures inside ``source`` and ``target`` has none."""
     for name in BESIDE:
         relative = record["artifacts"].get(name)
-        if not relative:
+        if not relative or os.path.lexists(inside(target, relative)):
             continue
-        path = (source / relative).resolve()
-        inside = path.is_relative_to(source.resolve()) and path.is_file()
-        goal = target / relative
-        if inside and goal.resolve().is_relative_to(target.resolve()) and not goal.exists():
+        with contextlib.suppress(DataError, OSError):  # a record without its picture is a record all the same
+            with opened_image(inside(source, relative)):
+                pass
+            content = read_bytes(inside(source, relative), most=PICTURE_BYTES)
+            goal = inside(stage, relative)
             goal.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, goal)
+            goal.write_bytes(content)
 
 
 def summary(faults: Sequence[Fault], most: int = 20) -> str:

@@ -16,6 +16,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from benchmark.core.errors import DDBenchError
+from benchmark.core.foreign import inside, opened_image, read_bytes
 from benchmark.results.boards.boards import boards
 from benchmark.results.boards.cells import Cell, Key, collect, key_of, rows_of
 from benchmark.results.boards.columns import COLUMNS
@@ -59,14 +61,14 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
         "Rows of different protocols, datasets, teachers or precisions are never averaged."
     )
     page = files("benchmark.results.report")
-    return Template(page.joinpath("page.html").read_text()).substitute(
+    return Template(page.joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         summary=html.escape(summary),
         legend=html.escape(LEGEND),
-        css=page.joinpath("page.css").read_text(),
-        js=page.joinpath("page.js").read_text(),
+        css=page.joinpath("page.css").read_text(encoding="utf-8"),
+        js=page.joinpath("page.js").read_text(encoding="utf-8"),
         csv="data:text/csv;charset=utf-8;base64," + base64.b64encode(csv_text(rows).encode()).decode(),
-        data=json.dumps({"rows": sent}, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/"),
+        data=_script_json({"rows": sent}),
         boards="\n".join(_board(b) for b in made),
         sheets=_sheets(facts, label, rows, cells, budget),
         pictures=_pictures(results, budget),
@@ -75,6 +77,11 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
         failures=_failures(rows, label),
         provenance=_provenance(facts),
     )
+
+
+def _script_json(document: Any) -> str:
+    """JSON for a ``<script>`` element. Without any ``<`` the parser finds no end tag, comment or script in it."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def _rounded(value: Any) -> Any:
@@ -148,15 +155,17 @@ class _Budget:
     def __init__(self, results: Path) -> None:
         self.results, self.left = results.resolve(), PICTURE_BYTES
 
-    def uri(self, path: Path) -> str:
-        """The picture, or an empty string where it is missing, unreadable, outside the folder or too much."""
-        path = path.resolve()
-        if not path.is_relative_to(self.results) or not path.is_file():
+    def uri(self, name: str) -> str:
+        """The picture of this name in the results folder; an empty string where it is missing, unreadable, outside the
+        folder or too much."""
+        try:
+            path = inside(self.results, name)
+            if path.suffix == ".svg":
+                content, kind = read_bytes(path, most=self.left), "svg+xml"
+            else:
+                content, kind = _small_png(path), "png"
+        except (DDBenchError, OSError):
             return ""
-        if path.suffix == ".svg":
-            content, kind = path.read_bytes(), "svg+xml"
-        else:
-            content, kind = _small_png(path), "png"
         if not content or len(content) > self.left:
             return ""
         self.left -= len(content)
@@ -166,14 +175,11 @@ class _Budget:
 def _small_png(path: Path) -> bytes:
     from PIL import Image
 
-    try:
-        with Image.open(path) as image:
-            if image.width <= PICTURE_WIDTH:
-                return path.read_bytes()
-            height = round(image.height * PICTURE_WIDTH / image.width)
-            small = image.convert("RGB").resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
-    except (OSError, ValueError):
-        return b""
+    with opened_image(path) as image:
+        if image.width <= PICTURE_WIDTH and image.format == "PNG":
+            return read_bytes(path, most=PICTURE_BYTES)
+        height = max(1, round(image.height * PICTURE_WIDTH / image.width))
+        small = image.convert("RGB").resize((PICTURE_WIDTH, height), Image.Resampling.LANCZOS)
     out = io.BytesIO()
     small.save(out, "PNG", optimize=True)
     return out.getvalue()
@@ -209,7 +215,7 @@ def _sheets(facts: _Facts, label: dict[int, str], rows: list[dict], cells: list[
     for (dataset, ipc), members in sorted(groups.items()):
         figures = []
         for name, (seed, path) in sorted(members.items()):
-            uri = budget.uri(budget.results / path)
+            uri = budget.uri(path)
             lost += not uri
             if uri:
                 caption = html.escape(f"{name}, seed {seed}")
@@ -233,9 +239,9 @@ def _pictures(results: Path, budget: _Budget) -> str:
         found = sorted(p for p in results.glob(pattern) if p.suffix in (".svg", ".png"))
         figures = []
         for path in found:
-            uri = budget.uri(path)
+            where = path.relative_to(results)
+            uri = budget.uri(where.as_posix())
             if uri:
-                where = path.relative_to(results)
                 caption = html.escape(where.parts[1] if title == "Grids" else where.stem.replace("_", " "))
                 figures.append(f'<figure><img src="{uri}" alt="{caption}"><figcaption>{caption}</figcaption></figure>')
         if figures:

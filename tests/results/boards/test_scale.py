@@ -56,7 +56,7 @@ def test_memory_does_not_hold_the_records(tmp_path):
         pytest.fail(f"the test's records are too small ({size})")
     code = (
         "import resource, sys\n"
-        "from benchmark import leaderboard, records\n"
+        "from benchmark.results import boards as leaderboard, records\n"
         "from scipy.stats import t\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "leaderboard.rows(records.iter_records(sys.argv[1]))\n"

@@ -3,6 +3,7 @@ import shlex
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from synthetic import make_record
 
 from benchmark.cli.results import results as command
@@ -30,11 +31,11 @@ def test_good_records_are_taken_over_with_their_pictures(theirs, tmp_path):
     record = good(3)
     record["artifacts"]["contact_sheet"] = "sets/a.png"
     (theirs / "sets").mkdir()
-    (theirs / "sets" / "a.png").write_bytes(b"picture")
+    Image.new("L", (4, 4)).save(theirs / "sets" / "a.png")
     write_record(theirs, record)
     ours = tmp_path / "ours"
     assert invoke("add", theirs, "--results", ours).return_value == 0
-    assert len(read_records(ours)) == 4 and (ours / "sets" / "a.png").read_bytes() == b"picture"
+    assert len(read_records(ours)) == 4 and (ours / "sets" / "a.png").is_file()
     assert (ours / "leaderboard.csv").is_file()
     again = add(theirs, ours)
     assert (len(again.new), again.same) == (0, 4)
@@ -102,10 +103,15 @@ def test_a_board_that_is_out_of_date_is_noticed(theirs):
 def test_pictures_outside_the_folder_are_left(theirs, tmp_path):
     (tmp_path / "secret.png").write_bytes(b"x")
     record = good(9)
-    record["artifacts"]["contact_sheet"] = "../secret.png"
-    write_record(theirs, record)
-    add(theirs, tmp_path / "deep" / "ours")
-    assert not (tmp_path / "deep" / "secret.png").exists()
+    record["artifacts"]["contact_sheet"] = "secret.png"
+    path = write_record(theirs, record)
+    (theirs / "secret.png").symlink_to(tmp_path / "secret.png")
+    add(theirs, tmp_path / "ours")  # a link is not followed
+    assert not (tmp_path / "ours" / "secret.png").exists() and len(read_records(tmp_path / "ours")) == 4
+    path.write_text(path.read_text().replace("secret.png", "../secret.png"))
+    with pytest.raises(DataError, match="1 of 4 records are bad"):
+        add(theirs, tmp_path / "deep" / "ours")
+    assert not (tmp_path / "deep").exists()
 
 
 def test_no_records(tmp_path):
