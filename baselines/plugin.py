@@ -60,6 +60,33 @@ METHODS: list[MethodInfo] = [
         "baselines.rded:RDED",
         paper="Sun et al., CVPR 2024, arXiv 2312.03526",
     ),
+    MethodInfo(
+        "dm",
+        "images whose mean features in random networks are the real images'",
+        "baselines.matching.dm:DM",
+        paper="Zhao and Bilen, WACV 2023, arXiv 2110.04181",
+    ),
+    MethodInfo(
+        "dc",
+        "images with the gradients of real ones, in networks that learn from them",
+        "baselines.matching.dc:DC",
+        paper="Zhao et al., ICLR 2021, arXiv 2006.05929",
+        gate="waived",  # see baselines/matching/__init__.py
+    ),
+    MethodInfo(
+        "dsa",
+        "DC with the same augmentation of real and synthetic images",
+        "baselines.matching.dc:DSA",
+        paper="Zhao and Bilen, ICML 2021, arXiv 2102.08259",
+        gate="waived",  # see baselines/matching/__init__.py
+    ),
+    MethodInfo(
+        "idc",
+        "several training images in one, by the gradients of networks trained on real ones",
+        "baselines.matching.idc:IDC",
+        paper="Kim et al., ICML 2022, arXiv 2205.14959",
+        gate="waived",  # see baselines/matching/__init__.py
+    ),
     MethodInfo("recon", "random real images through the VAE: the ceiling the VAE sets", "baselines.recon:Recon"),
 ]
 

@@ -65,11 +65,13 @@ _HOMES = {
     "get_teacher": "benchmark.teachers",
     "load_backbone": "benchmark.backbones",
     "load_dataset": "benchmark.data",
+    "mix": "benchmark.training.augment",
     "parse_sets": "benchmark.pipeline.request",
     "rate_at": "benchmark.training.loop",
     "resolve_backbone": "benchmark.backbones.resolve",
     "sample": "benchmark.backbones",
     "sampling_levels": "benchmark.backbones",
+    "student_version": "benchmark.students.build",
     "teacher_key": "benchmark.teachers",
     "train": "benchmark.training.loop",
 }
@@ -110,9 +112,10 @@ if TYPE_CHECKING:
         hookimpl,
     )
     from benchmark.students import build_student  # noqa: F401
+    from benchmark.students.build import student_version  # noqa: F401
     from benchmark.students.library import Enlarged  # noqa: F401
     from benchmark.teachers import Teacher, get_teacher, teacher_key  # noqa: F401
-    from benchmark.training.augment import Augment  # noqa: F401
+    from benchmark.training.augment import Augment, mix  # noqa: F401
     from benchmark.training.loop import Averaged, batches, rate_at, train  # noqa: F401
 
 

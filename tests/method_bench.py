@@ -31,6 +31,10 @@ QUICK = {
     "dit": {"steps": 3},
     "d3hr": {"steps": 4, "depth": 2, "m": 20, "invert_batch": 4, "decode_batch": 4, "start_step": 2},
     "d3hr-modes": {"steps": 4, "depth": 2, "invert_batch": 4, "decode_batch": 4},
+    "dm": {"iterations": 4, "batch": 5, "group": 2},
+    "dc": {"iterations": 2, "outer": 2, "inner": 2, "batch": 5},
+    "dsa": {"iterations": 2, "outer": 2, "inner": 2, "batch": 5},
+    "idc": {"iterations": 2, "inner": 2, "batch": 5, "images_net": 6, "batch_net": 4},
     "rded": {"pool": 12, "crops": 2},
 }
 

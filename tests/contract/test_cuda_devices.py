@@ -127,6 +127,17 @@ def test_every_method_makes_the_same_images_there(bench, monkeypatch, name, sets
         assert (found[cell].int() - image.int()).abs().max() <= 1, cell
 
 
+@pytest.mark.parametrize("name", ["dm", "dsa", "idc"])
+def test_matching_does_not_wait(bench, monkeypatch, name):
+    with pretended() as waits:
+        method, task, _ = Placed(bench, GPU).task(name, 2, store=f"steps-{name}", network="convnet4_in")
+        state = method.optimisation(task, range(2))
+        waits.clear()
+        for index in range(3):
+            state.step(index)
+        assert not waits
+
+
 def test_recovering_images_does_not_wait(bench):
     counts = []
     for iterations in (2, 6):
