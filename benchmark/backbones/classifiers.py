@@ -21,8 +21,8 @@ from benchmark.core.store import Stage, Store
 from benchmark.data.base import Dataset
 
 VERSION = 1
-EPOCHS, BATCH = 12, 256
-FEWEST_STEPS = 150
+EPOCHS = 12
+FEWEST_STEPS = 20
 MOST_IMAGES = 100_000  # of a larger dataset an even selection: the classifier is a yardstick, no competitor
 UPRIGHT = ("digits", "mnist", "svhn")  # datasets whose images mean something else when mirrored
 MOST_PIXELS = 64  # side; larger images are made smaller
@@ -111,7 +111,7 @@ def classifier_stage(dataset: Dataset, kind: str, held_out: int, precision: Prec
         "held_out": held_out,
         "mirrored": dataset.name.removesuffix("@val") not in UPRIGHT,
         "epochs": EPOCHS,
-        "batch": BATCH,
+        "batch": 256 if len(dataset.train) >= 20_000 else 64,
         "fewest": FEWEST_STEPS,
     }
     return Stage("backbone.classifier", VERSION, params, {"dataset": dataset.digest}, 0, precision.document())
@@ -130,7 +130,7 @@ def get_classifier(
             kept = kept[np.linspace(0, len(kept) - 1, MOST_IMAGES).astype(np.int64)]
         images = dataset.train.images(kept, side(dataset))
         labels = torch.from_numpy(dataset.train.labels[kept])
-        net = _train(kind, images, labels, len(dataset.classes), mirrored, precision, device)
+        net = _train(kind, images, labels, len(dataset.classes), mirrored, stage.params["batch"], precision, device)
         save_file({k: v.cpu().contiguous() for k, v in net.state_dict().items()}, folder / "weights.safetensors")
 
     folder = distributed.build(store, stage, make)
@@ -150,6 +150,7 @@ def _train(
     labels: torch.Tensor,
     classes: int,
     mirrored: bool,
+    batch: int,
     precision: Precision,
     device: str,
 ) -> nn.Module:
@@ -160,15 +161,15 @@ def _train(
         net = KINDS[kind](images.shape[1], classes).to(device)
     net.train()
     images, labels = images.to(device), labels.to(device)
-    steps = max(FEWEST_STEPS, EPOCHS * len(images) // BATCH)
+    steps = max(FEWEST_STEPS, EPOCHS * len(images) // batch)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
     draw = torch.Generator(device)
     order = torch.empty(0, dtype=torch.long, device=device)
     for step in range(steps):
         draw.manual_seed(derive_seed("backbone classifier", kind, step))
-        if len(order) < BATCH:
+        while len(order) < batch:
             order = torch.cat([order, torch.randperm(len(images), generator=draw, device=device)])
-        chosen, order = order[:BATCH], order[BATCH:]
+        chosen, order = order[:batch], order[batch:]
         pixels = _shifted(images[chosen], mirrored, draw)
         done = step / steps
         optimizer.param_groups[0]["lr"] = 0.1 * min(done / 0.25, (1 - done) / 0.75) + 1e-5

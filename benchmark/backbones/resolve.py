@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,8 +31,28 @@ class BackboneRef:
         return train_backbone(store, dataset, self.preset, device, judge=judge)
 
 
+def shipped(dataset: str, classes: Sequence[str]) -> Path | None:
+    """The folder of a backbone for ``dataset`` among those of ``$DDBENCH_BACKBONES``, or of a checkout's
+    ``results/backbones``; None where there is none, or the variable is set to nothing.
+
+    Not for ``NAME@val``: a shipped backbone was trained on the images that such a dataset holds out.
+    """
+    from benchmark.backbones import folder as folders
+
+    given = os.environ.get("DDBENCH_BACKBONES")
+    if given == "":
+        return None
+    places = Path(given).expanduser() if given is not None else Path(__file__).parents[2] / "results" / "backbones"
+    folder = places / dataset
+    if not (folder / folders.ABOUT).is_file():
+        return None
+    return folder if folders.about(folder).get("classes") == list(classes) else None
+
+
 def resolve_backbone(dataset, name: str = "") -> BackboneRef:
     """The backbone called ``name`` (a preset, a folder, a hub id); "" is the dataset's default.
+
+    That is DiT-XL/2-256 for ImageNet's classes, else what :func:`shipped` finds, else the dataset's preset.
 
     Raises:
         MissingError: a folder that is no backbone, a hub id that cannot be had.
@@ -38,7 +60,8 @@ def resolve_backbone(dataset, name: str = "") -> BackboneRef:
     from benchmark.backbones import backbone_stage, default_preset, external_key
 
     if not name:
-        ours = default_preset(dataset.name.removesuffix("@val"))
+        found = shipped(dataset.name, dataset.classes)
+        ours = str(found) if found else default_preset(dataset.name.removesuffix("@val"))
         name = IMAGENET_BACKBONE if dataset.backbone_classes is not None else ours
     if name in registry().names("backbone"):
         stage = backbone_stage(dataset, name)

@@ -154,6 +154,25 @@ def finetune(
     _finish(folder, finetune_stage(data, key, chosen).key, out)
 
 
+@backbone.command(
+    "export", epilog="\b\nExample:\n  ddbench backbone export DIR --out results/backbones/cifar10 --command '...'"
+)
+@click.argument("source", metavar="FOLDER")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--command", default="", help="What made it, for its README.")
+def export_command(source: str, out: Path, command: str) -> None:
+    """Copy a backbone with bfloat16 weights (half the bytes), its card and the command that made it."""
+    _check_out(out)
+    from benchmark.backbones import folder as folders
+    from benchmark.backbones.export import export
+    from benchmark.core.outputs import whole_folder
+
+    with whole_folder(out, "--out") as temporary:
+        export(folders.resolve(source), temporary, command)
+    size = sum(file.stat().st_size for file in out.rglob("*") if file.is_file())
+    click.echo(f"folder             {out} ({size / 1e6:.1f} MB)")
+
+
 @backbone.command(epilog="\b\nExamples:\n  ddbench backbone show DIR\n  ddbench backbone show fashionmnist")
 @click.argument("name", metavar="FOLDER|HUB_ID|DATASET")
 @click.option("--preset", default="", help="With a dataset: its preset. Default: the dataset's.")

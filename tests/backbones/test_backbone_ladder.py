@@ -1,5 +1,7 @@
 """Training on the device: the perceptual term, the ladder's rungs, the time limit, keys that stay."""
 
+import dataclasses
+import json
 import math
 
 import pytest
@@ -121,6 +123,37 @@ def test_command(tmp_path, judge, monkeypatch):
     assert result.exit_code == 0, result.output
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [f"rung-{s:07d}" for s in (1, 3, 10, 30, 100)]
     assert "recognised @2" in result.output and (tmp_path / "out/rung-0000100/vae/config.json").is_file()
+
+
+def test_exported_backbone_is_what_its_dataset_uses(folder, tmp_path, monkeypatch):
+    """bfloat16 weights load in any precision; the folder is found by the dataset's name and keyed by its content."""
+    from benchmark.backbones import external_key, load_backbone
+    from benchmark.backbones import folder as folders
+    from benchmark.backbones.export import export
+    from benchmark.backbones.resolve import resolve_backbone
+    from benchmark.core.compute import Precision
+
+    dataset = make_dataset()
+    about = {"dataset": "toy", "classes": list(dataset.classes), "vae_key": "of the exact weights"}
+    (folder / folders.ABOUT).write_text(json.dumps(about))
+    place = tmp_path / "shipped" / "toy"
+    place.mkdir(parents=True)
+    export(folder, place, "ddbench backbone train --dataset toy")
+    assert "ddbench backbone train --dataset toy" in (place / "README.md").read_text()
+
+    monkeypatch.setenv("DDBENCH_BACKBONES", "")
+    assert resolve_backbone(dataset).stage is not None  # the preset, trained here
+    monkeypatch.setenv("DDBENCH_BACKBONES", str(place.parent))
+    found = resolve_backbone(dataset)
+    assert (found.name, found.key, found.stage) == (str(place), external_key(place), None)
+    assert resolve_backbone(dataclasses.replace(dataset, name="toy@val")).stage is not None
+    assert resolve_backbone(make_dataset(("x", "y", "z"))).stage is not None  # other classes
+
+    exact, rounded = (load_backbone(p, dataset, "cpu", Precision(), "") for p in (folder, place))
+    assert rounded.vae_key not in ("of the exact weights", exact.vae_key) and rounded.vae.dtype == torch.float32
+    for part in ("vae", "dit"):
+        wanted, got = (dict(getattr(b, part).named_parameters()) for b in (exact, rounded))
+        assert all(torch.equal(got[k], v.to(torch.bfloat16).float()) for k, v in wanted.items())
 
 
 def test_default_settings_need_no_classifier():

@@ -105,13 +105,15 @@ def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
 
 def backbone_shape(request: Request, facts: Facts, dataset=None) -> tuple[str, Shape | None]:
     """(name, shape) of the backbone that the request means; the shape is None where its files are not here."""
-    from benchmark.backbones.resolve import IMAGENET_BACKBONE
+    from benchmark.backbones.resolve import IMAGENET_BACKBONE, shipped
     from benchmark.backbones.settings import default_preset, settings
     from benchmark.pipeline.requirements import imagenet_family
 
     name = request.backbone
     if not name:
-        name = IMAGENET_BACKBONE if imagenet_family(request.dataset) else default_preset(facts.name)
+        found = shipped(dataset.name, dataset.classes) if dataset is not None else None
+        ours = str(found) if found else default_preset(facts.name)
+        name = IMAGENET_BACKBONE if imagenet_family(request.dataset) else ours
     if name in registry().names("backbone"):
         if dataset is None:
             return name, None
