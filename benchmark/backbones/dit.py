@@ -199,23 +199,30 @@ def train_dit(
     rungs: Collection[int] = (),
     at_rung: Callable[[int, DiTTransformer2DModel], None] | None = None,
     deadline: float | None = None,
+    features: torch.Tensor | None = None,
 ) -> tuple[DiTTransformer2DModel, DDIMScheduler, list[list[float]]]:
     """Train a DiT on cached latents; ``training`` and ``held_out`` are (mean, std, labels).
 
     Args:
         at_rung: called as ``at_rung(steps, dit)`` after each number of steps in ``rungs``, with a copy on the CPU of
             the DiT with averaged weights.
+        features: of the training images ``[n, tokens, d]``, where ``settings.align`` is above 0.
         deadline: value of ``time.monotonic()`` at which to stop with `benchmark.training.loop.OutOfTime`.
     """
     with torch.random.fork_rng(devices=[]):
         dit = build_dit(settings, num_classes).to(device)
     scheduler = make_scheduler()
-    state = Averaged(dit, settings.dit_lr, settings.weight_decay, settings.ema_width)
-    alphas, more = scheduler.alphas_cumprod.to(device), {}
+    alphas, more, trained = scheduler.alphas_cumprod.to(device), {}, dit
     if settings.draws == "device":
         from benchmark.backbones import resident
 
-        quick = resident.Denoising(training, num_classes, settings, alphas, settings.policy, device)
+        alignment = None
+        if features is not None:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(settings.seed)
+                alignment = resident.Alignment(dit, settings.width, features).to(device)
+            trained = nn.ModuleList([dit, alignment])
+        quick = resident.Denoising(training, num_classes, settings, alphas, settings.policy, device, alignment)
         more = {"read_steps": resident.READ_STEPS}
 
         def loss_of(index: int) -> torch.Tensor:
@@ -235,6 +242,7 @@ def train_dit(
         def loss_of(index: int) -> torch.Tensor:
             return task.loss(dit, index, settings.dit_batch)
 
+    state = Averaged(trained, settings.dit_lr, settings.weight_decay, settings.ema_width)
     dit.train()
     if settings.compiled:
         compile_blocks(dit)
@@ -270,4 +278,6 @@ def train_dit(
         **more,
     )
     state.swap()
+    if features is not None:
+        alignment.handle.remove()
     return dit.eval(), scheduler, curve

@@ -46,7 +46,7 @@ STRONG = {
     "heads": 4,
     "latent_channels": 8,
     "patch": 1,
-    "vae_width": 32,
+    "vae_width": 24,
     "vae_steps": 8000,
     "vae_batch": 256,
     "vae_lr": 1e-3,

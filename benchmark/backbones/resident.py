@@ -91,6 +91,49 @@ def vae_step(
     return step
 
 
+class Alignment(nn.Module):
+    """The distance of a block's output to a classifier's features of the clean image, token by token (REPA,
+    arXiv 2410.06940, eq. 8: one minus the cosine, through a small network that is trained along and then dropped).
+
+    Args:
+        dit: its middle block is watched.
+        features: ``[n, tokens, d]`` of the training images, in the order of the moments.
+    """
+
+    def __init__(self, dit: nn.Module, width: int, features: torch.Tensor) -> None:
+        super().__init__()
+        self.features, self.seen = features, {}
+        self.head = nn.Sequential(nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, features.shape[-1]))
+        blocks = dit.transformer_blocks
+
+        def keep(block: nn.Module, given: tuple, output: torch.Tensor) -> None:
+            self.seen["tokens"] = output
+
+        self.handle = blocks[max(0, len(blocks) // 2 - 1)].register_forward_hook(keep)
+
+    def distance(self, chosen: torch.Tensor, precision: Precision) -> torch.Tensor:
+        """Mean over the batch of the last pass, whose images were ``chosen``."""
+        wanted = self.features[chosen].float()
+        with precision.context(wanted.device):
+            made = self.head(self.seen.pop("tokens"))
+        return 1 - nn.functional.cosine_similarity(made.float(), wanted, dim=-1).mean()
+
+
+def token_features(net: Plain, images: torch.Tensor, padding: int, side: int, precision: Precision, device: str):
+    """Half-precision features ``[n, side * side, d]`` of uint8 images: last maps of ``net`` at size ``side``."""
+    found = []
+    with torch.no_grad():
+        for part in images.split(512):
+            pixels = part.to(device).float() / 127.5 - 1
+            if padding:
+                pixels = nn.functional.pad(pixels, (padding,) * 4, mode="replicate")
+            with precision.context(device):
+                maps = net.maps(pixels)[-1].float()
+            maps = nn.functional.interpolate(maps, (side, side), mode="bilinear", align_corners=False)
+            found.append(maps.flatten(2).transpose(1, 2).half())
+    return torch.cat(found)
+
+
 class Denoising:
     """`benchmark.backbones.dit.Denoising` with moments, labels and random numbers on the device.
 
@@ -106,6 +149,7 @@ class Denoising:
         alphas: torch.Tensor,
         precision: Precision,
         device: str,
+        alignment: Alignment | None = None,
     ) -> None:
         mean, std, labels = moments
         self.mean, self.std = (part.to(device, torch.float16) for part in (mean, std))
@@ -114,6 +158,7 @@ class Denoising:
         self.weights = loss_weights(self.alphas, settings.snr_gamma)
         self.batches = Batches(len(mean), settings.dit_batch, device, "dit", settings.seed)
         self.draw = torch.Generator(device)
+        self.alignment = alignment
 
     def loss(self, dit: nn.Module, step: int) -> torch.Tensor:
         """The loss of batch ``step``: this rank's share of it."""
@@ -131,4 +176,7 @@ class Denoising:
         parts = (part[rows] for part in (latents, noise, levels, labels))
         latents, noise, levels, labels = parts
         error = noise_error(dit, latents, noise, levels, labels, self.alphas, self.precision)
-        return (error * self.weights[levels]).mean() * share
+        loss = (error * self.weights[levels]).mean() * share
+        if self.alignment is not None:
+            loss = loss + self.settings.align * share * self.alignment.distance(chosen[rows], self.precision)
+        return loss

@@ -54,6 +54,7 @@ class Settings:
     perceptual: float = 0.0  # weight of the distance of a small classifier's features in the VAE's loss
     draws: str = "host"  # where batches and noise are drawn: host (the same numbers on every device), or device (fast)
     compiled: int = 0  # 1: the training steps go through torch.compile
+    align: float = 0.0  # weight of the distance of an inner layer of the DiT to a classifier's features
     flips: int = 0  # 1: mirrored training images count as images too
     held_out: int = 1024  # training images, at most, that nothing trains on
 
@@ -65,7 +66,9 @@ class Settings:
     def vae_document(self) -> dict[str, Any]:
         """The settings that the VAE depends on."""
         names = ("image_size", "levels", "padding", "latent_channels", "ema_width", *LATER)
-        return {k: v for k, v in self.document().items() if k in names or k.startswith(("vae_", "kl_"))}
+        found = {k: v for k, v in self.document().items() if k in names or k.startswith(("vae_", "kl_"))}
+        found.pop("align", None)  # of the DiT alone
+        return found
 
     @property
     def policy(self) -> Precision:
@@ -79,7 +82,7 @@ class Settings:
 LATER = {
     f.name: f.default
     for f in dataclasses.fields(Settings)
-    if f.name in ("perceptual", "draws", "compiled", "flips", "held_out")
+    if f.name in ("perceptual", "draws", "compiled", "align", "flips", "held_out")
 }
 
 
@@ -169,14 +172,12 @@ def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
             raise UsageError(f"{key} must be at least 1, not {getattr(made, key)}")
     if made.draws not in ("host", "device"):
         raise UsageError(f"draws must be host or device, not {made.draws!r}")
-    if made.draws == "host" and (made.perceptual or made.compiled or made.flips):
+    if made.draws == "host" and (made.perceptual or made.compiled or made.flips or made.align):
         raise UsageError(
-            "perceptual, compiled and flips need draws=device", hint="ddbench backbone train --set draws=device"
+            "perceptual, compiled, align and flips need draws=device", hint="ddbench backbone train --set draws=device"
         )
-    if made.perceptual < 0 or made.held_out < 1:
-        raise UsageError(
-            f"perceptual must be at least 0 and held_out at least 1, not {made.perceptual}, {made.held_out}"
-        )
+    if min(made.perceptual, made.align) < 0 or made.held_out < 1:
+        raise UsageError("perceptual and align must be at least 0, held_out at least 1")
     if not 0 <= made.label_dropout < 1:
         raise UsageError(f"label_dropout must be in [0, 1), not {made.label_dropout}")
     check_training_precision(made.policy)

@@ -13,10 +13,11 @@ from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
 
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone, load_backbone, pad
-from benchmark.backbones.classifiers import get_classifier
+from benchmark.backbones.classifiers import Plain, get_classifier
 from benchmark.backbones.dit import build_dit, make_scheduler, train_dit
 from benchmark.backbones.latents import all_moments
 from benchmark.backbones.report import write_report
+from benchmark.backbones.resident import token_features
 from benchmark.backbones.settings import Settings, settings
 from benchmark.backbones.stages import backbone_stage_of, hold_out, rung_stage, rungs, vae_stage
 from benchmark.backbones.vae import train_vae
@@ -133,8 +134,12 @@ def _make(
     )
     coder = untrained(dataset, chosen, vae, device, vae_key)
     held = hold_out(dataset, chosen.held_out)
+    features = None
     if chosen.draws == "device":
         training, held_out = resident_moments(dataset, coder, held, bool(chosen.flips))
+        if chosen.align:
+            net = get_classifier(store, dataset, "plain", chosen.held_out, chosen.policy, device)
+            features = resident_features(dataset, chosen, net, held, device)
     else:
         training, held_out = split_moments(store, dataset, coder, held)
 
@@ -171,6 +176,7 @@ def _make(
         steps,
         at_rung,
         run.deadline,
+        features,
     )
     curves = {
         "columns": ["step", "seconds", "training", "held_out"],
@@ -223,6 +229,18 @@ def resident_moments(dataset: Dataset, backbone: Backbone, held_positions: np.nd
 
     mean, std, labels = moments(held_positions, False)
     return moments(kept, mirrored), (mean.cpu(), std.cpu(), labels)
+
+
+def resident_features(dataset: Dataset, chosen: Settings, net: Plain, held_positions: np.ndarray, device: str):
+    """Features of the images of :func:`resident_moments`, one a token of the DiT."""
+    kept = np.setdiff1d(np.arange(len(dataset.train)), held_positions)
+    images = dataset.train.images(kept, chosen.image_size - 2 * chosen.padding)
+    side = chosen.latent_size // chosen.patch
+    found = [
+        token_features(net, part, chosen.padding, side, chosen.policy, device)
+        for part in ([images, images.flip(3)] if chosen.flips else [images])
+    ]
+    return torch.cat(found)
 
 
 def save_folder(folder: Path, vae, dit, scheduler, about: dict, curves: dict) -> None:

@@ -17,7 +17,7 @@ from benchmark.backbones.training import Run, rung_folders, train_backbone
 from benchmark.core.errors import UsageError
 from benchmark.training.loop import OutOfTime
 
-QUICK = {**TINY, "draws": "device", "perceptual": 0.3, "flips": 1, "held_out": 6, "dit_steps": 100}
+QUICK = {**TINY, "draws": "device", "perceptual": 0.3, "align": 0.3, "flips": 1, "held_out": 6, "dit_steps": 100}
 
 
 @pytest.fixture(autouse=True)
