@@ -30,7 +30,9 @@ class SpaceParams:
 
 def features_stage(task: Task, space: str, class_index: int) -> Stage:
     """The stage of :func:`class_features`."""
-    return task.stage("baselines.features", 1, chunk=CHUNK, space=space, cls=class_index)
+    return task.stage(
+        "baselines.features", 1, chunk=CHUNK, class_index=class_index, space=space, size=task.dataset.image_size
+    )
 
 
 def class_features(task: Task, space: str, class_index: int) -> torch.Tensor:

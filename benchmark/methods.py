@@ -171,12 +171,28 @@ class Task:
         """The CPU generator of (seed, method, class, index[, purpose])."""
         return compute.generator(self.seed, self.method, class_index, index, *purpose)
 
-    def stage(self, name: str, version: int, *, seeded: bool = False, chunk: int | None = None, **params) -> Stage:
+    def stage(
+        self,
+        name: str,
+        version: int,
+        *,
+        class_index: int | None = None,
+        seeded: bool = False,
+        chunk: int | None = None,
+        **params,
+    ) -> Stage:
         """A shared stage of this method on this dataset; its key holds the dataset's and the backbone's digests.
 
-        ``seeded=False`` (the default) makes one artifact serve every seed.
+        Args:
+            class_index: the stage reads the training images of this class and no others. Its key then holds the digest
+                of these images in place of the dataset's, so that it outlives changes elsewhere and serves subsets.
+                Work that draws random numbers names the class ``task.dataset.backbone_class(class_index)``.
+            seeded: False (the default) makes one artifact serve every seed.
         """
         inputs = {"dataset": self.dataset.digest}
+        if class_index is not None:
+            inputs = {"class": self.train.class_digest(class_index)}
+            params = {**params, "class": self.dataset.backbone_class(class_index)}
         if self.load_backbone is not None:
             inputs["backbone"] = self.backbone_key
         if self.load_teacher is not None:

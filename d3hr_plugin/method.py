@@ -208,14 +208,14 @@ class D3HR(Method):
 
     def _noised(self, task: Task, class_index: int, latents: torch.Tensor, first: int, depths: list[int]):
         """Latents at each depth, ``{depth: [n, c, h, w]}``, of the class's images from position ``first`` on."""
-        p, backbone = self.params, task.backbone
+        p, backbone, name = self.params, task.backbone, task.dataset.backbone_class(class_index)
         if p.domain == "ddpm":
             power, ascending = alphas(backbone.scheduler), levels(backbone.scheduler, p.steps)
-            noise = [[generator("d3hr.ddpm", class_index, first + i) for i in range(len(latents))] for _ in depths]
+            noise = [[generator("d3hr.ddpm", name, first + i) for i in range(len(latents))] for _ in depths]
             return {d: add_noise(latents, g, power[ascending[d]]) if d else latents for d, g in zip(depths, noise)}
         noise = None
         if p.noise_until:
-            draws = [generator("d3hr.ddpm", class_index, first + i) for i in range(len(latents))]
+            draws = [generator("d3hr.ddpm", name, first + i) for i in range(len(latents))]
             noise = torch.stack([torch.randn(latents.shape[1:], generator=g) for g in draws])
         return invert(
             backbone,

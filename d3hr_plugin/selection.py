@@ -16,7 +16,7 @@ CHUNK = 256  # images a forward pass; part of the key
 
 def features_stage(task: Task, class_index: int) -> Stage:
     """The stage of a class's features."""
-    return task.stage("d3hr.features", 1, chunk=CHUNK, class_index=class_index)
+    return task.stage("d3hr.features", 1, chunk=CHUNK, class_index=class_index, size=task.dataset.image_size)
 
 
 def class_features(task: Task, class_index: int) -> torch.Tensor:

@@ -128,16 +128,16 @@ def class_latents(task: Encodable, class_index: int, sample: bool = True, chunk:
     """Scaled latents float32 ``[<= chunk, c, h, w]`` (CPU) of one class of ``task.train``, in order.
 
     Encoded once into the store, then read. With ``sample`` each is a draw from the VAE's posterior, from a generator
-    of (class, index) alone: the same draw whatever the chunk size or the process.
+    of (class, index) alone: the same draw whatever the chunk size, the process, or the subset that the class is in.
     """
-    first, left = 0, None
+    first, left, name = 0, None, task.dataset.backbone_class(class_index)
     for file in class_moments(task.store, task.dataset, task.backbone, class_index):
         part = load_file(file)
         latents = part["mean"].float()
         if sample:
             std = part["std"].float()
             for row in range(len(latents)):
-                draw = generator("posterior", class_index, first + row)
+                draw = generator("posterior", name, first + row)
                 latents[row] += std[row] * torch.randn(std[row].shape, generator=draw)
         first += len(latents)
         left = latents if left is None else torch.cat([left, latents])

@@ -58,7 +58,7 @@ def hold_out(dataset: Dataset, most: int = 1024) -> np.ndarray:
 def latents_stage(
     dataset: Dataset, class_index: int, vae_key: str, image_size: int, padding: int, precision: dict[str, Any]
 ) -> Stage:
-    """The stage of the VAE latents' moments of one class of the training split."""
-    params = {"class": class_index, "image_size": image_size, "padding": padding}
-    inputs = {"dataset": dataset.digest, "vae": vae_key}
+    """The stage of the VAE latents' moments of one class: its key holds that class's training images and no others."""
+    params = {"image_size": image_size, "padding": padding}
+    inputs = {"class": dataset.train.class_digest(class_index), "vae": vae_key}
     return Stage("backbone.latents", LATENTS_VERSION, params, inputs, None, precision, LATENTS_CHUNK)

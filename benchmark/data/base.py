@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -41,6 +42,24 @@ class Split:
         order = np.argsort(self.labels, kind="stable")
         counts = np.bincount(self.labels)
         return np.split(order, np.cumsum(counts)[:-1])
+
+    def rows_digest(self, indices: Sequence[int]) -> str:
+        """SHA-256 of some images in the order given, whatever their labels, their split and what else is in it."""
+        sha = hashlib.sha256()
+        for image in self.map(lambda image: image, indices):
+            sha.update(f"{image.mode} {image.size}".encode())
+            sha.update(image.tobytes())
+        return sha.hexdigest()
+
+    def class_digest(self, label: int) -> str:
+        """`rows_digest` of the images of one class: all that work on this class alone depends on."""
+        if label not in self._class_digests:
+            self._class_digests[label] = self.rows_digest(self.by_class[label])
+        return self._class_digests[label]
+
+    @cached_property
+    def _class_digests(self) -> dict[int, str]:
+        return {}
 
     def map(self, function: Callable[[Image.Image], T], indices: Sequence[int]) -> Iterator[T]:
         """``function`` of each image as stored, in order; splits of files read and apply it in several threads."""
@@ -83,6 +102,10 @@ class ArraySplit(Split):
     def pil(self, index: int) -> Image.Image:
         return Image.fromarray(self.array[index])
 
+    def rows_digest(self, indices: Sequence[int]) -> str:
+        rows = np.ascontiguousarray(self.array[np.asarray(indices, dtype=np.int64)])
+        return hashlib.sha256(f"{rows.shape}".encode() + rows.tobytes()).hexdigest()
+
     def images(self, indices: Sequence[int], size: int | None = None, channels: int | None = None) -> torch.Tensor:
         import torch
 
@@ -121,6 +144,10 @@ class Dataset:
     std: tuple[float, ...]
     backbone_classes: tuple[int, ...] | None = None
     notes: dict[str, str] = field(default_factory=dict)
+
+    def backbone_class(self, label: int) -> int:
+        """The number of a class that subsets share: its ImageNet-1K label where it has one, else ``label`` itself."""
+        return label if self.backbone_classes is None else int(self.backbone_classes[label])
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:

@@ -19,13 +19,11 @@ import numpy as np
 import PIL
 
 from benchmark.core.errors import DataError
-from benchmark.core.foreign import open_regular
 from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
-from benchmark.core.store.keys import digest_open
 from benchmark.data.base import ArraySplit, Split
 from benchmark.data.decode import header, open_image
-from benchmark.data.files import LOST, THREADS, FileSplit, Index, readable
+from benchmark.data.files import LOST, THREADS, FileSplit, Index, file_digest
 
 CONTENT_BYTES = 2 << 30  # a larger dataset is identified by its file list with sizes
 CONTENT_FILES = 300_000
@@ -58,7 +56,7 @@ def content_digest(classes: Sequence[str], indexes: Mapping[str, Index]) -> str:
     """
     for index in indexes.values():
         for lost in np.flatnonzero(index.sizes == LOST)[:1]:
-            _digest(index.path(int(lost)))
+            file_digest(index.path(int(lost)))
     total = sum(int(index.sizes.sum()) for index in indexes.values())
     if total > CONTENT_BYTES or sum(len(index) for index in indexes.values()) > CONTENT_FILES:
         listings = {split: index.listing_digest() for split, index in indexes.items()}
@@ -78,15 +76,10 @@ def file_stamp(index: Index) -> list[str]:
 def _hash_files(index: Index) -> str:
     digests = []
     with Progress(len(index), f"hashing {index.root}", "files") as bar, ThreadPoolExecutor(THREADS) as pool:
-        for digest in pool.map(lambda i: _digest(index.path(i)), range(len(index))):
+        for digest in pool.map(lambda i: file_digest(index.path(i)), range(len(index))):
             digests.append(digest)
             bar.update()
     return digest_of({"labels": index.labels.tolist(), "files": digests})
-
-
-def _digest(path: str) -> str:
-    with readable(path), open_regular(path, links=True) as file:
-        return digest_open(file)
 
 
 def corrupt_files(index: Index) -> list[list]:

@@ -25,6 +25,9 @@ class SubsetSplit(Split):
     def pil(self, index: int) -> Image.Image:
         return self.parent.pil(int(self.indices[index]))
 
+    def rows_digest(self, indices):
+        return self.parent.rows_digest(self.indices[np.asarray(indices, dtype=np.int64)])
+
     def map(self, function, indices):
         return self.parent.map(function, self.indices[np.asarray(indices, dtype=np.int64)])
 

@@ -1,9 +1,12 @@
+import shutil
+
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.datasets import load_digits
 
 from benchmark.core.errors import DataError, MissingError, UsageError
-from benchmark.data import digits, holdout, load_dataset
+from benchmark.data import digits, holdout, load_dataset, loading
 from benchmark.data.registered import DATASETS
 from benchmark.plugins.registry import registry
 
@@ -98,3 +101,34 @@ def test_missing_data_says_where_and_how(info, tmp_path, monkeypatch):
     monkeypatch.setenv("DDBENCH_DATA", str(tmp_path))
     with pytest.raises(MissingError, match=str(tmp_path)):
         load_dataset(info.name)
+
+
+def test_a_class_is_known_by_its_own_training_images(tmp_path):
+    """Not by other classes, the test split, the order of classes or the size at which images are read."""
+    rng = np.random.default_rng(0)
+
+    def write(root, split, name, count):
+        (root / split / name).mkdir(parents=True)
+        for i in range(count):
+            Image.fromarray(rng.integers(0, 255, (20, 20, 3), dtype=np.uint8)).save(root / split / name / f"{i}.png")
+
+    for split in ("train", "val"):
+        for name in ("bee", "cow", "dog"):
+            write(tmp_path / "all", split, name, 3)
+
+    def digests(root, **options):
+        data = loading.load_dataset(f"imagefolder:{root}", **options)
+        return {name: data.train.class_digest(c) for c, name in enumerate(data.classes)}, data.digest
+
+    first, whole = digests(tmp_path / "all")
+    assert len(set(first.values())) == 3
+    assert digests(tmp_path / "all", image_size=8)[0] == first
+    shutil.copytree(tmp_path / "all", tmp_path / "part")
+    for split in ("train", "val"):
+        shutil.rmtree(tmp_path / "part" / split / "bee")
+    (tmp_path / "part" / "val" / "cow" / "0.png").unlink()
+    part, other = digests(tmp_path / "part")
+    assert part == {k: first[k] for k in ("cow", "dog")} and other != whole
+    (tmp_path / "all" / "train" / "bee" / "1.png").unlink()
+    after, _ = digests(tmp_path / "all")
+    assert {k for k in first if after[k] != first[k]} == {"bee"}
