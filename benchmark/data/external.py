@@ -105,6 +105,17 @@ def corrupt_files(index: Index) -> list[list]:
     return cached_json("corrupt", ["corrupt 1", PIL.__version__, *file_stamp(index)], scan_all)
 
 
+class DecodedSplit(ArraySplit):
+    """The pixels of a split of files in memory; a class is still known by its files, at whatever size it is read."""
+
+    def __init__(self, array: np.ndarray, files: FileSplit) -> None:
+        super().__init__(array, files.labels)
+        self.files = files
+
+    def rows_digest(self, indices):
+        return self.files.rows_digest(indices)
+
+
 def decoded(split: FileSplit, digest: str, part: str) -> Split:
     """``split`` in memory-mapped pixels, where all images have its native size; else ``split`` itself.
 
@@ -142,7 +153,7 @@ def decoded(split: FileSplit, digest: str, part: str) -> Split:
                 np.save(file, array)
             os.replace(temporary, path)
             array = _mapped(path, shape) if path.is_file() else array
-    return ArraySplit(array, split.labels)
+    return DecodedSplit(array, split)
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> np.ndarray | None:
