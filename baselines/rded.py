@@ -50,6 +50,15 @@ class RDEDParams:
         low=0,
         high=8,
     )
+    scale: float = param(
+        0.08,
+        "smallest crop as a share of the image's area (low-resolution images may want larger ones: 0.6 of digits)",
+        "synthesize/main.py: RandomResizedCrop's default",
+        low=0.001,
+        high=1.0,
+        late=True,
+        tune=(0.08, 0.3, 0.6),
+    )
 
 
 def crop_losses(teacher: Teacher, crops: torch.Tensor, label: int, size: int) -> torch.Tensor:
@@ -132,7 +141,9 @@ class RDED(Method):
             for row in chosen:
                 pixels = np.array(task.train.pil(int(rows[row])).convert(mode), dtype=np.float32) / 255
                 image = torch.from_numpy(pixels.reshape(*pixels.shape[:2], -1)).permute(2, 0, 1)
-                crops.append(random_resized_crops(image, size // factor, self.params.crops, (0.08, 1.0), (1.0, 1.0)))
+                crops.append(
+                    random_resized_crops(image, size // factor, self.params.crops, (self.params.scale, 1.0), (1.0, 1.0))
+                )
         return torch.stack(crops)
 
     @torch.no_grad()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 _HOMES = {
     # the contract of a method
+    "TEACHER": "benchmark.methods",
     "Method": "benchmark.methods",
     "NoParams": "benchmark.methods",
     "Task": "benchmark.methods",
@@ -98,7 +99,7 @@ if TYPE_CHECKING:
     from benchmark.core.progress import Progress  # noqa: F401
     from benchmark.core.store import Stage, Store, digest_file, digest_of  # noqa: F401
     from benchmark.data import Dataset, Split, load_dataset  # noqa: F401
-    from benchmark.methods import Method, NoParams, Task, Unit, Work, make_params, param  # noqa: F401
+    from benchmark.methods import TEACHER, Method, NoParams, Task, Unit, Work, make_params, param  # noqa: F401
     from benchmark.pipeline.request import parse_sets  # noqa: F401
     from benchmark.plugins import (  # noqa: F401
         BackbonePresetInfo,

@@ -70,15 +70,19 @@ class Unit:
     cells: tuple[tuple[int, int], ...]
 
 
+TEACHER = "teacher"  # as a network of `Work`: whichever teacher the run has
+
+
 @dataclass(frozen=True)
 class Work:
-    """A part of what a distilled set costs on the backbone, for ``plan``.
+    """A part of what a distilled set costs on the backbone or on a classifier, for ``plan``.
 
     Attributes:
         stage: ``encode`` and ``decode`` (VAE), ``invert`` and ``sample`` (steps of the DiT), ``tune`` (training it),
             ``refine`` (gradient steps on latents through it).
         images: how many; ``steps`` each, with ``guidance``.
         shared: done once for every IPC and seed.
+        network: the classifier: a student's name, or `TEACHER` for the teacher of the run; empty: the backbone.
     """
 
     stage: str
@@ -86,6 +90,7 @@ class Work:
     steps: int = 1
     guidance: float = 1.0
     shared: bool = False
+    network: str = ""
 
 
 class Method:
@@ -111,6 +116,19 @@ class Method:
         """External inputs that the parameters name (a folder of weights …): name to content digest, part of the key."""
         return {}
 
+    def classifiers(self, dataset: Dataset) -> dict[str, str]:
+        """Classifiers beside the run's teacher that the parameters name: name of the input to their names, as --teacher
+        takes them (``resnet18``; ``a+b`` for two). They are trained before, by jobs of their own, their weights are
+        part of the key, and :meth:`Task.classifiers` hands them over.
+        """
+        return {}
+
+    def resolved(self, image_size: int) -> dict[str, Any]:
+        """The parameters as they act on images of ``image_size`` pixels: a value that stands for another (0 or -1 for
+        "the published one") replaced by it. Lets ``tune`` see that two settings are one.
+        """
+        return dataclasses.asdict(self.params)
+
     def units(self, task: Task) -> list[Unit]:
         """How the work splits; a class a unit unless overridden."""
         return [Unit(f"class {c}", tuple((c, i) for i in range(task.ipc))) for c in range(len(task.dataset.classes))]
@@ -120,8 +138,12 @@ class Method:
         return []
 
     def work(self, images: int, classes: int, ipc: int) -> list[Work]:
-        """What one set costs on the backbone where the training split has ``images`` images: lets ``plan`` predict."""
+        """What one set costs where the training split has ``images`` images: lets ``plan`` predict."""
         return []
+
+    def work_at(self, images: int, classes: int, ipc: int, image_size: int) -> list[Work]:
+        """:meth:`work`, for methods whose cost also depends on the resolution."""
+        return self.work(images, classes, ipc)
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
         """Make the unit's images.
@@ -147,6 +169,7 @@ class Task:
     precision: compute.Precision = field(default_factory=compute.Precision)
     load_backbone: Callable[[], Backbone] | None = None
     load_teacher: Callable[[], Teacher] | None = None
+    load_classifiers: Callable[[str], list[Teacher]] | None = None  # by name of an input of `Method.classifiers`
     backbone_key: str = ""  # key of the backbone, known before it exists
     teacher_key: str = ""
 
@@ -167,6 +190,11 @@ class Task:
         assert self.load_teacher is not None, f"{self.method} did not declare requires={{'teacher'}}"
         return self.load_teacher()
 
+    def classifiers(self, name: str) -> list[Teacher]:
+        """The classifiers behind ``name``, one of :meth:`Method.classifiers`, in the order in which they are named."""
+        assert self.load_classifiers is not None, f"{self.method} did not name classifiers"
+        return self.load_classifiers(name)
+
     def generator(self, class_index: int, index: int, *purpose: object) -> torch.Generator:
         """The CPU generator of (seed, method, class, index[, purpose])."""
         return compute.generator(self.seed, self.method, class_index, index, *purpose)
@@ -179,20 +207,28 @@ class Task:
         class_index: int | None = None,
         seeded: bool = False,
         chunk: int | None = None,
+        classifier: str = "",
         **params,
     ) -> Stage:
-        """A shared stage of this method on this dataset; its key holds the dataset's and the backbone's digests.
+        """A shared stage of this method on this dataset; its key holds the keys of the dataset and of the run's
+        backbone and teacher, where the method requires them.
 
         Args:
             class_index: the stage reads the training images of this class and no others. Its key then holds the digest
                 of these images in place of the dataset's, so that it outlives changes elsewhere and serves subsets.
                 Work that draws random numbers names the class ``task.dataset.backbone_class(class_index)``.
             seeded: False (the default) makes one artifact serve every seed.
+            classifier: what else it is made with, one of those that :meth:`Method.classifiers` asks for
+                (``resnet18``): its key enters too.
         """
         inputs = {"dataset": self.dataset.digest}
         if class_index is not None:
             inputs = {"class": self.train.class_digest(class_index)}
             params = {**params, "class": self.dataset.backbone_class(class_index)}
+        if classifier:
+            from benchmark.teachers import teacher_key
+
+            inputs["classifier"] = teacher_key(self.dataset, classifier)
         if self.load_backbone is not None:
             inputs["backbone"] = self.backbone_key
         if self.load_teacher is not None:

@@ -24,6 +24,10 @@ EACH = 14
 QUICK = {
     "sre2l": {"iterations": 3},
     "cda": {"iterations": 3},
+    "dwa": {"iterations": 3, "ascents": 2},
+    "delt": {"iterations": 8},
+    "sre2l++": {"iterations": 3},
+    "fadrm": {"iterations": 4},
     "minimax": {"steps": 5, "phase": 2, "memory": 3, "sampling_steps": 3},
     "d4m": {"steps": 4},
     "mgd3": {"steps": 4, "stop": 1, "scale": 1.0},
@@ -92,10 +96,10 @@ def write_backbone(path) -> None:
     DiTPipeline(dit, vae, make_scheduler()).save_pretrained(path)
 
 
-def make_teacher(dataset: Dataset) -> Teacher:
-    """An untrained ConvNet with BatchNorm."""
-    model = build_student("convnet3_bn", CLASSES, dataset.channels, dataset.image_size, 0)
-    known = {"name": "tiny", "key": "tiny-teacher", "accuracy": 50.0}
+def make_teacher(dataset: Dataset, student: str = "convnet3_bn", name: str = "") -> Teacher:
+    """An untrained network with BatchNorm."""
+    model = build_student(student, CLASSES, dataset.channels, dataset.image_size, 0)
+    known = {"name": name or student, "key": f"{name or student}-teacher", "accuracy": 50.0}
     return Teacher(model, mean=dataset.mean, std=dataset.std, size=dataset.image_size, **known)
 
 
@@ -106,7 +110,7 @@ class Bench:
         self.root, self.dataset = root, make_dataset()
         write_backbone(root / "backbone")
         self.backbone = load_backbone(root / "backbone", self.dataset, "cpu", Precision(), "tiny-backbone")
-        self.teacher = make_teacher(self.dataset)
+        self.teacher = make_teacher(self.dataset, name="tiny")
 
     def task(self, name: str, ipc: int, seed: int = 0, store: str = "store", **params):
         """(method, task, units) as the pipeline makes them."""
@@ -119,6 +123,8 @@ class Bench:
             task.load_backbone, task.backbone_key = (lambda: self.backbone), self.backbone.key
         if "teacher" in method.requires:
             task.load_teacher, task.teacher_key = (lambda: self.teacher), self.teacher.key
+        if named := method.classifiers(self.dataset):
+            task.load_classifiers = lambda label: [make_teacher(self.dataset, n) for n in named[label].split("+")]
         return method, task, method.units(task)
 
     def images(self, name: str, ipc: int, seed: int = 0, store: str = "store", turn: int = 1, **params) -> dict:

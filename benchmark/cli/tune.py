@@ -41,6 +41,7 @@ def tune(**options: Any) -> int:
     that file was tuned otherwise (another backbone, student, number of trials …), DATASET-2.yaml and so on.
     """
     from benchmark.cli.run import check_first, ipc_values
+    from benchmark.data import load_dataset
     from benchmark.pipeline.request import parse_sets, split_sets
     from benchmark.plugins import registry
     from benchmark.studies import run as grids
@@ -62,7 +63,9 @@ def tune(**options: Any) -> int:
     base |= {f"protocol.{k}": v for k, v in protocol.items()}
     seeds = tuple(range(options["seeds"]))
     grid = Grid("tune", base=base, axes={"method": methods}, seeds=seeds)
-    cells = tuning.cells(methods, ipc, options["trials"], base, given)
+    size = registry().get("dataset", name).image_size
+    size = size or load_dataset(name, root=options["data_root"]).image_size  # of a folder of images
+    cells = tuning.cells(methods, ipc, options["trials"], base, given, size)
     return _run(grid, cells, Path(options["results"]) / "tuning", name, options, grids, tuning)
 
 

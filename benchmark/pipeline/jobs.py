@@ -195,6 +195,13 @@ def task_and_units(job: Job, context: Context):
         from benchmark.teachers import get_teacher
 
         task.load_teacher = lambda: get_teacher(context.store, dataset, spec["teacher"], context.device)
+    named = method.classifiers(dataset)
+    if named:
+        from benchmark.teachers import get_teacher
+
+        task.load_classifiers = lambda label: [
+            get_teacher(context.store, dataset, part, context.device) for part in named[label].split("+")
+        ]
     return method, task, method.units(task)
 
 

@@ -215,6 +215,10 @@ class _Builder:
                 needs += trained
                 inputs["teacher"] = teacher["key"]
                 spec["teacher"] = teacher["name"]
+            for label, named in method.classifiers(self.dataset).items():
+                trained, classifiers = self.teacher(named)
+                needs += trained
+                inputs[label] = classifiers["key"]
             inputs |= method.inputs(self.dataset)
         except DDBenchError as error:
             if name == self.request.methods[0]:

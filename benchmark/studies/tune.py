@@ -25,16 +25,22 @@ from benchmark.studies.expand import GridCell
 SCHEMA = 1
 
 
-def trials(method: str, dataset: str, count: int, given: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+def trials(
+    method: str, dataset: str, count: int, given: dict[str, Any] | None = None, image_size: int | None = None
+) -> list[dict[str, Any]]:
     """``count`` settings to try (fewer where the method has no more), the defaults (``{}``) first.
+
+    No two act alike on the dataset's images (:meth:`benchmark.methods.Method.resolved`).
 
     Args:
         given: parameters that the user fixed; they are not tuned.
+        image_size: side of the images in pixels; None: what the dataset is registered with.
     """
     import random
 
+    name = dataset.removesuffix("@val")
     cls = registry().get("method", method, where="--method").load()
-    default = make_params(cls, method, dataset.removesuffix("@val"), given or {})
+    default = make_params(cls, method, name, given or {})
     axes = {
         f.name: f.metadata["tune"]
         for f in dataclasses.fields(cls.Params)
@@ -46,7 +52,14 @@ def trials(method: str, dataset: str, count: int, given: dict[str, Any] | None =
         if changed:
             others.append(changed)
     random.Random(derive_seed("tune", method, *sorted(axes))).shuffle(others)
-    return [{}, *others[: count - 1]]
+    size = image_size or registry().get("dataset", name).image_size or 0
+    found, acting = [], []
+    for changed in ({}, *others):
+        settings = cls(make_params(cls, method, name, {**(given or {}), **changed})).resolved(size)
+        if settings not in acting:  # not the published value in place of its sentinel: that trial is made already
+            found.append(changed)
+            acting.append(settings)
+    return found[:count]
 
 
 def cells(
@@ -55,12 +68,14 @@ def cells(
     count: int,
     base: dict[str, Any],
     given: dict[str, dict[str, Any]] | None = None,
+    image_size: int | None = None,
 ) -> list[GridCell]:
-    """A grid cell a trial; ``base`` holds dataset (``NAME@val``), student and protocol, ``given`` fixed parameters."""
+    """A grid cell a trial; ``base`` holds dataset (``NAME@val``), student and protocol, ``given`` fixed parameters;
+    ``image_size`` as in `trials`."""
     out = []
     for method, n in itertools.product(methods, ipc):
         fixed = (given or {}).get(method, {})
-        for number, changed in enumerate(trials(method, base["dataset"], count, fixed)):
+        for number, changed in enumerate(trials(method, base["dataset"], count, fixed, image_size)):
             params = {f"{method}.{k}": v for k, v in (fixed | changed).items()}
             axes = {"method": method, "ipc": n, "trial": number}
             out.append(GridCell({**base, "method": method, "ipc": n, **params}, axes))

@@ -11,6 +11,9 @@ from method_bench import Bench
 from torch import nn
 
 from baselines.rded import RDED, crop_losses, select, stitch
+from benchmark.core.store import Store
+from benchmark.pipeline.plan import make_plan
+from benchmark.pipeline.request import Request
 from benchmark.teachers import Teacher
 
 torch.set_num_threads(1)
@@ -79,3 +82,16 @@ def test_a_mosaic_needs_more_images(bench):
     method = RDED(RDED.Params(factor=2))
     assert not method.supports(bench.dataset, 3) and "needs 16 crops" in method.supports(bench.dataset, 4)
     assert len(bench.images("rded", 3, factor=2)) == 12
+
+
+def test_larger_smallest_crops_are_another_set_and_the_default_keeps_its_key(bench, tmp_path):
+    """`scale` is younger than RDED's records: at its default it enters no key."""
+    keys = []
+    for sets in ({}, {"scale": "0.08"}, {"scale": "0.6"}):
+        plan = make_plan([Request("digits", ("rded",), ipc=(1,), sets=sets)], Store(tmp_path / "store"), tmp_path)
+        keys.append((plan.of_kind("distill")[0].key, plan.of_kind("distill")[0].spec["document"]["params"]))
+    assert keys[0] == keys[1] and keys[0][1] == {"pool": 300, "crops": 5, "factor": 0}
+    assert keys[2][0] != keys[0][0] and keys[2][1]["scale"] == 0.6
+    method, task, _ = bench.task("rded", 1, scale=1.0)
+    first, second = method.crops(task, 0)[0]  # of whole images
+    assert torch.equal(first, second)

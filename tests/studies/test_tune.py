@@ -54,6 +54,19 @@ def test_trials_start_with_the_defaults_and_never_repeat(shaded):
     assert fixed == [{}, {"moved": True}]
 
 
+def test_no_two_trials_act_alike():
+    """SRe2L's lr=0 and r_bn=-1 stand for 0.25 and 0.01 below 64 px, and for 0.1 and 1 at 64 px."""
+    for name, dataset, default in (("sre2l", "digits", (0.25, 0.01)), ("sre2l", "tinyimagenet", (0.1, 1.0))):
+        found = tune.trials(name, dataset, 100)
+        assert {"lr": default[0], "r_bn": default[1]} not in found and len(found) == 12
+        cls, size = registry().get("method", name).load(), registry().get("dataset", dataset).image_size
+        acting = [cls(make_params(cls, name, dataset, trial)).resolved(size) for trial in found]
+        assert all(a != b for i, a in enumerate(acting) for b in acting[:i])
+        assert (acting[0]["lr"], acting[0]["r_bn"]) == default
+    same = tune.trials("sre2l", "imagefolder:somewhere", 100, image_size=64)
+    assert same == tune.trials("sre2l", "tinyimagenet", 100)
+
+
 def test_every_shipped_method_tries_allowed_values():
     for name in registry().names("method"):
         cls = registry().get("method", name).load()

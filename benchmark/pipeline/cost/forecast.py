@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from benchmark.backbones.shape import Shape, shape_by_name, shape_of_settings
 from benchmark.core.errors import DDBenchError
-from benchmark.methods import Method, Work, make_params
+from benchmark.methods import TEACHER, Method, Work, make_params
 from benchmark.pipeline.cost import predict, table
 from benchmark.pipeline.cost.predict import Place
 from benchmark.pipeline.plan import Plan
@@ -83,6 +83,9 @@ def everything(request: Request, facts: Facts) -> ToDo:
     }
     sets = {(m, i): seeds for m in request.methods for i in request.ipc}
     parts = teacher_names(request.dataset, request.teacher, protocols, facts.image_size, used=True)
+    for name in () if request.set_dir else request.methods:
+        method = _made(name, request, facts)
+        parts |= {part for named in method.classifiers(facts).values() for part in named.split("+")}
     return ToDo(sets, trained, {}, teachers=tuple(sorted(part for part in parts if not is_external(part))))
 
 
@@ -153,20 +156,41 @@ def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=N
     return out + (_shards(request) if any(block.lines for block in blocks) else [])
 
 
+def _made(name: str, request: Request, facts: Facts) -> Method:
+    """The method with the parameters that the request gives it."""
+    cls = registry().get("method", name).load()
+    return cls(make_params(cls, name, facts.name, split_sets(request.sets, request.methods)[0].get(name, {})))
+
+
 def _method(
     name: str, request: Request, facts: Facts, todo: ToDo, place: Place, rows, backbone: str, shape: Shape | None
 ) -> Block:
-    cls = registry().get("method", name).load()
-    params = make_params(cls, name, facts.name, split_sets(request.sets, request.methods)[0].get(name, {}))
-    method: Method = cls(params)
+    method = _made(name, request, facts)
+    params = method.params
     wanted = {ipc: todo.sets.get((name, ipc), 0) for ipc in request.ipc}
     work = _work(method, facts, wanted, todo.shares.get(name, 1.0))
     if not work and not method.requires:
         return Block([])  # reads images, no more
-    if not work or shape is None:
+    if not work or (shape is None and any(not w.network for w, _ in work)):
         why = f"the files of backbone {backbone} are not here" if work else "its cost is not modelled"
         return Block([f"{name}: not predicted ({why})"])
-    lines = [predict.work_line(w, shape, place, rows, n) for w, n in work]
+    networks = {w.network: _classifier(w.network, request, facts) for w, _ in work if w.network}
+    if unknown := [reason for _, _, reason in networks.values() if reason]:
+        return Block([f"{name}: not predicted ({unknown[0]})"])
+    lines = []
+    for w, n in work:
+        if w.network:
+            network, flops, _ = networks[w.network]
+            lines.append(predict.classifier_line(w, network, facts.image_size, flops, place, rows, n))
+        else:
+            lines.append(predict.work_line(w, shape, place, rows, n))
+    if networks:
+        first = next(iter(networks.values()))[0]
+        fill = f"ddbench speed --student {first} --image-size {facts.image_size} --precision {place.precision}"
+        return Block(
+            [f"{name} on {facts.name}, {', '.join(n for n, *_ in networks.values())}:"]
+            + predict.report(lines, place, fill)
+        )
     fill = f"ddbench speed --backbone {backbone} --precision {place.precision}"
     fill += f" --dataset {facts.name}" if backbone in registry().names("backbone") else ""
     tuned = any(w.stage == "tune" for w, _ in work)
@@ -176,6 +200,23 @@ def _method(
         encoded=max([0, *(w.images for w, _ in work if w.stage == "encode" and w.shared)]),
         memory=shape.memory(params.batch if tuned else batch, training=tuned),
     )
+
+
+def _classifier(network: str, request: Request, facts: Facts) -> tuple[str, float, str]:
+    """(architecture, FLOPs an image, why they are not known) of a network of `Work`."""
+    from benchmark.evaluation.protocols import load_protocol
+    from benchmark.pipeline.requirements import imagenet_family
+    from benchmark.students.flops import forward_flops
+
+    name = network
+    if network == TEACHER:
+        soft = load_protocol("soft")
+        name = request.teacher or soft.teacher_for(facts.name, facts.image_size, imagenet_family(request.dataset))
+    name = name.split("+")[0].partition("@")[0]  # of several the first is recovered from
+    try:
+        return name, forward_flops(name, len(facts.classes), facts.channels, facts.image_size), ""
+    except (DDBenchError, RuntimeError) as error:
+        return name, 0.0, f"the cost of {name} is not known: {error}"
 
 
 def _training(name: str, dataset, shape: Shape, place: Place) -> list[str]:
@@ -207,7 +248,7 @@ def _work(method: Method, facts: Facts, wanted: dict[int, int], share: float) ->
     """(work, sets) of all IPC values; what is shared stands once, with the share that is still to be done."""
     found: list[tuple[Work, int]] = []
     for ipc, sets in wanted.items():
-        for work in method.work(facts.train, len(facts.classes), ipc):
+        for work in method.work_at(facts.train, len(facts.classes), ipc, facts.image_size):
             if work.shared:
                 work = dataclasses.replace(work, images=math.ceil(work.images * share))
                 if not work.images or any(other == work for other, _ in found):

@@ -58,6 +58,18 @@ def work_line(work: Work, shape: Shape, place: Place, rows: list[Row], sets: int
     return Line(work.stage, text, total, images * found[0] if found else None, found[1] if found else None)
 
 
+def classifier_line(work: Work, name: str, side: int, forward: float, place: Place, rows: list[Row], sets: int) -> Line:
+    """One part of a method's work on a classifier of ``forward`` FLOPs an image; a row of training it tells both."""
+    images = work.images * (1 if work.shared else sets)
+    count = f"{images:,} images" if work.shared or sets == 1 else f"{sets} sets x {work.images:,} images"
+    factor, what = (1, "pass") if work.stage == "score" else (STEP_PASSES, "(forward, backward)")
+    text = f"{count} x {work.steps:,} steps x {factor} {what} x {flops_text(forward)} of {name}"
+    text += ", once for every IPC and seed" if work.shared else ""
+    found = seconds_an_image(rows, place.device, student_name(name, side), place.precision, "student")
+    seconds = images * work.steps * found[0] * factor / STEP_PASSES if found else None
+    return Line(work.stage, text, images * work.steps * factor * forward, seconds, found[1] if found else None)
+
+
 def student_line(
     student: str, side: int, steps: int, batch: int, students: int, forward: float, place: Place, rows: list[Row]
 ) -> Line:

@@ -79,3 +79,18 @@ def test_sizes_of_public_datasets():
     assert (facts.train, len(facts.classes), facts.image_size, facts.channels) == (50000, 10, 32, 3)
     assert forecast.Facts.published("imagenet1k", 32).image_size == 32
     assert forecast.Facts.published("imagefolder:x", None) is None
+
+
+def test_methods_that_recover_images_cost_passes_of_their_classifier(monkeypatch):
+    digits, place = load_dataset("digits"), Place("GPU", "fp32")
+    facts = forecast.Facts.of(digits)
+    row = table.Row("GPU", "convnet3_bn 8px", "fp32", "student", 1.0, 1, 64, 0, 500.0, 10**9, "d", "ddbench speed")
+    monkeypatch.setattr(table, "committed", lambda: [row])
+    request = Request("digits", ("sre2l", "delt", "fadrm"), ipc=(10,), seeds=(0,), sets={"fadrm.squeeze": "resnet18"})
+    whole = forecast.everything(request, facts)
+    assert whole.teachers == ("convnet3_bn", "resnet18")
+    text = "\n".join(forecast.forecast(request, facts, whole, place, digits))
+    assert "recover" in text and "100 images x 1,000 steps x 3 (forward, backward)" in text
+    assert "predicted 3.3 min on one GPU" in text  # 100 x 1000 / 500 s
+    assert "10 images x 25,500 steps" in text  # DELT's rounds: 2 x 4000 + 2 x 3500 + 3000 + … + 500
+    assert f"{len(digits.train):,} images x 1 steps x 1 pass" in text and "of resnet18" in text
