@@ -31,6 +31,30 @@ METHODS: list[MethodInfo] = [
         paper="Yin and Shen, TMLR 2024, arXiv 2311.18838",
     ),
     MethodInfo(
+        "dwa",
+        "SRe2L from real images, the classifier's weights moved for each batch",
+        "baselines.sre2l.presets:DWA",
+        paper="Du et al., NeurIPS 2024, arXiv 2409.17612",
+    ),
+    MethodInfo(
+        "delt",
+        "real images of middling certainty, optimised for unequal times",
+        "baselines.sre2l.presets:DELT",
+        paper="Shen et al., CVPR 2025, arXiv 2411.19946",
+    ),
+    MethodInfo(
+        "sre2l++",
+        "SRe2L from mosaics of real crops",
+        "baselines.sre2l.presets:SRe2LPlusPlus",
+        paper="CV-DD's baseline: Cui et al., ICCV 2025, arXiv 2501.07575",
+    ),
+    MethodInfo(
+        "fadrm",
+        "SRe2L++ in segments of alternating size, real crops mixed in again after each",
+        "baselines.sre2l.presets:FADRM",
+        paper="Cui et al., NeurIPS 2025, arXiv 2506.24125",
+    ),
+    MethodInfo(
         "d4m",
         "k-means prototypes in latent space, through latent img2img",
         "baselines.d4m.method:D4M",

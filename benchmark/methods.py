@@ -78,8 +78,9 @@ class Work:
     """A part of what a distilled set costs on the backbone or on a classifier, for ``plan``.
 
     Attributes:
-        stage: ``encode`` and ``decode`` (VAE), ``invert`` and ``sample`` (steps of the DiT), ``tune`` (training it),
-            ``refine`` (gradient steps on latents through it).
+        stage: on the backbone ``encode`` and ``decode`` (VAE), ``invert`` and ``sample`` (steps of the DiT), ``tune``
+            (training it), ``refine`` (gradient steps on latents through it); on a classifier ``recover`` (forward and
+            backward) and ``score`` (forward).
         images: how many; ``steps`` each, with ``guidance``.
         shared: done once for every IPC and seed.
         network: the classifier: a student's name, or `TEACHER` for the teacher of the run; empty: the backbone.

@@ -22,14 +22,15 @@ CDA below 64 px is SRe2L's recipe for CIFAR with CDA's crops.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from baselines.sre2l.recover import Settings, constant_crop, curriculum_crop, recover
-from benchmark.api import Enlarged, Method, Task, Unit, UsageError, derive_seed, param
+from benchmark.api import TEACHER, Enlarged, Method, Task, Unit, UsageError, Work, derive_seed, param
 
 if TYPE_CHECKING:
     from benchmark.api import Dataset, Teacher
@@ -66,6 +67,7 @@ class SRe2L(Method):
     requires = frozenset({"teacher"})
     trains = True
     curriculum = False
+    several = False  # whether several classifiers take turns
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)
@@ -76,12 +78,25 @@ class SRe2L(Method):
     def defaults(cls, dataset: str) -> dict[str, Any]:
         return {"flip": False} if dataset.partition("@")[0] == "digits" else {}  # a mirrored digit is none
 
-    def inputs(self, dataset: Dataset) -> dict[str, str]:
-        if not self.params.squeeze:
-            return {}
-        from benchmark.api import teacher_key
+    def supports(self, dataset: Dataset, ipc: int) -> str:
+        if "+" in self.params.squeeze and not self.several:
+            return (
+                f"squeeze={self.params.squeeze} names several classifiers; it recovers from one (fadrm takes several)"
+            )
+        return ""
 
-        return {"squeeze": teacher_key(dataset, self.params.squeeze)}
+    def classifiers(self, dataset: Dataset) -> dict[str, str]:
+        return {"squeeze": self.params.squeeze} if self.params.squeeze else {}
+
+    def resolved(self, image_size: int) -> dict[str, Any]:
+        """The parameters with the published values in place of 0, -1 and ``auto``."""
+        settings = self.settings(image_size)
+        acting = {f.name: getattr(settings, f.name) for f in fields(settings) if hasattr(self.params, f.name)}
+        return {**asdict(self.params), **acting, "crop": "off" if settings.smallest_crop is None else "on"}
+
+    def work_at(self, images: int, classes: int, ipc: int, image_size: int) -> list[Work]:
+        network = self.params.squeeze.split("+")[0] or TEACHER
+        return [Work("recover", classes * ipc, self.settings(image_size).iterations, network=network)]
 
     def units(self, task: Task) -> list[Unit]:
         labels = range(len(task.dataset.classes))
@@ -112,37 +127,45 @@ class SRe2L(Method):
             smallest_crop=(curriculum_crop if self.curriculum else constant_crop) if crops else None,
         )
 
-    def classifier(self, task: Task) -> Teacher:
-        """The squeezed classifier.
+    def teachers(self, task: Task) -> list[Teacher]:
+        """The squeezed classifiers: one, or those that take turns.
 
         Raises:
-            UsageError: it has no BatchNorm2d layer, so there are no statistics to recover.
+            UsageError: one has no BatchNorm2d layer, so there are no statistics to recover.
         """
-        if self.params.squeeze:
-            from benchmark.api import get_teacher
+        found = task.classifiers("squeeze") if self.params.squeeze else [task.teacher]
+        for teacher in found:
+            if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.model.modules()):
+                raise UsageError(
+                    f"{task.method} recovers BatchNorm statistics, and the classifier {teacher.name} has no "
+                    "BatchNorm2d",
+                    where="--teacher",
+                    allowed="a network with BatchNorm2d: convnet3_bn, resnet18, mobilenetv2 …",
+                    hint=f"ddbench run --method {task.method} --set squeeze=resnet18",
+                )
+        return found
 
-            teacher = get_teacher(task.store, task.dataset, self.params.squeeze, task.device)
-        else:
-            teacher = task.teacher
-        if not any(isinstance(m, nn.BatchNorm2d) for m in teacher.model.modules()):
-            raise UsageError(
-                f"{task.method} recovers BatchNorm statistics, and the classifier {teacher.name} has no BatchNorm2d",
-                where="--teacher",
-                allowed="a network with BatchNorm2d: convnet3_bn, resnet18, mobilenetv2 …",
-                hint=f"ddbench run --method {task.method} --set squeeze=resnet18",
-            )
-        return teacher
+    def start(self, task: Task, unit: Unit, teacher: Teacher) -> torch.Tensor:
+        """What the unit's images begin as: normalised float ``[n, C, H, W]`` on the CPU; here standard normal noise."""
+        size, channels = task.dataset.image_size, task.dataset.channels
+        return torch.stack([torch.randn(channels, size, size, generator=task.generator(c, i)) for c, i in unit.cells])
+
+    def enters(self, task: Task, unit: Unit) -> tuple[Sequence[int], int]:
+        """(step at which each image joins, or empty: all from the first on; steps in all)."""
+        return (), self.settings(task.dataset.image_size).iterations
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
-        size, channels = task.dataset.image_size, task.dataset.channels
-        start = [torch.randn(channels, size, size, generator=task.generator(c, i)) for c, i in unit.cells]
-        teacher = self.classifier(task)
-        model = teacher.model if teacher.size == size else Enlarged(teacher.model, teacher.size)
+        size = task.dataset.image_size
+        teachers = self.teachers(task)
+        teacher = teachers[0]
+        start = self.start(task, unit, teacher)
+        models = [t.model if t.size == size else Enlarged(t.model, t.size) for t in teachers]
         targets = torch.tensor([c for c, _ in unit.cells], device=task.device)
         seed = derive_seed(task.seed, task.method, unit.cells[0], "augment")
+        enters, iterations = self.enters(task, unit)
+        settings = replace(self.settings(size), iterations=iterations)
         with task.precision.context(task.device):
-            noise = torch.stack(start).to(task.device)
-            x = recover(model, noise, targets, teacher.mean, teacher.std, self.settings(size), seed)
+            x = recover(models, start.to(task.device), targets, teacher.mean, teacher.std, settings, seed, enters)
         return (x * teacher.std + teacher.mean).mul(255).round().clamp(0, 255).byte().cpu()
 
 
