@@ -117,6 +117,7 @@ def test_a_class_is_known_by_its_own_training_images(tmp_path):
             write(tmp_path / "all", split, name, 3)
 
     def digests(root, **options):
+        loading._load.cache_clear()  # datasets are loaded once a process
         data = loading.load_dataset(f"imagefolder:{root}", **options)
         return {name: data.train.class_digest(c) for c, name in enumerate(data.classes)}, data.digest
 
