@@ -68,6 +68,7 @@ def _evaluating(function):
         ),
         click.option("--metric", "metrics", multiple=True, help="Extra scores, e.g. corruptions, attacks; repeatable."),
         click.option("--protocol", "protocols", multiple=True, help="Protocols; repeatable.  [default: hard]"),
+        click.option("--waive-gate", is_flag=True, help="Score sets whose class order looks wrong; records say so."),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), function)
 
@@ -111,6 +112,7 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
         data_root=options["data_root"],
         dataset_options=dataset_options,
         set_dir=options.get("set_dir", ""),
+        waive_gate=options.get("waive_gate", False),
         metrics=tuple(reg.select("metric", options.get("metrics", ()), where="--metric")),
     )
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmark.core import distributed
+from benchmark.core.bits import pack
 from benchmark.core.compute import Precision, derive_seed, fast_layout, generator
 from benchmark.core.errors import JobError
 from benchmark.core.progress import Progress
@@ -29,7 +30,7 @@ from benchmark.students import build_student, input_size, lr_group
 from benchmark.training import checkpoint
 from benchmark.training.augment import IMAGENET_MEAN, IMAGENET_STD, Augmenter, center_view, mix
 from benchmark.training.memory import has_batch_norm, is_out_of_memory, recompute, resident
-from benchmark.training.testing import accuracy, calibration_error, predict, test_set
+from benchmark.training.testing import accuracy, calibration_error, hits, predict, test_set
 
 if TYPE_CHECKING:
     from benchmark.core.store import Store
@@ -379,6 +380,7 @@ class _Run:
             "top1_best": best[1],
             "best_epoch": best[0],
             "ece": calibration_error(logits, labels),
+            "right": pack(hits(logits, labels)),
         }
         resolved = {
             "epochs": self.epochs,

@@ -344,19 +344,25 @@ def _evaluate(job: Job, context: Context) -> None:
             raise LostInput(spec["set"])
         found = read_set(folder, dataset)
 
+    protocol = load_protocol(spec["protocol"], spec["protocol_sets"])
+    # before the gate: whoever reads that a set was refused wants to see it
+    sheet = keep_sheet(Path(folder), identity, context) if distributed.writes() else ""
+
     def make(target: Path) -> None:
         teacher, teacher_check = _checked_teacher(
             str(context.store.root), spec["teacher"], context.device, _dataset_text(spec)
         )
         checks = {
             "teacher": teacher_check,
-            "set": gates.check_set(found.images, found.labels, teacher, dataset, spec["gate"] == "waived"),
+            "set": gates.check_set(
+                found.images, found.labels, teacher, dataset, spec["gate"] == "waived", spec.get("given", False)
+            ),
         }
         result = train_student(
             found.images,
             found.labels,
             dataset=dataset,
-            protocol=load_protocol(spec["protocol"], spec["protocol_sets"]),
+            protocol=protocol,
             student=identity["student"],
             teacher=teacher,
             ipc=identity["ipc"],
@@ -390,7 +396,7 @@ def _evaluate(job: Job, context: Context) -> None:
     outcome["cost"] |= {"distill_seconds": made.get("seconds"), "image_bytes": size}
     outcome["cost"]["distill_shared_seconds"] = made.get("shared_seconds")
     outcome["cost"]["distill_peak_memory_bytes"] = made.get("peak_memory_bytes")
-    artifacts = {"set": spec["set"], "contact_sheet": keep_sheet(Path(folder), identity, context)}
+    artifacts = {"set": spec["set"], "contact_sheet": sheet, "images": found.digest, "protocol": protocol.document()}
     skipped = dataset.notes.get("skipped")
     flags = outcome.pop("flags") + ([f"skipped {skipped}"] if skipped else [])
     artifacts["resolved"] = outcome.pop("resolved")

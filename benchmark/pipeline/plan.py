@@ -248,7 +248,8 @@ class _Builder:
         known = given.manifest.get("method") or {"name": name, "version": 1, "params": {}}
         return {
             "method": {**known, "name": name},
-            "gate": "chance",
+            "gate": "order",
+            "given": not given.manifest,  # a manifest's classes were compared with the dataset's
             "backbone": given.manifest.get("backbone"),
             "key": given.digest,
             "spec": {"set": given.digest, "set_dir": str(Path(self.request.set_dir).resolve())},
@@ -292,7 +293,8 @@ class _Builder:
             "protocol": name,
             "protocol_sets": self.protocol_sets,
             "teacher": teacher_name,
-            "gate": made["gate"],
+            "gate": "waived" if self.request.waive_gate else made["gate"],
+            "given": made.get("given", False),
             "image_size": self.dataset.image_size,
             "metrics": list(self.request.metrics),
             "tuning": self.request.tuning.get(method),

@@ -33,6 +33,7 @@ class Request:
     dataset_options: dict[str, Any] = field(default_factory=dict)
     set_dir: str = ""
     metrics: tuple[str, ...] = ()  # extra scores
+    waive_gate: bool = False  # score sets whatever their labels look like to the teacher; the records say so
     tuning: dict[str, Any] = field(default_factory=dict)  # by method: where its settings come from; goes into records
 
 

@@ -129,9 +129,17 @@ def predict(model: nn.Module, images: Tensor | TestImages, normalise, batch: int
 
 def accuracy(logits: Tensor, labels: Tensor) -> tuple[float, float]:
     """Top-1 and top-5 in percent (top-5 is 100 with five classes or fewer)."""
-    k = min(5, logits.shape[1])
-    hits = logits.topk(k, dim=1).indices == labels[:, None]
-    return 100 * hits[:, 0].double().mean().item(), 100 * hits.any(dim=1).double().mean().item()
+    found = _found(logits, labels)
+    return 100 * found[:, 0].double().mean().item(), 100 * found.any(dim=1).double().mean().item()
+
+
+def hits(logits: Tensor, labels: Tensor) -> list[bool]:
+    """For each image whether the first answer is right; `accuracy`'s top-1 is their mean."""
+    return _found(logits, labels)[:, 0].tolist()
+
+
+def _found(logits: Tensor, labels: Tensor) -> Tensor:
+    return logits.topk(min(5, logits.shape[1]), dim=1).indices == labels[:, None]
 
 
 def calibration_error(logits: Tensor, labels: Tensor, bins: int = 15) -> float:

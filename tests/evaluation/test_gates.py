@@ -58,10 +58,11 @@ def test_a_shuffled_class_map(teacher, easy, few):
         gates.check_set(images, (labels + 3) % 4, teacher, easy)
 
 
-def test_a_set_at_chance(teacher, easy, few):
+def test_a_set_at_chance_is_weak_and_refused_only_where_it_was_made_elsewhere(teacher, easy, few):
     noise = torch.randint(0, 256, few[0].shape, generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    assert gates.check_set(noise, few[1], teacher, easy)["status"] == "weak"
     with pytest.raises(GateError, match="chance is 25.0 %"):
-        gates.check_set(noise, few[1], teacher, easy)
+        gates.check_set(noise, few[1], teacher, easy, given=True)
     report = gates.check_set(noise, few[1], teacher, easy, waived=True)
     assert report["status"] == "waived"
 
@@ -69,7 +70,7 @@ def test_a_set_at_chance(teacher, easy, few):
 def test_one_image_a_class_can_be_told_from_chance(teacher, easy, few):
     report = gates.check_set(few[0][::5], few[1][::5], teacher, easy)
     assert report["status"] == "ok"
-    with pytest.raises(GateError):
+    with pytest.raises(GateError, match="shuffled in 4 of 4 classes"):
         gates.check_set(few[0][::5], few[1][::5].roll(1), teacher, easy)
 
 
@@ -91,8 +92,7 @@ def test_ten_poor_images_are_told_from_noise_by_the_ranks_of_their_classes(easy)
     poor = random.scatter(1, labels[:, None], 0.9) + torch.eye(10).roll(1, 1) * (labels > 1)[:, None]
     assert int((poor.argmax(1) == labels).sum()) == 2
     assert gates.check_set(images, labels, Answers(poor), few) == {"recognised": 20.0, "chance": 10.0, "status": "ok"}
-    with pytest.raises(GateError, match="chance is 10.0 %"):
-        gates.check_set(images, labels.roll(3), Answers(poor), few)
+    assert gates.check_set(images, labels.roll(3), Answers(poor), few)["status"] == "weak"
     right = random.scatter(1, labels[:4, None], 2.0)  # four of ten right is clear enough whatever the others are
     assert gates.check_set(images, labels, Answers(right), few)["recognised"] >= 40
 
@@ -183,4 +183,4 @@ def test_two_images_of_two_classes_can_pass(teacher, easy, few, monkeypatch):
     monkeypatch.setattr(teacher, "logits", lambda x: torch.eye(2))
     assert gates.check_set(few[0][:2], torch.tensor([0, 1]), teacher, two)["recognised"] == 100.0
     with pytest.raises(GateError, match="at least 100.0 % for 2 images"):
-        gates.check_set(few[0][:2], torch.tensor([1, 0]), teacher, two)
+        gates.check_set(few[0][:2], torch.tensor([1, 0]), teacher, two, given=True)

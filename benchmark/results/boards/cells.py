@@ -66,6 +66,8 @@ class Sample(NamedTuple):
     set_gate: str
     tuned: str
     created: str
+    images: str = ""  # digest of the set's images; empty in records of before
+    right: str = ""  # which test images were classified right, as `core.bits` packs them
 
 
 class Cell(NamedTuple):
@@ -169,6 +171,8 @@ def sample_of(record: dict) -> Sample:
         gate.get("status", ""),
         tuned_text(record["artifacts"].get("tuning") or {}),
         str(record["provenance"].get("created", "")),
+        record["artifacts"].get("images", ""),
+        record["scores"].get("right", ""),
     )
 
 
@@ -255,8 +259,10 @@ def _row(cell: Cell, peers: list[Cell], floors: list[Cell]) -> dict[str, Any]:
         flags["few-seeds"] += 1
     if ok and gain[2] == 0 and cell.key.method != BASELINE:
         flags["no-random"] += 1
-    if len(ok) > 1 and len({s.set for s in ok}) == 1:
+    if len(ok) > 1 and len({s.images or s.set for s in ok}) == 1:
         flags["one-set"] += 1
+    if ok and "waived" not in row["set_gate"] and ("weak" in row["set_gate"].split() or _is_weak(row)):
+        flags["weak-set"] += 1
     if len({p.key.precision for p in peers}) > 1:
         common = Counter(p.key.precision for p in peers).most_common()
         if cell.key.precision != min(name for name, n in common if n == common[0][1]):
@@ -270,6 +276,12 @@ def _row(cell: Cell, peers: list[Cell], floors: list[Cell]) -> dict[str, Any]:
     for name in sorted({n for s in ok for n in s.scores} - set(SCORES)):
         row[f"score.{name}"] = _mean(s.scores.get(name) for s in ok)
     return row
+
+
+def _is_weak(row: dict[str, Any]) -> bool:
+    """Whether the teacher recognises less than half as many of the set's images as of test images."""
+    known = row["set_recognised"] is not None and row["teacher_accuracy"] is not None
+    return known and row["set_recognised"] < row["teacher_accuracy"] / 2
 
 
 def _gain(cell: Cell, peers: list[Cell]) -> tuple[float | None, float | None, int]:

@@ -51,7 +51,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("device", "string", "devices that trained the students"),
     ("teacher_accuracy", "Float64", "top-1 of the teacher on the test split at the gate, percent"),
     ("set_recognised", "Float64", "part of the distilled set that the teacher gets right, mean over seeds, percent"),
-    ("set_gate", "string", "ok, or waived where the method means to fail the gate"),
+    ("set_gate", "string", "ok; weak where the teacher's answers cannot be told from chance; waived"),
     ("tuned", "string", "how `ddbench tune` chose the settings; empty where nobody tuned them"),
     ("flags", "string", "remarks, see FLAGS; separated by blanks"),
     ("reason", "string", "why seeds failed or were skipped, at most 200 characters; the records hold all of it"),
@@ -66,6 +66,7 @@ FLAGS: dict[str, str] = {
     "one-set": "all seeds trained on one distilled set: the interval leaves out the spread of distillation",
     "precision": "another precision policy than most rows of the same column",
     "failures": "some seeds failed",
-    "gate-waived": "the method waives the gate that the teacher must recognise its set",
+    "weak-set": "the teacher recognises less than half as many of the set's images as of test images",
+    "gate-waived": "the method or the user waives the gate that the teacher must recognise its set",
 }
 MIN_SEEDS = 3

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from benchmark.core.bits import unpack
 from benchmark.core.foreign import check_plain, is_odd, is_plain_path
 from benchmark.core.store.keys import digest_of
 
@@ -13,7 +14,7 @@ SCHEMA = 1
 ID_LENGTH = 32
 SEALED = ("identity", "outcome", "scores", "cost", "gates")  # what the digest covers: everything that was measured
 STATUSES = ("ok", "failed", "skipped")
-SET_STATUSES = ("ok", "waived")
+SET_STATUSES = ("ok", "weak", "waived")
 
 NUMBER = (int, float)
 NULL = type(None)
@@ -57,6 +58,12 @@ FIELDS: tuple[tuple[str, tuple[type, ...], bool, str], ...] = (
     ("scores.top1_best", NUMBER, False, "best of the evaluated epochs, percent; chosen on the test split"),
     ("scores.top5_last", (*NUMBER, NULL), False, "top-5 after the last epoch, percent"),
     ("scores.ece", (*NUMBER, NULL), False, "expected calibration error, percent"),
+    (
+        "scores.right",
+        (str,),
+        False,
+        "which test images the student got right after the last epoch, one bit each in the split's order, COUNT:BASE64",
+    ),
     ("scores.curve", (list,), False, "[[epoch, top1, top5], …] of the evaluated epochs, percent"),
     ("cost", (dict,), True, ""),
     (
@@ -79,9 +86,12 @@ FIELDS: tuple[tuple[str, tuple[type, ...], bool, str], ...] = (
         "gates.set",
         (dict, NULL),
         False,
-        "recognised: percent of the set that the teacher gets right; chance; status",
+        "recognised: percent of the set that the teacher gets right; chance; status: ok, weak (not told from chance), "
+        "waived",
     ),
     ("artifacts", (dict,), True, "where the set, the contact sheet and the curve lie; not sealed"),
+    ("artifacts.images", (str,), False, "digest of the set's class order and images: equal sets have equal ones"),
+    ("artifacts.protocol", (dict,), False, "every field of the protocol; identity.protocol.digest is its SHA-256"),
 )
 
 
@@ -232,6 +242,16 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else f"{text[:80]}…"
 
 
+def _bits(scores: dict) -> Iterator[str]:
+    try:
+        right = unpack(scores["right"])
+    except ValueError as error:
+        yield f"scores.right is {error}"
+        return
+    if not len(right) or abs(100 * right.mean() - scores.get("top1_last", math.nan)) > 1e-6:
+        yield f"scores.right counts {100 * right.mean() if len(right) else 0:.4f} %, scores.top1_last says otherwise"
+
+
 def _values(record: dict) -> Iterator[str]:
     identity, outcome, scores = record["identity"], record["outcome"], record["scores"]
     if not 1 <= identity["ipc"] <= 10**9:
@@ -249,6 +269,11 @@ def _values(record: dict) -> Iterator[str]:
         value = scores.get(name)
         if value is not None and not 0 <= value <= 100:  # NaN fails too
             yield f"scores.{name} = {value} is not a percentage"
+    if "right" in scores:
+        yield from _bits(scores)
+    document = record["artifacts"].get("protocol")
+    if document is not None and digest_of(document) != identity["protocol"]["digest"]:
+        yield "artifacts.protocol is not the protocol whose digest identity.protocol has"
     for name, value in record["cost"].items():
         if isinstance(value, NUMBER) and not (math.isfinite(value) and value >= 0):
             yield f"cost.{name} = {value} must be finite and not negative"
