@@ -52,6 +52,45 @@ def d3hr_report(dataset: str, out: Path | None, sets: tuple[str, ...], classes: 
     click.echo(f"figures: {folder}")
 
 
+@click.command(
+    epilog="""\b
+Examples:
+  ddbench d3hr-solvers --dataset digits
+  ddbench d3hr-solvers --dataset cifar10 --classes 5 --images 50 --guidance 4
+"""
+)
+@click.option("--dataset", required=True, help="e.g. digits, cifar10, imagefolder:PATH.")
+@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
+@click.option("--backbone", default="", help="Preset, folder or hub id. Default: the dataset's.")
+@click.option("--classes", default=5, show_default=True, help="Classes to look at, from the first.")
+@click.option("--images", default=50, show_default=True, help="Images a class; at least 20 for the normality test.")
+@click.option("--guidance", default=1.0, show_default=True, help="Classifier-free guidance, both ways.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …")
+def d3hr_solvers(dataset: str, classes: int, images: int, guidance: float, **use: Any) -> None:
+    """How many evaluations of the network does inverting need?
+
+    Inverts with each solver, from the authors' 30 steps to 6 evaluations, and prints for each the error against a
+    solution of 200 steps, whether the result is normal, and whether it comes back to the image. Then what the search
+    does at one image a class, by the size of a latent.
+    """
+    from tabulate import tabulate
+
+    from d3hr_plugin import diagnostics as measure
+
+    if images < 2 or classes < 1:
+        raise click.UsageError("--images must be at least 2 and --classes at least 1")
+    task = _task(dataset, {**use, "ipc": 1})
+    few = measure.Sample.take(task, list(range(min(classes, len(task.dataset.classes)))), images)
+    rows = measure.solver_rows(task, few, guidance)
+    click.echo(f"\nInversion to noise level 600, guidance {guidance:g}, {len(few.classes)} images of {dataset}\n")
+    click.echo(tabulate(rows, headers="keys", floatfmt=".4f"))
+    shapes = [task.backbone.latent_shape, (4, 4, 4), (4, 8, 8), (4, 32, 32)]
+    lengths = measure.shrinkage(list(dict.fromkeys(shapes)), [1, 1000, 1_000_000])
+    click.echo("\nSearch at IPC 1: length of the best of m draws, over that of a plain draw\n")
+    click.echo(tabulate(lengths, headers="keys", floatfmt=".3f"))
+
+
 def _task(dataset: str, use: dict[str, Any]) -> Task:
     from benchmark.api import (
         Precision,

@@ -82,16 +82,19 @@ def search(draw: Draw) -> Group:
     return Group.of(groups[winner - first].clone(), draw, winner)
 
 
-def law_search(draw: Draw) -> Group:
-    """The same winner's law without drawing the losers (:mod:`d3hr_plugin.law`); only for the paper's score."""
-    from d3hr_plugin import law
+def search_by_distribution(draw: Draw) -> Group:
+    """The search's winner from its own distribution, without drawing the losers (:mod:`winner_distribution`).
+
+    Draws all candidates where that does not apply: for scores but the paper's, and where one coordinate dominates.
+    """
+    from d3hr_plugin import winner_distribution
 
     score = draw.score
-    if score.form != "paper":
+    if score.form != "paper" or not winner_distribution.applies(draw.std):
         return search(draw)
     weights = (score.mean, score.std, score.skew)
-    seed = derive_seed(*draw.seed, "law")
-    group, winner = law.search(draw.n, draw.std.double().numpy(), draw.m, weights, draw.spread, seed)
+    seed = derive_seed(*draw.seed, "law")  # the word that seeds have always been made with
+    group, winner = winner_distribution.search(draw.n, draw.std.double().numpy(), draw.m, weights, draw.spread, seed)
     return Group.of(group, draw, winner)
 
 
@@ -190,8 +193,8 @@ def _without_skewness(z: torch.Tensor) -> torch.Tensor:
 
 
 SAMPLERS: dict[str, Callable[[Draw], Group]] = {
-    "search": law_search,
-    "search-by-draws": search,
+    "search": search_by_distribution,
+    "search-by-draws": search,  # sampler=search with search_by=draws, under the name that records have
     "gaussian": gaussian,
     "moments": moment_matched,
     "matched": matched,

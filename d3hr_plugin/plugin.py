@@ -33,5 +33,10 @@ def ddbench_commands():
             "d3hr-report",
             "Draw D3HR's assumptions for a dataset and a backbone.",
             "d3hr_plugin.command:d3hr_report",
-        )
+        ),
+        CommandInfo(
+            "d3hr-solvers",
+            "Evaluations, error and normality of D3HR's inversion for each solver.",
+            "d3hr_plugin.command:d3hr_solvers",
+        ),
     ]

@@ -10,7 +10,8 @@ import torch
 from scipy import stats
 
 from benchmark.core.errors import UsageError
-from d3hr_plugin import law
+from d3hr_plugin import winner_distribution
+from d3hr_plugin.diagnostics import shrinkage
 from d3hr_plugin.groups import SAMPLERS, Draw
 from d3hr_plugin.scores import Score
 
@@ -88,6 +89,22 @@ def test_search_by_draws_returns_the_best_candidate():
     assert best.score <= SAMPLERS["search-by-draws"](draw(m=100)).score
 
 
+def test_one_dominating_coordinate_is_searched_by_draws():
+    """A sum with few effective terms has another distribution than its approximation gives (science review, A10)."""
+    dominated = torch.tensor([3.0] + [0.05] * 63)
+    asked = Draw(1, dominated, ("test", 0), 300)
+    assert not winner_distribution.applies(dominated) and winner_distribution.applies(STD)
+    assert torch.equal(SAMPLERS["search"](asked).latents, SAMPLERS["search-by-draws"](asked).latents)
+    assert not torch.equal(SAMPLERS["search"](draw()).latents, SAMPLERS["search-by-draws"](draw()).latents)
+
+
+def test_the_search_at_one_image_a_class_shortens_few_coordinates_most():
+    """At IPC 1 the best of m draws is the shortest: far from a plain draw in 64 coordinates, not in 4096."""
+    few, many = shrinkage([(4, 4, 4), (4, 32, 32)], [1_000_000], repeats=2)
+    assert few["m = 1,000,000"] == pytest.approx(0.61, abs=0.03)
+    assert many["m = 1,000,000"] == pytest.approx(0.949, abs=0.005)
+
+
 def test_released_score_and_kl_are_searched_too():
     for form in ("released", "kl"):
         score = Score(form, skew=0.1)
@@ -97,7 +114,7 @@ def test_released_score_and_kl_are_searched_too():
 
 @pytest.mark.parametrize("n", [1, 2, 3, 10])
 @pytest.mark.parametrize("spread", [1.0, 0.5])
-def test_search_in_law_is_a_plain_search(n, spread):
+def test_search_by_distribution_is_a_plain_search(n, spread):
     """Best scores, and their three parts, over repeats: two-sample tests against plain float64 draws."""
     repeats, m, score = 60, 150, Score()
     plain, ours = [], []
@@ -105,7 +122,7 @@ def test_search_in_law_is_a_plain_search(n, spread):
     for seed in range(repeats):
         x = spread * torch.randn(m, n, D, generator=g, dtype=torch.float64)
         plain.append(x[score(x, STD.double()).argmin()])
-        ours.append(law.search(n, STD.numpy(), m, (1.0, 1.0, 0.5), spread, 1000 + seed)[0].double())
+        ours.append(winner_distribution.search(n, STD.numpy(), m, (1.0, 1.0, 0.5), spread, 1000 + seed)[0].double())
     for part in (score, Score(1, 0, 0), Score("paper", 0, 1, 0), Score("paper", 0, 0, 1)):
         part = part if part.form == "paper" else Score("paper", 1, 0, 0)
         a, b = ([float(part(x[None], STD.double())) for x in found] for found in (plain, ours))
@@ -116,18 +133,18 @@ def test_search_in_law_is_a_plain_search(n, spread):
 
 
 @pytest.mark.parametrize("which", ["mean", "deviation", "skewness"])
-def test_laws_of_the_sums(which):
+def test_distributions_of_the_sums(which):
     n, count = 10, 4000
     x = torch.randn(count, n, D, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
     terms = {"mean": Score("paper", 1, 0, 0), "deviation": Score("paper", 0, 1, 0), "skewness": Score("paper", 0, 0, 1)}
     plain = terms[which](x, STD.double()).square().numpy()
     std = STD.double().numpy()
-    laws = {
-        "mean": lambda: law.mean_law(std**2 / n),
-        "deviation": lambda: law.deviation_law(std**2, n, 1.0),
-        "skewness": lambda: law.skewness_law(n, D),
+    known = {
+        "mean": lambda: winner_distribution.mean_distribution(std**2 / n),
+        "deviation": lambda: winner_distribution.deviation_distribution(std**2, n, 1.0),
+        "skewness": lambda: winner_distribution.skewness_distribution(n, D),
     }
-    drawn = laws[which]().draw(np.random.default_rng(0), count)
+    drawn = known[which]().draw(np.random.default_rng(0), count)
     assert stats.ks_2samp(plain, drawn).pvalue > 1e-3
     assert np.quantile(drawn, 0.01) == pytest.approx(np.quantile(plain, 0.01), rel=0.05)
 

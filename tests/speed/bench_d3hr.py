@@ -25,7 +25,7 @@ import torch  # noqa: E402
 from scipy import stats  # noqa: E402
 from tabulate import tabulate  # noqa: E402
 
-from d3hr_plugin import groups, law, scores  # noqa: E402
+from d3hr_plugin import groups, scores, winner_distribution  # noqa: E402
 
 D = 4096  # 4 x 32 x 32, a 256-pixel image's latent
 AT_A_TIME = 1000  # candidates a call of the authors' function: 10,000, as they call it, do not fit
@@ -94,7 +94,7 @@ def timed(call, *arguments) -> tuple[float, object]:
 
 
 def grown(kind: str, n: int, reference: str | None, m: int = AT_A_TIME) -> float:
-    """MiB by which a process grows at its peak while it searches once (`kind` is reference, law or draws)."""
+    """MiB by which a process grows at its peak while it searches once (`kind` is reference, distribution or draws)."""
     command = [sys.executable, __file__, "--child", kind, "--ipc", str(n), "--m", str(m)]
     command += ["--reference", reference] if reference else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -117,14 +117,14 @@ def child(kind: str, n: int, m: int, authors) -> None:
 
 
 def search(authors, reference: str | None, sizes: list[int], repeats: int, m: int) -> None:
-    """Time a candidate, peak memory, and whether the winners have the same law."""
+    """Time a candidate, peak memory, and whether the winners have the same distribution."""
     std, rows, name = deviations(), [], "authors" if authors else "plain"
     for n in sizes:
         reference_search(authors, AT_A_TIME, n, std, 1), ours(n, 100, std, "warm")
         theirs = min(timed(reference_search, authors, AT_A_TIME, n, std, 2)[0] for _ in range(3)) / AT_A_TIME
         theirs_peak = grown("reference", n, reference)
-        for kind, count in (("draws", AT_A_TIME), ("law", 10_000), ("law", 1_000_000)):
-            law._skewness_pool.cache_clear(), law.skewness_law.cache_clear()
+        for kind, count in (("draws", AT_A_TIME), ("distribution", 10_000), ("distribution", 1_000_000)):
+            winner_distribution._skewness_pool.cache_clear(), winner_distribution.skewness_distribution.cache_clear()
             run = [timed(ours, n, count, std, r, kind == "draws") for r in range(3)]
             first, best = run[0][0], min(t for t, _ in run)
             peak = grown(kind, n, reference, count)
@@ -139,7 +139,7 @@ def search(authors, reference: str | None, sizes: list[int], repeats: int, m: in
     rows = []
     for n in sizes:
         plain = [plain_search(m, n, std, 1000 * r, PAPER)[1] for r in range(repeats)]
-        for kind in ("law", "draws"):
+        for kind in ("distribution", "draws"):
             found = [ours(n, m, std, r, kind == "draws") for r in range(repeats)]
             again = [
                 float(PAPER((g.latents.double() * std.double() / std.double())[None], std.double())) for g in found
@@ -166,7 +166,7 @@ def samplers(authors, sizes: list[int]) -> None:
     torch.set_num_threads(1)
     for n in sizes:
         theirs = 10 * min(timed(reference_search, authors, AT_A_TIME, n, std, 2)[0] for _ in range(2))
-        by_law, found = timed(ours, n, 10_000, std, "a")
+        by_distribution, found = timed(ours, n, 10_000, std, "a")
         by_draws = 10 * min(timed(ours, n, 1000, std, "a", True)[0] for _ in range(2))
         for kind in ("search", "matched", "moments", "latin", "sobol", "gaussian"):
             sampler = groups.SAMPLERS[kind]
@@ -178,11 +178,13 @@ def samplers(authors, sizes: list[int]) -> None:
             )
             normal = stats.kstest((few / few.std()).flatten().numpy(), "norm").pvalue
             rows.append([n, kind, group.score, found.score / max(group.score, 1e-12), 1e3 * seconds])
-            rows[-1] += [theirs / seconds, by_draws / seconds, by_law / seconds]
+            rows[-1] += [theirs / seconds, by_draws / seconds, by_distribution / seconds]
             rows[-1] += [float(distances.min()), float(distances.max()), normal]
     print("\nSamplers: paper-form score beside the best of 10,000; distances in units of independent draws' mean")
-    print("Times faster than searching 10,000: the authors' (or plain) way, ours drawing all, ours in law\n")
-    heads = ["IPC", "sampler", "score", "times lower", "ms", f"than {name}", "than draws", "than law"]
+    print(
+        "Times faster than searching 10,000: the authors' (or plain) way, drawing all, from the winner's distribution\n"
+    )
+    heads = ["IPC", "sampler", "score", "times lower", "ms", f"than {name}", "than draws", "than distribution"]
     print(tabulate(rows, [*heads, "nearest", "farthest", "normality p"], floatfmt=".4g"), flush=True)
 
 

@@ -1,18 +1,18 @@
-"""The search over candidate groups, carried out in law: the same winner's distribution without drawing the losers.
+"""Draws the winner of the search over candidate groups directly from its distribution, without drawing the m groups.
 
-For normal draws a coordinate's mean, deviation and skewness over the group are independent (the first two are a
-complete sufficient statistic, the third depends on neither location nor scale: Basu's theorem), and coordinates are
+For normal draws a coordinate's mean, standard deviation and skewness over the group are independent (the first two are
+a complete sufficient statistic, the third depends on neither location nor scale: Basu's theorem), and coordinates are
 independent. The paper's score of a candidate is therefore A + B + lambda C with independent A, B and C, each the
 root of a sum over coordinates of independent terms. So:
 
-1. draw (A, B, C) of all m candidates from the laws of those sums, three numbers a candidate instead of n d normals;
+1. draw (A, B, C) of all m candidates from the distributions of those sums: three numbers a candidate instead of n d;
 2. take the best candidate;
-3. draw a group whose mean, deviation and skewness terms are the winner's: coordinates from the tilted law, which has
-   the same conditional law given the sum, until the sum lies within ``WINDOW`` of the target.
+3. draw a group whose mean, deviation and skewness terms are the winner's: coordinates from the exponentially tilted
+   distribution, which is the same once the sum is given, until the sum lies within ``WINDOW`` of the target.
 
-The laws come from the sums' cumulant functions by Barndorff-Nielsen's r* (for d terms its relative error is of order
-d^-3/2). A's cumulant function is closed, B's an integral over the chi density, C's an average over a fixed pool of
-draws scaled to the exact mean. Tests compare the outcome with plain search.
+The distributions come from the sums' cumulant functions by Barndorff-Nielsen's r* (for d terms its relative error is
+of order d^-3/2). A's cumulant function is closed, B's an integral over the chi density, C's an average over a fixed
+pool of draws scaled to the exact mean. Tests compare the outcome with plain search.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from scipy import interpolate, stats
 WINDOW = 0.02  # how near to the winner's sums the group is drawn, in standard deviations of the sum
 BLOCK = 1 << 16  # candidates at a time
 POOL = 1 << 20  # draws in the pool for the skewness of n normals
+EFFECTIVE_TERMS = 4  # below that many equal coordinates the search draws its candidates
 TRIES = 4000  # draws before the nearest one is taken
 _SADDLES = np.concatenate([-np.geomspace(400, 0.02, 64), np.geomspace(0.02, 30, 36)])  # in units of 1 / sd
 
@@ -35,8 +36,8 @@ Cumulants = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 @dataclass
-class SumLaw:
-    """The law of a sum: ``value`` as a function of a standard normal ``score``, with the tilt that centres it there."""
+class SumDistribution:
+    """Of a sum of independent terms: ``value`` by a standard normal ``score``, and the tilt that centres it there."""
 
     score: np.ndarray
     value: np.ndarray
@@ -44,7 +45,7 @@ class SumLaw:
     sd: float
 
     @staticmethod
-    def of(cumulants: Cumulants, limit: float = np.inf) -> SumLaw:
+    def of(cumulants: Cumulants, limit: float = np.inf) -> SumDistribution:
         """From ``cumulants(theta) -> K, K', K''`` of the sum, defined for theta below ``limit``."""
         sd = float(np.sqrt(cumulants(np.zeros(1))[2][0]))
         theta = _SADDLES / sd
@@ -64,7 +65,7 @@ class SumLaw:
             fine = np.append(fine, 9.0)
             value = np.append(value, value[-1] + (9 - fine[-2]) * (value[-1] - value[-2]) / (fine[-2] - fine[-3]))
             tilt = np.append(tilt, tilt[-1])
-        return SumLaw(fine, value, tilt, sd)
+        return SumDistribution(fine, value, tilt, sd)
 
     def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """``count`` independent values of the sum."""
@@ -75,7 +76,7 @@ class SumLaw:
         return min(0.0, float(np.interp(value, self.value, self.tilt)))
 
 
-def mean_law(weights: np.ndarray) -> SumLaw:
+def mean_distribution(weights: np.ndarray) -> SumDistribution:
     """Of ``sum_j weights_j chi2_1``: the squared mean term, ``weights = (spread std)^2 / n``."""
 
     def cumulants(theta):
@@ -83,7 +84,7 @@ def mean_law(weights: np.ndarray) -> SumLaw:
         ratio = weights / shrunk
         return -0.5 * np.log(shrunk).sum(1), ratio.sum(1), 2 * np.square(ratio).sum(1)
 
-    return SumLaw.of(cumulants, 0.5 / weights.max())
+    return SumDistribution.of(cumulants, 0.5 / weights.max())
 
 
 @lru_cache(maxsize=32)
@@ -96,7 +97,7 @@ def _deviation_nodes(n: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
     return np.square(spread * middle - 1), mass / mass.sum()
 
 
-def deviation_law(variances: np.ndarray, n: int, spread: float) -> SumLaw:
+def deviation_distribution(variances: np.ndarray, n: int, spread: float) -> SumDistribution:
     """Of ``sum_j variances_j (spread s_j - 1)^2``: the squared deviation term."""
     h, mass = _deviation_nodes(n, spread)
     mean, top = mass @ h, variances.max()
@@ -118,7 +119,7 @@ def deviation_law(variances: np.ndarray, n: int, spread: float) -> SumLaw:
         at = np.clip(np.outer(theta, variances), low, high)
         return curve(at).sum(1), bend(at) @ variances, bend(at, 1) @ np.square(variances)
 
-    return SumLaw.of(cumulants, high / top / 0.9)
+    return SumDistribution.of(cumulants, high / top / 0.9)
 
 
 @lru_cache(maxsize=4)
@@ -146,7 +147,7 @@ def skewness_square(n: int) -> float:
 
 
 @lru_cache(maxsize=32)
-def skewness_law(n: int, d: int) -> SumLaw:
+def skewness_distribution(n: int, d: int) -> SumDistribution:
     """Of ``sum_j g_j^2`` over ``d`` coordinates: the squared skewness term; does not depend on the class."""
     pool = _skewness_pool(n)
     histogram, edges = np.histogram(pool, bins=4000)
@@ -162,7 +163,16 @@ def skewness_law(n: int, d: int) -> SumLaw:
         second = weight @ np.square(y) / total - first**2
         return d * (np.log(total) + peak[:, 0]), d * first, d * second
 
-    return SumLaw.of(cumulants)
+    return SumDistribution.of(cumulants)
+
+
+def applies(std: torch.Tensor) -> bool:
+    """Whether the sums have enough terms for r*: ``EFFECTIVE_TERMS`` by the variances' participation ratio.
+
+    Where one coordinate dominates, the sum's distribution is not the one that r* gives.
+    """
+    weights = std.double().square()
+    return float(weights.sum() ** 2) >= EFFECTIVE_TERMS * float(weights.square().sum())
 
 
 def search(n: int, std: np.ndarray, m: int, weights: tuple[float, float, float], spread: float, seed: int):
@@ -179,30 +189,32 @@ def search(n: int, std: np.ndarray, m: int, weights: tuple[float, float, float],
     d = len(std)
     spreads = spread > 0 and std.max() > 0  # a class of one image has no deviations: every group is its mean
     used = [weights[0] > 0 and spreads, weights[1] > 0 and n > 1 and spreads, weights[2] > 0 and n > 2]
-    laws = [
-        mean_law(np.square(spread * std) / n) if used[0] else None,
-        deviation_law(np.square(std), n, spread) if used[1] else None,
-        skewness_law(n, d) if used[2] else None,
+    distributions = [
+        mean_distribution(np.square(spread * std) / n) if used[0] else None,
+        deviation_distribution(np.square(std), n, spread) if used[1] else None,
+        skewness_distribution(n, d) if used[2] else None,
     ]
     best, winner, sums = np.inf, 0, [0.0, 0.0, 0.0]
     for first in range(0, m, BLOCK):
         count = min(BLOCK, m - first)
-        parts = [law.draw(rng, count) if law else None for law in laws]
+        parts = [distribution.draw(rng, count) if distribution else None for distribution in distributions]
         scores = sum(w * np.sqrt(p) for w, p in zip(weights, parts) if p is not None) + np.zeros(count)
         row = int(scores.argmin())
         if scores[row] < best:
             best, winner = scores[row], first + row
             sums = [float(p[row]) if p is not None else 0.0 for p in parts]
-    mean = _means(rng, n, std, spread, laws[0], sums[0])
-    deviation = _deviations(rng, n, std, spread, laws[1], sums[1])
-    shape = _group_shapes(rng, n, d, laws[2], sums[2])
+    mean = _means(rng, n, std, spread, distributions[0], sums[0])
+    deviation = _deviations(rng, n, std, spread, distributions[1], sums[1])
+    shape = _group_shapes(rng, n, d, distributions[2], sums[2])
     group = spread * (mean + deviation * shape * np.sqrt((n - 1) / n))
     return torch.from_numpy(np.ascontiguousarray(group, dtype=np.float32)), winner
 
 
-def _nearest(draw: Callable[[], np.ndarray], measure: Callable, law: SumLaw | None, target: float) -> np.ndarray:
+def _nearest(
+    draw: Callable[[], np.ndarray], measure: Callable, distribution: SumDistribution | None, target: float
+) -> np.ndarray:
     """The first of repeated draws whose sum is within the window of ``target`` (or the nearest of ``TRIES``)."""
-    if law is None:
+    if distribution is None:
         return draw()
     best, error = None, np.inf
     for _ in range(TRIES):
@@ -210,25 +222,29 @@ def _nearest(draw: Callable[[], np.ndarray], measure: Callable, law: SumLaw | No
         miss = abs(float(measure(made)) - target)
         if miss < error:
             best, error = made, miss
-        if error <= WINDOW * law.sd:
+        if error <= WINDOW * distribution.sd:
             break
     assert best is not None
     return best
 
 
-def _means(rng, n: int, std: np.ndarray, spread: float, law: SumLaw | None, target: float) -> np.ndarray:
+def _means(
+    rng, n: int, std: np.ndarray, spread: float, distribution: SumDistribution | None, target: float
+) -> np.ndarray:
     weights = np.square(spread * std) / n
-    scale = 1 / np.sqrt(n * (1 - 2 * (law.tilt_for(target) if law else 0.0) * weights))
+    scale = 1 / np.sqrt(n * (1 - 2 * (distribution.tilt_for(target) if distribution else 0.0) * weights))
     made = _nearest(
-        lambda: rng.standard_normal(len(std)) * scale, lambda z: np.square(spread * std * z).sum(), law, target
+        lambda: rng.standard_normal(len(std)) * scale, lambda z: np.square(spread * std * z).sum(), distribution, target
     )
-    return made * np.sqrt(target / np.square(spread * std * made).sum()) if law else made
+    return made * np.sqrt(target / np.square(spread * std * made).sum()) if distribution else made
 
 
-def _deviations(rng, n: int, std: np.ndarray, spread: float, law: SumLaw | None, target: float) -> np.ndarray:
+def _deviations(
+    rng, n: int, std: np.ndarray, spread: float, distribution: SumDistribution | None, target: float
+) -> np.ndarray:
     if n == 1:
         return np.zeros(len(std))
-    tilt = law.tilt_for(target) if law else 0.0
+    tilt = distribution.tilt_for(target) if distribution else 0.0
 
     def draw():
         return _rejected(
@@ -238,21 +254,21 @@ def _deviations(rng, n: int, std: np.ndarray, spread: float, law: SumLaw | None,
             rng,
         )[0]
 
-    made = _nearest(draw, lambda s: np.square(std * (spread * s - 1)).sum(), law, target)
-    if law is None:
+    made = _nearest(draw, lambda s: np.square(std * (spread * s - 1)).sum(), distribution, target)
+    if distribution is None:
         return made
     return (1 + (spread * made - 1) * np.sqrt(target / np.square(std * (spread * made - 1)).sum())) / spread
 
 
-def _group_shapes(rng, n: int, d: int, law: SumLaw | None, target: float) -> np.ndarray:
+def _group_shapes(rng, n: int, d: int, distribution: SumDistribution | None, target: float) -> np.ndarray:
     if n == 1:
         return np.zeros((1, d))
-    tilt = law.tilt_for(target) if law else 0.0
+    tilt = distribution.tilt_for(target) if distribution else 0.0
 
     def draw():
         return _rejected(lambda count: _shapes(rng, n, count), lambda z, _: tilt * np.square(_skewness(z)), d, rng)
 
-    return _nearest(draw, lambda z: np.square(_skewness(z)).sum(), law, target)
+    return _nearest(draw, lambda z: np.square(_skewness(z)).sum(), distribution, target)
 
 
 def _rejected(propose: Callable, log_accept: Callable, d: int, rng: np.random.Generator) -> np.ndarray:
