@@ -111,6 +111,12 @@ METHODS: list[MethodInfo] = [
         paper="Kim et al., ICML 2022, arXiv 2205.14959",
         gate="waived",  # see baselines/matching/__init__.py
     ),
+    MethodInfo(
+        "cim",
+        "mosaics of the surest real images, corrected to give the originals' features",
+        "baselines.cim:CIM",
+        paper="LINs-lab, ECCV 2026, repository LINs-lab/CIM",
+    ),
     MethodInfo("recon", "random real images through the VAE: the ceiling the VAE sets", "baselines.recon:Recon"),
 ]
 

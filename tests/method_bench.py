@@ -28,6 +28,7 @@ QUICK = {
     "delt": {"iterations": 8},
     "sre2l++": {"iterations": 3},
     "fadrm": {"iterations": 4},
+    "cim": {"iterations": 3, "factor": 1},
     "minimax": {"steps": 5, "phase": 2, "memory": 3, "sampling_steps": 3},
     "d4m": {"steps": 4},
     "mgd3": {"steps": 4, "stop": 1, "scale": 1.0},
