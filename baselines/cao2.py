@@ -47,7 +47,12 @@ class CaO2Params:
     )
     steps: int = param(50, "steps of the sampler", "sample_*.py --num-sampling-steps 50", low=2, high=1000)
     guidance: float = param(
-        2.7, "classifier-free guidance", "sample_*.py --cfg-scale 2.7", low=0.0, tune=(1.0, 1.5, 2.0, 2.7, 4.0)
+        2.7,
+        "classifier-free guidance",
+        "sample_*.py --cfg-scale 2.7",
+        low=0.0,
+        tune=(1.0, 1.5, 2.0, 2.7, 4.0),
+        backbone="guidance",
     )
     channels: int = param(
         0, "latent channels that classifier-free guidance acts on; 0: all. The original DiT: 3", "own", low=0

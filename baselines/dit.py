@@ -1,7 +1,7 @@
 """Plain guided sampling of the diffusion backbone: generated images without any distillation.
 
-Defaults: 50 DDIM steps and guidance 4.0, as the DiT rows of Minimax (`sample.py`: 50 steps, cfg-scale 4.0) and as D3HR
-decodes, so that D3HR, Minimax and this one differ in nothing but the method.
+Defaults: 50 DDIM steps and the guidance that was chosen for the backbone; where none was, 4.0, as the DiT rows of
+Minimax (`sample.py`: 50 steps, cfg-scale 4.0) and as D3HR decodes, so that these differ in nothing else.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ class DiTParams:
         "Minimax sample.py --cfg-scale 4.0; D3HR 4.0",
         low=0.0,
         tune=(1.0, 1.5, 2.0, 3.0, 4.0, 7.0),
+        backbone="guidance",
     )
 
 

@@ -66,6 +66,7 @@ class MGD3Params:
         "forks --cfg-scale 4.0",
         low=0.0,
         tune=(1.0, 1.5, 2.0, 4.0),
+        backbone="guidance",
     )
     channels: int = param(
         0, "latent channels that classifier-free guidance acts on; 0: all. The original DiT: 3", "own", low=0

@@ -60,6 +60,7 @@ _HOMES = {
     "Teacher": "benchmark.teachers",
     "batches": "benchmark.training.loop",
     "build_student": "benchmark.students",
+    "chosen_settings": "benchmark.backbones.guidance",
     "class_latents": "benchmark.backbones",
     "compile_blocks": "benchmark.backbones.backbone",
     "folder_digest": "benchmark.backbones.folder",
@@ -76,7 +77,7 @@ _HOMES = {
     "teacher_key": "benchmark.teachers",
     "train": "benchmark.training.loop",
 }
-_RENAMED = {"folder_digest": "digest"}  # public name -> name at home
+_RENAMED = {"folder_digest": "digest", "chosen_settings": "chosen"}  # public name -> name at home
 
 __all__ = sorted(_HOMES)
 
@@ -84,6 +85,7 @@ if TYPE_CHECKING:
     from benchmark.backbones import Backbone, Guidance, class_latents, load_backbone, sample, sampling_levels  # noqa: F401
     from benchmark.backbones.backbone import compile_blocks  # noqa: F401
     from benchmark.backbones.folder import digest as folder_digest  # noqa: F401
+    from benchmark.backbones.guidance import chosen as chosen_settings  # noqa: F401
     from benchmark.backbones.resolve import resolve_backbone  # noqa: F401
     from benchmark.core.compute import (  # noqa: F401
         Precision,

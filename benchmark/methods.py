@@ -41,16 +41,18 @@ def param(
     keyed: bool = True,
     late: bool = False,
     tune: Sequence = (),
+    backbone: str = "",
 ) -> Any:
     """A documented parameter of a method: a dataclass field with help, the source of its default, and its range.
 
     ``keyed=False`` says that it cannot change the images (a hint on what else to keep): it enters no key.
     ``late=True`` is for a parameter that a method gained after records were made with it: it enters keys and records
     only where it differs from ``default``, so that the older ones stay valid.
-    ``tune`` lists the values that `ddbench tune` tries.
+    ``tune`` lists the values that `ddbench tune` tries. ``backbone="guidance"``: where a guidance was chosen for the
+    backbone, that is the default (:mod:`benchmark.backbones.guidance`), and the one given here is the authors'.
     """
     metadata = {"help": help, "source": source, "choices": choices, "low": low, "high": high, "keyed": keyed}
-    metadata["late"] = late
+    metadata |= {"late": late, "backbone": backbone}
     metadata["tune"] = tuple(tune)
     if isinstance(default, (list, dict)):
         return field(default_factory=lambda: default, metadata=metadata)
@@ -108,6 +110,16 @@ class Method:
     def defaults(cls, dataset: str) -> dict[str, Any]:
         """Parameter defaults that this dataset wants instead of the general ones (documented where they are set)."""
         return {}
+
+    @classmethod
+    def authors(cls, dataset: str) -> dict[str, Any]:
+        """What ``--settings authors`` sets: the parameters whose default is the backbone's or the harness's."""
+        return {f.name: f.default for f in dataclasses.fields(cls.Params) if f.metadata.get("backbone")}
+
+    @classmethod
+    def on_backbone(cls, given: dict[str, Any]) -> bool:
+        """Whether a method with these parameters samples from the harness's backbone, so that its guidance applies."""
+        return True
 
     def supports(self, dataset: Dataset, ipc: int) -> str:
         """Why this method cannot make ``ipc`` images a class of ``dataset``; an empty string if it can."""
@@ -242,14 +254,21 @@ class Task:
         return self.store.build(stage, make, seconds=seconds)
 
 
-def make_params(method: type[Method], name: str, dataset: str, given: dict[str, Any]) -> Any:
+def make_params(
+    method: type[Method], name: str, dataset: str, given: dict[str, Any], chosen: dict[str, Any] | None = None
+) -> Any:
     """The method's parameters: general defaults, then the dataset's, then ``given`` (strings are converted).
+
+    Args:
+        chosen: what was chosen for the backbone (:func:`benchmark.backbones.guidance.chosen`), before defaults.
 
     Raises:
         UsageError: an unknown key (nearest one named), a wrong type, a value out of range.
     """
     fields = {f.name: f for f in dataclasses.fields(method.Params)}
     values = dict(method.defaults(dataset))
+    if chosen and method.on_backbone(given):
+        values |= {k: chosen[f.metadata["backbone"]] for k, f in fields.items() if f.metadata.get("backbone") in chosen}
     for key, value in given.items():
         if key not in fields:
             import difflib

@@ -36,12 +36,13 @@ def d3hr_report(dataset: str, out: Path | None, sets: tuple[str, ...], classes: 
     Writes normality.png, quantiles.png, reconstruction.png, score.png, sheet.png and report.json, and prints the
     tables. Trains the dataset's backbone first if there is none.
     """
-    from benchmark.api import make_params, parse_sets, writable_folder, write_text
+    from benchmark.api import chosen_settings, make_params, parse_sets, writable_folder, write_text
     from d3hr_plugin.method import D3HR
 
     if images < 2 or classes < 1:
         raise click.UsageError("--images must be at least 2 and --classes at least 1")
-    method = D3HR(make_params(D3HR, "d3hr", dataset, parse_sets(sets)))
+    chosen = chosen_settings(dataset, use["backbone"])
+    method = D3HR(make_params(D3HR, "d3hr", dataset, parse_sets(sets), chosen))
     folder = out or Path(f"d3hr-report-{dataset.replace(':', '-').replace('/', '_')}")
     writable_folder(folder, "--out")
     task = _task(dataset, use)

@@ -47,6 +47,10 @@ class D3HR(Method):
     def defaults(cls, dataset: str) -> dict[str, Any]:
         return dict(dataset_defaults().get(dataset.partition("@")[0], {}).get("params", {}))
 
+    @classmethod
+    def authors(cls, dataset: str) -> dict[str, Any]:
+        return super().authors(dataset) | {"invert_guidance": 4.0}
+
     def __init__(self, params: Any) -> None:
         super().__init__(params)
         if params.uses_teacher:

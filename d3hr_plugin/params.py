@@ -146,7 +146,12 @@ class Params:
         choices=("exact", "released"),
     )
     decode_guidance: float = param(
-        4.0, "classifier-free guidance while sampling; 1 is none", "authors' code", low=0, tune=(1.0, 1.5, 2.0, 4.0)
+        4.0,
+        "classifier-free guidance while sampling; 1 is none",
+        "authors' code",
+        low=0,
+        tune=(1.0, 1.5, 2.0, 4.0),
+        backbone="guidance",
     )
     decode_solver: str = param(
         "ddim", "how a step of the sampling is taken, as invert_solver", "authors' code", choices=SOLVERS, late=True

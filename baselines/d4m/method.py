@@ -2,7 +2,8 @@
 
 Source: "D4M: Dataset Distillation via Disentangled Diffusion Model" (arXiv 2407.15138), repository suduo94/D4M,
 ``distillation/gen_prototype.py`` and ``gen_syn_image.py`` with their ``.sh`` files. Defaults are those of the scripts:
-``km_expand`` 1, strength 0.7, guidance 8, and diffusers' 50 steps; the negative prompt is theirs.
+``km_expand`` 1, strength 0.7, guidance 8 (on the DiT the guidance chosen for it, where one was), and diffusers' 50
+steps; the negative prompt is theirs.
 
 Two backbones: Stable Diffusion (``model`` = a folder or a hub id), which the paper uses, and the harness's
 class-conditional DiT (``model`` empty, the default), so that D4M stands beside D3HR on the same backbone.
@@ -47,6 +48,7 @@ class D4MParams:
         "gen_syn_image_imgnt.sh --guidance_scale 8",
         low=0.0,
         tune=(1.0, 1.5, 2.0, 4.0, 8.0),
+        backbone="guidance",
     )
     steps: int = param(50, "scheduler steps, before strength", "diffusers' default, unchanged there", low=1, high=1000)
 
@@ -62,6 +64,10 @@ class D4M(Method):
         self._generator: generators.Generator | None = None
         if params.model:
             self.requires = frozenset()  # brings its own backbone
+
+    @classmethod
+    def on_backbone(cls, given: dict[str, Any]) -> bool:
+        return not given.get("model")
 
     def supports(self, dataset: Dataset, ipc: int) -> str:
         return too_few(dataset, ipc)

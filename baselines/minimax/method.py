@@ -10,7 +10,8 @@ Classes are fine-tuned in phases of ``phase`` (theirs: ``--nclass 10 --phase p``
 memory stays bounded whatever the number of classes; a phase is also the unit of work. A fine-tuning serves every seed
 and IPC (theirs too: one run, then ``--num-samples 100``): the spread over seeds is that of sampling.
 
-Deviations: sampling is the harness's DDIM (50 steps, guidance 4.0 on all latent channels), so that diffusion methods
+Deviations: sampling is the harness's DDIM (50 steps, guidance on all latent channels, of the
+backbone's strength where one was chosen, else 4.0), so that diffusion methods
 differ in nothing else (theirs: ancestral sampling in 50 steps, guidance on the first 3 of 4 channels); latents are the
 store's, so no random mirroring, and one posterior sample an image; images are kept at the dataset's size (theirs: the
 decoder's 256 px); on the small datasets fewer steps with a shorter average (see :meth:`Minimax.defaults`).
@@ -50,7 +51,12 @@ class MinimaxParams:
     phase: int = param(10, "classes a phase", "train_dit.py --nclass 10", low=1)
     sampling_steps: int = param(50, "DDIM steps", "sample.py --num-sampling-steps 50", low=1, high=1000)
     guidance: float = param(
-        4.0, "classifier-free guidance", "sample.py --cfg-scale 4.0", low=0.0, tune=(1.0, 1.5, 2.0, 4.0)
+        4.0,
+        "classifier-free guidance",
+        "sample.py --cfg-scale 4.0",
+        low=0.0,
+        tune=(1.0, 1.5, 2.0, 4.0),
+        backbone="guidance",
     )
 
 

@@ -116,10 +116,11 @@ def _datasets() -> dict[str, dict[str, Any]]:
 
 def default_preset(dataset: str) -> str:
     """Name of the preset that a dataset gets when the user names none."""
-    return _own(dataset).get("preset", "small")
+    return own_settings(dataset).get("preset", "small")
 
 
-def _own(dataset: str) -> dict[str, Any]:
+def own_settings(dataset: str) -> dict[str, Any]:
+    """What ``datasets.yaml`` says of a dataset, with or without ``@val``: settings, and what they are besides."""
     return _datasets().get(dataset.removesuffix("@val"), {})
 
 
@@ -130,10 +131,11 @@ def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
         UsageError: unknown preset or setting, or a size that does not divide.
     """
     values = dict(registry().get("backbone", preset, where="--preset").load())
-    own = {k: v for k, v in _own(dataset.name).items() if k not in ("preset", "reason", "presets")}
+    other = ("preset", "presets", "guidance", "reason")
+    own = {k: v for k, v in own_settings(dataset.name).items() if k not in other}
     if preset == default_preset(dataset.name):
         values.update(own)
-    values.update(_own(dataset.name).get("presets", {}).get(preset, {}))
+    values.update(own_settings(dataset.name).get("presets", {}).get(preset, {}))
     values.update(overrides)
     known = {f.name: f for f in dataclasses.fields(Settings)}
     for key, value in values.items():

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from benchmark.cli.guidance import guidance
 from benchmark.core import distributed
 from benchmark.core.errors import UsageError
 
@@ -173,6 +174,9 @@ def export_command(source: str, out: Path, command: str) -> None:
     click.echo(f"folder             {out} ({size / 1e6:.1f} MB)")
 
 
+backbone.add_command(guidance)
+
+
 @backbone.command(epilog="\b\nExamples:\n  ddbench backbone show DIR\n  ddbench backbone show fashionmnist")
 @click.argument("name", metavar="FOLDER|HUB_ID|DATASET")
 @click.option("--preset", default="", help="With a dataset: its preset. Default: the dataset's.")
@@ -192,8 +196,22 @@ def show(name: str, preset: str, data_root: str | None, as_json: bool) -> None:
 
     click.echo(f"folder             {path}")
     click.echo(text(card))
+    for line in _guidance(path, name):
+        click.echo(line)
     if (path / "report.png").is_file():
         click.echo(f"picture            {path / 'report.png'}")
+
+
+def _guidance(path: Path, name: str) -> list[str]:
+    """What was chosen for the folder, or for the preset of a dataset."""
+    from benchmark.backbones import guidance as rule
+
+    found = rule.read(path) or ({} if _looks_like_path(name) else {name: rule.chosen(name)})
+    return [
+        f"guidance           {entry['guidance']:g} for {dataset}, chosen by plain sampling on held-out training images"
+        for dataset, entry in found.items()
+        if entry
+    ]
 
 
 def _looks_like_path(name: str) -> bool:

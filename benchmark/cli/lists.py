@@ -127,6 +127,8 @@ def _show_method(info) -> None:
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         choices = field.metadata.get("choices")
         about = field.metadata.get("help", "") + (f" ({', '.join(map(str, choices))})" if choices else "")
+        if field.metadata.get("backbone"):
+            about += f" [the default is the backbone's {field.metadata['backbone']}, where one was chosen]"
         if field.metadata.get("tune"):
             about += f" [tune: {', '.join(map(str, field.metadata['tune']))}]"
         rows.append((field.name, json.dumps(default), about, field.metadata.get("source", "")))

@@ -150,6 +150,39 @@ def _tuned(request, file: Path | None) -> list:
     return out
 
 
+_settings = click.option(
+    "--settings",
+    type=click.Choice(["default", "authors"]),
+    default="default",
+    show_default=True,
+    help="authors: as published, also where a default is the backbone's (guidance); a row of its own on boards.",
+)
+
+
+def _requests(options: dict[str, Any], request) -> list:
+    """The request with the settings that ``--tuned`` or ``--settings`` name; what the user set goes first."""
+    if options["settings"] == "default":
+        return _tuned(request, options["tuned"])
+    if options["tuned"] is not None:
+        raise UsageError(
+            "settings are either tuned or the authors'", where="--settings, --tuned", allowed="one of them"
+        )
+    return [_authors(request)]
+
+
+def _authors(request):
+    """The request with what its methods' authors set, where the defaults are others; noted in the records."""
+    from dataclasses import replace
+
+    from benchmark.plugins import registry
+
+    name = request.dataset.removesuffix("@val")
+    found = {m: registry().get("method", m).load().authors(name) for m in request.methods}
+    sets = {f"{m}.{key}": value for m, values in found.items() for key, value in values.items()}
+    notes = {m: {"settings": "authors"} for m, values in found.items() if values}
+    return replace(request, sets=sets | request.sets, tuning=notes)
+
+
 def _methods(text: tuple[str, ...]) -> tuple[str, ...]:
     from benchmark.plugins import registry
 
@@ -195,6 +228,7 @@ Examples:
 @_running
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also run random real images and kmeans.")
 @click.option("--tuned", type=click.Path(path_type=Path), help="Take settings that `ddbench tune` chose.")
+@_settings
 def run(**options: Any) -> int:
     """Distil with each method, train the same students under the same protocol, add rows to the leaderboard."""
     from benchmark.pipeline.run import execute
@@ -202,7 +236,7 @@ def run(**options: Any) -> int:
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
     check_first(methods, options)
-    return execute(_tuned(request, options["tuned"]), **_where(options))
+    return execute(_requests(options, request), **_where(options))
 
 
 @click.command()
@@ -212,6 +246,7 @@ def run(**options: Any) -> int:
 @_running
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also plan random real images and kmeans.")
 @click.option("--tuned", type=click.Path(path_type=Path), help="Take settings that `ddbench tune` chose.")
+@_settings
 @click.option("--all", "every", is_flag=True, help="List every job, not only the summary.")
 @click.option("--emit", type=click.Choice(["joblist", "slurm"]), help="Print --jobs N worker commands instead.")
 def plan(**options: Any) -> int:
@@ -220,7 +255,7 @@ def plan(**options: Any) -> int:
 
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
-    requests = _tuned(request, options["tuned"])
+    requests = _requests(options, request)
     try:
         return print_plan(requests, every=options["every"], emit=options["emit"], **_where(options))
     except MissingError:
@@ -241,6 +276,7 @@ Examples:
 @_running
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; one sub-folder a seed.")
 @click.option("--shard", default="", metavar="I/N", help="Do only the I-th of N parts (0-based); the store joins them.")
+@_settings
 def distill(**options: Any) -> int:
     """Make only the distilled set: class folders of PNG files, a manifest, a contact sheet."""
     from benchmark.pipeline.run import distill_to
@@ -249,6 +285,8 @@ def distill(**options: Any) -> int:
     if len(methods) > 1:
         raise UsageError(f"distill makes the set of one method, not {len(methods)}", where="--method")
     request = _request(options, methods)
+    if options["settings"] == "authors":
+        request = _authors(request)
     check_first(methods, options)
     return distill_to(request, options["out"], shard=_shard(options["shard"]), **_where(options))
 

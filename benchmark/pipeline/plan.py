@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from benchmark.backbones import guidance
 from benchmark.backbones.resolve import resolve_backbone
 from benchmark.core.compute import Precision, threads
 from benchmark.core.errors import DDBenchError, UsageError
@@ -188,7 +189,8 @@ class _Builder:
         cls = info.load()
         if cls.trains:
             self.precision.check_unscaled(name)
-        params = make_params(cls, name, self.dataset.name, self.method_sets[name])
+        chosen = guidance.chosen(self.dataset.name, self.request.backbone)
+        params = make_params(cls, name, self.dataset.name, self.method_sets[name], chosen)
         method = cls(params)
         document, hints = _params_documents(params)
         made: dict[str, Any] = {

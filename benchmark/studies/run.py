@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmark.backbones import guidance
 from benchmark.core.errors import DDBenchError
 from benchmark.core.store import Store
 from benchmark.methods import make_params
@@ -80,7 +81,8 @@ def declined(request: Request) -> str:
     (name,), (ipc,) = request.methods, request.ipc
     cls = registry().get("method", name).load()
     given = split_sets(request.sets, request.methods)[0][name]
-    return cls(make_params(cls, name, dataset.name, given)).supports(dataset, ipc)
+    chosen = guidance.chosen(dataset.name, request.backbone)
+    return cls(make_params(cls, name, dataset.name, given, chosen)).supports(dataset, ipc)
 
 
 def describe(planned: GridPlan, context: Context) -> str:

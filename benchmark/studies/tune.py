@@ -15,6 +15,7 @@ from typing import Any
 
 import yaml
 
+from benchmark.backbones import guidance
 from benchmark.core.compute import derive_seed
 from benchmark.core.errors import DataError, MissingError, UsageError
 from benchmark.core.foreign import read_yaml
@@ -26,7 +27,12 @@ SCHEMA = 1
 
 
 def trials(
-    method: str, dataset: str, count: int, given: dict[str, Any] | None = None, image_size: int | None = None
+    method: str,
+    dataset: str,
+    count: int,
+    given: dict[str, Any] | None = None,
+    image_size: int | None = None,
+    backbone: str = "",
 ) -> list[dict[str, Any]]:
     """``count`` settings to try (fewer where the method has no more), the defaults (``{}``) first.
 
@@ -40,7 +46,8 @@ def trials(
 
     name = dataset.removesuffix("@val")
     cls = registry().get("method", method, where="--method").load()
-    default = make_params(cls, method, name, given or {})
+    chosen = guidance.chosen(name, backbone)
+    default = make_params(cls, method, name, given or {}, chosen)
     axes = {
         f.name: f.metadata["tune"]
         for f in dataclasses.fields(cls.Params)
@@ -55,7 +62,7 @@ def trials(
     size = image_size or registry().get("dataset", name).image_size or 0
     found, acting = [], []
     for changed in ({}, *others):
-        settings = cls(make_params(cls, method, name, {**(given or {}), **changed})).resolved(size)
+        settings = cls(make_params(cls, method, name, {**(given or {}), **changed}, chosen)).resolved(size)
         if settings not in acting:  # not the published value in place of its sentinel: that trial is made already
             found.append(changed)
             acting.append(settings)
@@ -75,7 +82,8 @@ def cells(
     out = []
     for method, n in itertools.product(methods, ipc):
         fixed = (given or {}).get(method, {})
-        for number, changed in enumerate(trials(method, base["dataset"], count, fixed, image_size)):
+        found = trials(method, base["dataset"], count, fixed, image_size, base.get("backbone", ""))
+        for number, changed in enumerate(found):
             params = {f"{method}.{k}": v for k, v in (fixed | changed).items()}
             axes = {"method": method, "ipc": n, "trial": number}
             out.append(GridCell({**base, "method": method, "ipc": n, **params}, axes))

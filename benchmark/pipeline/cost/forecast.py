@@ -6,6 +6,7 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
+from benchmark.backbones import guidance
 from benchmark.backbones.shape import Shape, shape_by_name, shape_of_settings
 from benchmark.core.errors import DDBenchError
 from benchmark.methods import TEACHER, Method, Work, make_params
@@ -159,7 +160,8 @@ def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=N
 def _made(name: str, request: Request, facts: Facts) -> Method:
     """The method with the parameters that the request gives it."""
     cls = registry().get("method", name).load()
-    return cls(make_params(cls, name, facts.name, split_sets(request.sets, request.methods)[0].get(name, {})))
+    given = split_sets(request.sets, request.methods)[0].get(name, {})
+    return cls(make_params(cls, name, facts.name, given, guidance.chosen(facts.name, request.backbone)))
 
 
 def _method(

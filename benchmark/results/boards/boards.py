@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from benchmark.core.errors import UsageError, unknown_name
-from benchmark.results.boards.cells import Cell
+from benchmark.results.boards.cells import AUTHORS, Cell
 
 
 class Column(NamedTuple):
@@ -144,9 +144,14 @@ def _tuned(rows: Sequence[dict]) -> set[int]:
     found: dict[tuple, list[dict]] = defaultdict(list)
     for row in rows:
         if row["tuned"]:
-            found[row["dataset_digest"], row["protocol_digest"], column_of(row), row["method"]].append(row)
-    several = {row["method"] for members in found.values() if len(members) > 1 for row in members}
-    return {id(row) for members in found.values() for row in members if row["method"] not in several}
+            found[row["dataset_digest"], row["protocol_digest"], column_of(row), _kind(row)].append(row)
+    several = {_kind(row) for members in found.values() if len(members) > 1 for row in members}
+    return {id(row) for members in found.values() for row in members if _kind(row) not in several}
+
+
+def _kind(row: dict) -> tuple[str, bool]:
+    """Tuned rows of a method are one line, those at its authors' settings another."""
+    return row["method"], row["tuned"] == AUTHORS
 
 
 def _skipped(row: dict) -> bool:
@@ -184,7 +189,7 @@ def labels(rows: Sequence[dict]) -> list[str]:
         method, parts = row["method"], []
         values = json.loads(row["params"])
         if id(row) in tuned:
-            parts.append("tuned")
+            parts.append("authors" if row["tuned"] == AUTHORS else "tuned")
         else:
             parts += [f"{key}={_short(values.get(key, '–'))}" for key in varying[method]]
         if several[method, "method_version"]:
@@ -222,7 +227,9 @@ def _notes(rows: list[dict]) -> list[str]:
         notes.append(f"Students learn from {len(teachers)} different teachers: {names}; columns keep them apart.")
     if len({r["precision"] for r in rows}) > 1:
         notes.append(f"Precisions differ: {', '.join(sorted({r['precision'] for r in rows}))}.")
-    notes += [f"Tuned: {text}." for text in sorted({r["tuned"] for r in rows if r["tuned"]})]
+    notes += [f"Tuned: {text}." for text in sorted({r["tuned"] for r in rows if r["tuned"]} - {AUTHORS})]
+    if any(r["tuned"] == AUTHORS for r in rows):
+        notes.append("Rows (authors): what the method's authors set, where our default is another.")
     return notes
 
 

@@ -13,6 +13,7 @@ from benchmark.results.statistics import mean_interval, mean_std, paired_differe
 
 SHORT = 12
 BASELINE = "random"
+AUTHORS = "the authors' settings"  # by name, where the harness has others
 SCORES = ("top1_last", "top1_best", "top5_last", "ece")
 COSTS = ("distill_seconds", "train_seconds", "peak_memory_bytes", "image_bytes", "label_bytes")
 PRECISIONS = {
@@ -177,9 +178,11 @@ def sample_of(record: dict) -> Sample:
 
 
 def tuned_text(tuning: dict[str, Any]) -> str:
-    """A record's note of what `ddbench tune` did, without the outcome: the same at every IPC."""
+    """A record's note of where its settings come from: what `ddbench tune` did, without the outcome, or the authors."""
     if not tuning:
         return ""
+    if tuning.get("settings") == "authors":
+        return AUTHORS
     seeds = f"{tuning['seeds']} seed" + ("s" if tuning["seeds"] > 1 else "")
     trials = f"best of {tuning['trials']} trials ({seeds} each)"
     return f"{trials} on {tuning['on']}, protocol {tuning['protocol']}, student {tuning['student']}"

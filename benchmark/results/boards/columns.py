@@ -52,7 +52,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("teacher_accuracy", "Float64", "top-1 of the teacher on the test split at the gate, percent"),
     ("set_recognised", "Float64", "part of the distilled set that the teacher gets right, mean over seeds, percent"),
     ("set_gate", "string", "ok; weak where the teacher's answers cannot be told from chance; waived"),
-    ("tuned", "string", "how `ddbench tune` chose the settings; empty where nobody tuned them"),
+    ("tuned", "string", "how `ddbench tune` chose the settings, or that they are the authors'; else empty"),
     ("flags", "string", "remarks, see FLAGS; separated by blanks"),
     ("reason", "string", "why seeds failed or were skipped, at most 200 characters; the records hold all of it"),
 )

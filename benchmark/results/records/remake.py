@@ -62,13 +62,15 @@ def _command(g: _Group, methods: Sequence[str], results: str) -> str:
 
 
 def _changed(method: dict[str, Any], dataset: str) -> tuple[str, ...]:
+    from benchmark.backbones import guidance
     from benchmark.core.errors import DDBenchError
     from benchmark.methods import make_params
     from benchmark.plugins import registry
 
     name, defaults = method["name"], {}
     with contextlib.suppress(DDBenchError):  # another's plug-in
-        defaults = vars(make_params(registry().get("method", name).load(), name, dataset, {}))
+        cls = registry().get("method", name).load()
+        defaults = vars(make_params(cls, name, dataset, {}, guidance.chosen(dataset)))
     return tuple(
         f"{name}.{key}={value if isinstance(value, str) else json.dumps(value)}"
         for key, value in sorted(method["params"].items())

@@ -46,6 +46,13 @@ def test_a_tuned_method_is_one_line_whatever_its_settings_are_at_each_ipc():
     assert made.notes == ["Tuned: best of 4 trials (2 seeds each) on digits@val, protocol hard, student convnet3."]
 
 
+def test_the_authors_settings_are_a_line_of_their_own_beside_the_default_and_the_tuned():
+    by_name = tuned("a", [45, 46, 47], params={"g": 8}, note={"settings": "authors"})
+    (made,) = board(tuned("a", [50, 51, 52], params={"g": 1}), runs("a", [40, 41, 42], params={"g": 4}), by_name)
+    assert {e.label for e in made.entries} == {"a (tuned)", "a", "a (authors)"}
+    assert made.notes[-1] == "Rows (authors): what the method's authors set, where our default is another."
+
+
 def test_two_tunings_of_one_method_in_a_column_are_told_apart_by_their_settings():
     other = tuned("a", [60, 61, 62], params={"g": 2}, note=NOTE | {"trials": 8})
     (made,) = board(tuned("a", [50, 51, 52], params={"g": 1}), other)

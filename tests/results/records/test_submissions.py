@@ -148,11 +148,12 @@ def test_the_commands_that_make_clean_records_are_named(tmp_path):
 
 
 def test_only_parameters_that_are_not_defaults_are_named(tmp_path):
+    from benchmark.backbones.guidance import chosen
     from benchmark.methods import make_params
     from benchmark.plugins import registry
     from benchmark.results.records.remake import commands
 
-    known = vars(make_params(registry().get("method", "d3hr").load(), "d3hr", "digits", {}))
+    known = vars(make_params(registry().get("method", "d3hr").load(), "d3hr", "digits", {}, chosen("digits")))
     (line,) = commands([dirty(0, params={**known, "depth": 10})], "new")
     assert line.count("--set") == 1 and "--set d3hr.depth=10" in line
 
