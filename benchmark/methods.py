@@ -10,7 +10,6 @@ A method never sees the test split, the protocol or a student. The smallest one:
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from benchmark.core import compute
 from benchmark.core.errors import UsageError
-from benchmark.core.foreign import parse_yaml
+from benchmark.core.foreign import LARGEST, parse_yaml
 from benchmark.core.store import Stage, Store
 
 if TYPE_CHECKING:
@@ -307,14 +306,16 @@ def convert(value: Any, spec: dataclasses.Field, where: str) -> Any:
             try:
                 good = float(value).is_integer()
                 value = int(float(value)) if good else value
-            except ValueError:
+            except (ValueError, OverflowError):
                 good = False
         if kind is tuple and isinstance(value, list):
             value, good = tuple(value), True
-        if isinstance(value, float) and not math.isfinite(value):
-            good = False
+        for number in value if isinstance(value, (tuple, list)) else (value,):
+            if isinstance(number, (int, float)) and not abs(number) <= LARGEST:  # NaN, infinities, endless digits
+                good = False
         if not good:
-            raise UsageError(f"{spec.name} must be {_type_name(kind)}, not {value!r}", where=where)
+            shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]}…"
+            raise UsageError(f"{spec.name} must be {_type_name(kind)}, not {shown}", where=where)
     choices, low, high = (spec.metadata.get(k) for k in ("choices", "low", "high"))
     if choices and value not in choices:
         import difflib

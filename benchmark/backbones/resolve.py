@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmark.core.errors import unknown_name
+from benchmark.core.outputs import expanded
 from benchmark.core.store import Stage, Store
 from benchmark.plugins import registry
 
@@ -66,4 +68,6 @@ def resolve_backbone(dataset, name: str = "") -> BackboneRef:
     if name in registry().names("backbone"):
         stage = backbone_stage(dataset, name)
         return BackboneRef(name, stage.key, stage, name)
+    if "/" not in name and not expanded(name, "--backbone").exists():  # no folder, no hub id: a preset misspelt
+        raise unknown_name("backbone", name, registry().names("backbone"), where="--backbone")
     return BackboneRef(name, external_key(name), None)

@@ -124,6 +124,38 @@ def own_settings(dataset: str) -> dict[str, Any]:
     return _datasets().get(dataset.removesuffix("@val"), {})
 
 
+RANGES = {  # of settings that are not 0 to 10**9
+    "image_size": (0, 4096),
+    "levels": (0, 8),
+    "padding": (-1, 2048),
+    "latent_channels": (1, 1024),
+    "patch": (1, 64),
+    "vae_width": (1, 4096),
+    "vae_layers": (1, 64),
+    "width": (1, 16384),
+    "depth": (1, 256),
+    "heads": (1, 1024),
+    "vae_lr": (0, 100.0),
+    "dit_lr": (0, 100.0),
+    "kl_weight": (0, 1e6),
+    "weight_decay": (0, 1e3),
+    "warmup": (0, 1),
+    "label_dropout": (0, 1),
+    "snr_gamma": (0, 1e6),
+    "ema_width": (0, 1),
+    "seed": (0, 2**62),
+}
+
+
+def _is_number(value: Any) -> bool:
+    """A number, or text that reads as one (from a command line)."""
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return True
+
+
 def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
     """The settings of a backbone for ``dataset``: preset, then the dataset's own for that preset, then ``overrides``.
 
@@ -149,11 +181,17 @@ def settings(dataset: Dataset, preset: str, **overrides: Any) -> Settings:
             )
         kind = type(known[key].default)
         try:
+            if isinstance(value, bool) or (kind is str) != isinstance(value, str) and not _is_number(value):
+                raise ValueError
             if kind is int and float(value) != int(float(value)):
                 raise ValueError
             values[key] = int(float(value)) if kind is int else kind(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise UsageError(f"backbone setting {key} must be {kind.__name__}, not {value!r}") from None
+        low, high = RANGES.get(key, (0, 10**9))
+        if kind is not str and not low <= values[key] <= high:  # NaN is in no range
+            allowed = f"{low:g} to {high:g}"
+            raise UsageError(f"backbone setting {key} = {values[key]} is out of range", where="--set", allowed=allowed)
     made = Settings(**values)
     size, levels = geometry(made.image_size or dataset.image_size)
     made = dataclasses.replace(made, image_size=made.image_size or size, levels=made.levels or levels)

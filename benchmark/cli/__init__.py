@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 
 import click
 
 from benchmark import __version__
+from benchmark.cli import console
 from benchmark.core import distributed
 from benchmark.core.errors import DDBenchError
 
@@ -89,7 +91,8 @@ Examples:
 """,
 )
 @click.version_option(__version__, prog_name="ddbench")
-def cli() -> None:
+@click.option("--debug", is_flag=True, help="Print the traceback of an error; may stand after any command.")
+def cli(debug: bool) -> None:  # `main` has taken the option out
     """Dataset distillation, measured: every method, the same students, one protocol, one leaderboard.
 
     Data is looked for under --data-root or $DDBENCH_DATA; work is kept in $DDBENCH_CACHE (default
@@ -110,26 +113,42 @@ def main(arguments: list[str] | None = None) -> None:
     # Waiting threads sleep instead of spinning: on a shared or oversubscribed machine spinning costs a factor of ten.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # must precede torch
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS; must precede CUDA
+    console.open_streams()
+    arguments, debug = console.wants_debug(sys.argv[1:] if arguments is None else list(arguments))
+    if debug:
+        os.environ[console.DEBUG] = "1"
+    console.catch_threads(debug)
+    console.leave(_run(arguments, debug))
+
+
+def _run(arguments: list[str], debug: bool) -> int:
+    """Run the command; the exit code, with whatever went wrong said."""
     try:
         code = cli.main(arguments, prog_name="ddbench", standalone_mode=False)
+        distributed.leave()
+        return code if isinstance(code, int) else 0
     except DDBenchError as error:
+        if debug:
+            traceback.print_exc()
         print(f"ddbench: error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.exceptions.Exit as error:
-        sys.exit(error.exit_code)
+        return error.exit_code
     except click.ClickException as error:
         error.show()
-        sys.exit(2)
+        return 2
     except (KeyboardInterrupt, click.Abort):
         print("ddbench: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the reader (`| head`) has left
-        sys.exit(0)
+        return 130
     except OSError as error:
         if error.filename is None:
-            raise
-        print(f"ddbench: error: {_of_file(error)}", file=sys.stderr)
-        sys.exit(1)
-    distributed.leave()
-    sys.exit(code if isinstance(code, int) else 0)
+            console.unexpected(error, debug)
+        else:
+            print(f"ddbench: error: {_of_file(error)}", file=sys.stderr)
+        return 1
+    except SystemExit as error:
+        print(f"ddbench: error: a plug-in ended the program: sys.exit({error.code!r})", file=sys.stderr)
+        return error.code if isinstance(error.code, int) and 0 < error.code < 256 else 1
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for a user
+        console.unexpected(error, debug)
+        return 1

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from benchmark.cli.guidance import guidance
+from benchmark.cli.options import COUNT, PIXELS, SEED, NamedPath, Number
 from benchmark.core import distributed
 from benchmark.core.errors import UsageError
 
@@ -36,10 +37,10 @@ def _data(function):
         [
             click.option("--dataset", required=True, help="e.g. digits, cifar10, imagefolder:PATH."),
             click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
-            click.option("--image-size", type=int, default=None, help="Side in pixels, as in `run`."),
+            click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, as in `run`."),
             click.option("--on-corrupt", default="error", show_default=True, help="error or skip, as in `run`."),
             click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
-            click.option("--out", type=click.Path(path_type=Path), help="Also copy the folder here."),
+            click.option("--out", type=NamedPath(), help="Also copy the folder here."),
         ]
     ):
         function = option(function)
@@ -120,13 +121,23 @@ def train(
 @_data
 @click.option("--from", "source", required=True, metavar="FOLDER|HUB_ID", help="The backbone to start from.")
 @click.option("--parameters", default="full", show_default=True, help="full, or light: biases, norms, embeddings.")
-@click.option("--steps", default=2000, show_default=True, help="Optimizer steps.")
-@click.option("--batch", default=64, show_default=True, help="Images an optimizer step.")
-@click.option("--accumulate", default=1, show_default=True, help="Parts a batch is computed in, to save memory.")
-@click.option("--lr", default=2e-4, show_default=True, help="Peak learning rate (light: try 1e-3).")
-@click.option("--label-dropout", default=0.1, show_default=True, help="Share of unconditional images; 0: no guidance.")
+@click.option("--steps", type=COUNT, default=2000, show_default=True, help="Optimizer steps.")
+@click.option("--batch", type=COUNT, default=64, show_default=True, help="Images an optimizer step.")
+@click.option(
+    "--accumulate", type=COUNT, default=1, show_default=True, help="Parts a batch is computed in, to save memory."
+)
+@click.option(
+    "--lr", type=Number(max=100), default=2e-4, show_default=True, help="Peak learning rate (light: try 1e-3)."
+)
+@click.option(
+    "--label-dropout",
+    type=Number(0, 1),
+    default=0.1,
+    show_default=True,
+    help="Share of unconditional images; 0: no guidance.",
+)
 @click.option("--precision", default="fp32", show_default=True, help="fp32, tf32 or bf16 (autocast).")
-@click.option("--seed", default=0, show_default=True, help="Seed of the run.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the run.")
 @click.option("--teacher", default="", help="Who judges the samples, as in `run`. Default: that of `soft`.")
 def finetune(
     dataset: str,

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import FILTERS, filters, no_records
+from benchmark.cli.options import FILTERS, NamedPath, filters, good_records, no_records
 
 FORMATS = ("table", "markdown", "csv", "json")
 
@@ -26,7 +26,7 @@ Examples:
 @filters
 @click.option("--score", default="top1_last", show_default=True, help="Any score of the records, e.g. top1_best.")
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the differences: .svg, .png, .pdf.")
+@click.option("--plot", type=NamedPath(dir_okay=False), help="Draw the differences: .svg, .png, .pdf.")
 def compare(first: str, second: tuple[str, ...], **options: Any) -> int:
     """FIRST minus each SECOND: the difference with its 95 % interval in every cell that both have, then wins over
     cells.
@@ -52,10 +52,10 @@ def found(*, first: str, second: tuple[str, ...], results: Path, score: str, **w
     from benchmark.results.boards.boards import select_cells
     from benchmark.results.boards.cells import collect
     from benchmark.results.boards.compare import comparisons
-    from benchmark.results.records import iter_records
 
-    cells = collect(iter_records(results))
+    faults: list = []
+    cells = collect(good_records(results, faults))
     if not cells:
-        raise no_records(results)
+        raise no_records(results, faults)
     chosen = {name: wanted[name] for name in (*FILTERS, "ipc") if wanted[name]}
     return comparisons(select_cells(cells, chosen), first, second, score)

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from benchmark.cli.options import COUNT, JOBS, SEEDS, NamedPath, Number
 from benchmark.core import distributed
 from benchmark.core.errors import UsageError
 
@@ -28,16 +29,16 @@ Examples:
 @click.option("--method", default=None, help="Instead of the grid's.")
 @click.option("--student", default=None, help="Instead of the grid's.")
 @click.option("--protocol", default=None, help="Instead of the grid's.")
-@click.option("--ipc", type=int, default=None, help="Instead of the grid's.")
-@click.option("--seeds", type=int, default=None, help="How many seeds, instead of the grid's.")
+@click.option("--ipc", type=COUNT, default=None, help="Instead of the grid's.")
+@click.option("--seeds", type=SEEDS, default=None, help="How many seeds, instead of the grid's.")
 @click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="A base value: METHOD.KEY or protocol.KEY.")
 @click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
-@click.option("--results", type=click.Path(path_type=Path, file_okay=False), default="results", show_default=True)
+@click.option("--results", type=NamedPath(file_okay=False), default="results", show_default=True)
 @click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`.")
 @click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto.")
 @click.option("--ddp", is_flag=True, help="Under torchrun: train backbones, teachers, large students together.")
-@click.option("--time-limit", type=float, default=None, help="Seconds a job may take before it has failed.")
-@click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
+@click.option("--time-limit", type=Number(max=10**8), default=None, help="Seconds a job may take before it has failed.")
+@click.option("--jobs", type=JOBS, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw the pivots.")
 def grid(name: str | None, **options: Any) -> int:

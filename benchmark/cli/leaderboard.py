@@ -8,22 +8,21 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import FILTERS, filters, no_records
+from benchmark.cli.options import FILTERS, NamedPath, filters, good_records, no_records
 from benchmark.core.errors import UsageError
 
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 
 
-def read_rows(results: Path, wanted: dict[str, Sequence[str]], ignore_bad: bool = False) -> tuple[list[dict], list]:
-    """The rows of a results folder that match, and the bad files (which raise unless ``ignore_bad``)."""
+def read_rows(results: Path, wanted: dict[str, Sequence[str]]) -> tuple[list[dict], list]:
+    """The rows of a results folder that match, and the bad files, which are named and left out."""
     from benchmark.results import boards as leaderboard
-    from benchmark.results import records
     from benchmark.results.boards.boards import select
 
     faults: list = []
-    rows = leaderboard.rows(records.iter_records(results, faults if ignore_bad else None))
+    rows = leaderboard.rows(good_records(results, faults))
     if not rows:
-        raise no_records(results)
+        raise no_records(results, faults)
     return select(rows, wanted), faults
 
 
@@ -38,12 +37,10 @@ Examples:
 )
 @filters
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write there instead of printing.")
+@click.option("--out", type=NamedPath(dir_okay=False), help="Write there instead of printing.")
 @click.option("--reported/--no-reported", default=True, show_default=True, help="Published numbers beside measured.")
-@click.option("--ignore-bad", is_flag=True, help="Leave bad records out, with a warning, instead of stopping.")
-@click.option(
-    "--update", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Markdown file to refresh."
-)
+@click.option("--ignore-bad", is_flag=True, help="Exit code 0 though bad records were left out (else 1).")
+@click.option("--update", type=NamedPath(exists=True, dir_okay=False), help="Markdown file to refresh.")
 def leaderboard(**options: Any) -> int:
     """Rebuild leaderboard.csv from the records and print the boards: methods down, IPC × student across.
 
@@ -53,10 +50,8 @@ def leaderboard(**options: Any) -> int:
 
     results, out, update = options["results"], options["out"], options["update"]
     if update is not None:
-        return _update(update, results)
+        return _update(update, results, options["ignore_bad"])
     text, rows, faults = _text(options)
-    for fault in faults:
-        click.echo(f"warning: left out: {fault}", err=True)
     if out is not None:
         write_text(text, out, "--out")
         click.echo(f"{len(rows)} rows written to {out}")
@@ -71,7 +66,7 @@ def leaderboard(**options: Any) -> int:
         click.echo(
             f"{len(groups)} pairs of dataset and protocol, a table each: nothing is averaged over them", err=True
         )
-    return 0
+    return 1 if faults and not options["ignore_bad"] else 0
 
 
 def _wanted(options: dict[str, Any]) -> dict[str, Sequence[str]]:
@@ -82,7 +77,7 @@ def _text(options: dict[str, Any]) -> tuple[str, list[dict], list]:
     from benchmark.results.boards.formats import render
     from benchmark.results.boards.reported import read_reported
 
-    rows, faults = read_rows(options["results"], _wanted(options), options["ignore_bad"])
+    rows, faults = read_rows(options["results"], _wanted(options))
     return render(rows, options["form"], read_reported() if options["reported"] else ()), rows, faults
 
 
@@ -115,7 +110,7 @@ def _document(file: Path) -> str:
         raise UsageError(f"{file} is not UTF-8: {error}", where="--update", allowed=allowed, hint=hint) from error
 
 
-def _update(file: Path, results: Path) -> int:
+def _update(file: Path, results: Path, ignore_bad: bool) -> int:
     from benchmark.core.outputs import write_text
     from benchmark.results.boards import csv_text
     from benchmark.results.boards.readme import blocks, refresh
@@ -127,8 +122,8 @@ def _update(file: Path, results: Path) -> int:
             where="--update",
             allowed="a line <!-- ddbench leaderboard OPTIONS --> (or compare), then later a line <!-- /ddbench -->",
         )
-    rows, _ = read_rows(results, {}, False)
+    rows, faults = read_rows(results, {})
     write_text(csv_text(rows), results / "leaderboard.csv", within=results)
     write_text(refresh(text, lambda command, arguments: block(command, arguments, file, results)), file, "--update")
     click.echo(f"{len(blocks(text))} table(s) refreshed in {file}, leaderboard.csv rebuilt in {results}")
-    return 0
+    return 1 if faults and not ignore_bad else 0

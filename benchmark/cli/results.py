@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
+from benchmark.cli.options import NamedPath, good_records
+from benchmark.core.errors import DDBenchError
+
+FOLDER = NamedPath(file_okay=False)
 
 
 @click.group(
@@ -19,11 +23,15 @@ def results() -> None:
 @results.command()
 @click.argument("folder", type=FOLDER, default="results")
 @click.option("--strict", is_flag=True, help="Doubts count as errors.")
-def verify(folder: Path, strict: bool) -> int:
+@click.option("--data", is_flag=True, help="Also hash the records' datasets anew, where they are here, and compare.")
+@click.option("--data-root", default=None, help="With --data: where the data lies. Default: $DDBENCH_DATA.")
+def verify(folder: Path, strict: bool, data: bool, data_root: str | None) -> int:
     """Check every record of FOLDER: schema, id, digest, duplicates, gates; and that leaderboard.csv is up to date.
 
-    Exit code 1 where something is wrong.
+    Exit code 1 where something is wrong. Records are always read and hashed in full; what is remembered by sizes and
+    time stamps is the content of datasets, which --data works out anew.
     """
+    from benchmark.core.foreign import read_bytes
     from benchmark.results.boards import csv_text, rows
     from benchmark.results.records import iter_records
     from benchmark.results.records.remake import commands
@@ -45,9 +53,36 @@ def verify(folder: Path, strict: bool) -> int:
     stale = False
     board = folder / "leaderboard.csv"
     if board.is_file() and not verdict.faults:
-        stale = board.read_text(encoding="utf-8") != csv_text(rows(iter_records(folder)))
+        with contextlib.suppress(DDBenchError):
+            stale = True
+            stale = read_bytes(board) != csv_text(rows(iter_records(folder, []))).encode()
         click.echo(f"{board}: " + ("not what the records give; run ddbench leaderboard" if stale else "up to date"))
-    return 1 if verdict.faults or stale or (strict and verdict.doubts) else 0
+    other = _other_data(folder, data_root) if data else 0
+    return 1 if verdict.faults or stale or other or (strict and verdict.doubts) else 0
+
+
+def _other_data(folder: Path, root: str | None) -> int:
+    """Say for each dataset whether its content is the one that the records name; how many are another."""
+    from benchmark.core.store.keys import hashing_anew
+    from benchmark.data import load_dataset
+    from benchmark.results.records import iter_records
+
+    named: dict[str, set[str]] = {}
+    for record in iter_records(folder, []):
+        dataset = record["identity"]["dataset"]
+        named.setdefault(dataset["name"], set()).add(dataset["digest"])
+    other = 0
+    for name, digests in sorted(named.items()):
+        try:
+            with hashing_anew():
+                found = load_dataset(name, root).digest
+        except DDBenchError as error:
+            click.echo(f"{name}: not compared: {error.what}", err=True)
+            continue
+        other += digests != {found}
+        told = "as in the records" if digests == {found} else f"another content than in the records: {found[:12]}"
+        click.echo(f"{name}: {told}")
+    return other
 
 
 @results.command()
@@ -63,12 +98,12 @@ def add(folder: Path, target: Path, replace: bool) -> int:
 
     folder = results_folder(folder)
     added = take(folder, target, replace=replace)
-    board = write_csv(iter_records(target), target / "leaderboard.csv")
+    board = write_csv(good_records(target), target / "leaderboard.csv")
     clean = f", {len(added.cleaned)} made clean" if added.cleaned else ""
     click.echo(
         f"{len(added.new)} new, {len(added.replaced)} replaced{clean}, {added.same} already there; {board} rebuilt"
     )
-    open_questions = sum(bool(list(doubts(record))) for record in iter_records(folder))
+    open_questions = sum(bool(list(doubts(record))) for record in iter_records(folder, []))
     if open_questions:
         click.echo(f"{open_questions} of the records raise doubts: ddbench results verify {folder}", err=True)
     return 0

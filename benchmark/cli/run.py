@@ -9,7 +9,10 @@ from typing import Any
 
 import click
 
+from benchmark.cli.options import JOBS, PIXELS, SEEDS, NamedPath, Number
 from benchmark.core.errors import MissingError, UsageError
+from benchmark.core.foreign import check_name
+from benchmark.core.outputs import expanded
 
 FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
 
@@ -19,7 +22,13 @@ def _common(function):
     options = [
         click.option("--dataset", default="", help="e.g. digits, cifar10, imagenet1k, imagefolder:PATH."),
         click.option("--ipc", default="1", show_default=True, help="Images per class; several with commas."),
-        click.option("--seeds", default=5, show_default=True, help="How many seeds: each a new set and a new student."),
+        click.option(
+            "--seeds",
+            type=SEEDS,
+            default=5,
+            show_default=True,
+            help="How many seeds: each a new set and a new student.",
+        ),
         click.option(
             "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter: KEY, METHOD.KEY or protocol.KEY."
         ),
@@ -34,7 +43,7 @@ def _common(function):
         click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
         click.option("--download", is_flag=True, help="Fetch the dataset if it is missing."),
         click.option("--on-corrupt", default="error", show_default=True, help="error or skip (counted in the record)."),
-        click.option("--image-size", type=int, default=None, help="Side in pixels, for imagefolder:."),
+        click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, for imagefolder:."),
         click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), function)
@@ -43,14 +52,18 @@ def _common(function):
 def _running(function):
     """Options that say where to write and with how many workers."""
     options = [
-        click.option("--results", default="results", show_default=True, help="Folder of records and leaderboard.csv."),
+        click.option(
+            "--results", type=NamedPath(), default="results", show_default=True, help="Folder of records and board."
+        ),
         click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`."),
         click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto."),
         click.option("--ddp", is_flag=True, help="Under torchrun: train backbones, teachers, large students together."),
-        click.option("--time-limit", type=float, default=None, help="Seconds a job may take before it has failed."),
+        click.option(
+            "--time-limit", type=Number(max=10**8), default=None, help="Seconds a job may take before it has failed."
+        ),
         click.option(
             "--jobs",
-            type=int,
+            type=JOBS,
             default=None,
             help="Workers. Default: one a GPU, or one a core (at most 4); of a Ray cluster one a GPU, or one a CPU.",
         ),
@@ -85,6 +98,11 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
     if options["seeds"] < 1:
         raise UsageError(f"{options['seeds']} seeds are not possible", where="--seeds", allowed="1 or more")
     reg.get("dataset", options["dataset"].removesuffix("@val"), where="--dataset")
+    check_name(options["dataset"], "dataset", "--dataset")  # it goes into records
+    for name in methods:
+        check_name(name, "method", "--as" if options.get("set_dir") else "--method")
+    for part in options["teacher"].split("+") if options["teacher"] else ():
+        check_teacher(part)
     students = tuple(reg.select("student", options.get("students", ()), where="--student"))
     protocols = tuple(reg.select("protocol", options.get("protocols", ()), where="--protocol"))
     given = parse_sets(options["sets"])
@@ -117,14 +135,28 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
     )
 
 
+def check_teacher(name: str) -> None:
+    """Refuse the name of a teacher that is neither one with weights nor a student's.
+
+    Raises:
+        UsageError: names the nearest.
+    """
+    from benchmark.plugins import registry
+    from benchmark.teachers import is_external
+
+    check_name(name, "teacher", "--teacher")
+    if not is_external(name):
+        registry().get("student", name, where="--teacher")
+
+
 def ipc_values(text: Any) -> tuple[int, ...]:
     """``"1,10"`` as numbers."""
     try:
         ipc = tuple(int(part) for part in str(text).split(",") if part.strip())
     except ValueError:
         raise UsageError(f"IPC must be whole numbers, not {text!r}", where="--ipc") from None
-    if not ipc or min(ipc) < 1:
-        raise UsageError(f"IPC {text} is not possible", where="--ipc", allowed="whole numbers from 1")
+    if not ipc or min(ipc) < 1 or max(ipc) > 10**6:
+        raise UsageError(f"IPC {text} is not possible", where="--ipc", allowed="whole numbers from 1 to 1,000,000")
     return ipc
 
 
@@ -195,7 +227,7 @@ def check_first(methods: tuple[str, ...], options: dict[str, Any]) -> None:
     from benchmark.pipeline.requirements import check_requirements
 
     root = options["data_root"]
-    if root and not Path(root).expanduser().is_dir() and not options["download"]:
+    if root and not expanded(root, "--data-root").is_dir() and not options["download"]:
         raise MissingError(
             f"there is no folder {root}",
             where="--data-root",
@@ -227,7 +259,7 @@ Examples:
 @_common
 @_running
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also run random real images and kmeans.")
-@click.option("--tuned", type=click.Path(path_type=Path), help="Take settings that `ddbench tune` chose.")
+@click.option("--tuned", type=NamedPath(), help="Take settings that `ddbench tune` chose.")
 @_settings
 def run(**options: Any) -> int:
     """Distil with each method, train the same students under the same protocol, add rows to the leaderboard."""
@@ -245,7 +277,7 @@ def run(**options: Any) -> int:
 @_common
 @_running
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also plan random real images and kmeans.")
-@click.option("--tuned", type=click.Path(path_type=Path), help="Take settings that `ddbench tune` chose.")
+@click.option("--tuned", type=NamedPath(), help="Take settings that `ddbench tune` chose.")
 @_settings
 @click.option("--all", "every", is_flag=True, help="List every job, not only the summary.")
 @click.option("--emit", type=click.Choice(["joblist", "slurm"]), help="Print --jobs N worker commands instead.")
@@ -274,7 +306,7 @@ Examples:
 @click.option("--method", "methods", multiple=True, required=True, help="The method.")
 @_common
 @_running
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="Folder to write; one sub-folder a seed.")
+@click.option("--out", required=True, type=NamedPath(), help="Folder to write; one sub-folder a seed.")
 @click.option("--shard", default="", metavar="I/N", help="Do only the I-th of N parts (0-based); the store joins them.")
 @_settings
 def distill(**options: Any) -> int:
@@ -323,7 +355,7 @@ def evaluate(**options: Any) -> int:
 
 
 @click.command(hidden=True)
-@click.argument("folder", type=click.Path(path_type=Path, exists=True))
+@click.argument("folder", type=NamedPath(exists=True))
 @click.option("--device", default=None)
 def worker(folder: Path, device: str | None) -> int:
     """Work on the jobs of a run until none is left."""

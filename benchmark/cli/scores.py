@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.leaderboard import filters
+from benchmark.cli.options import Number, filters, good_records
 from benchmark.core.errors import MissingError
 
 PLAIN = "+augment=[],mix=none"
@@ -29,7 +29,7 @@ Examples:
 @click.option("--soft", default="soft", show_default=True, help="Protocol with a teacher's labels and augmentation.")
 @click.option("--plain", help=f"The same without augmentation.  [default: the soft one's name and {PLAIN}]")
 @click.option(
-    "--full", type=click.FloatRange(0, 100),
+    "--full", type=Number(0, 100),
     help="Accuracy in percent of a student trained on all the data. Default: the teacher's, if it is the same network. "
     "Holds for one student on one dataset.",
 )  # fmt: skip
@@ -49,12 +49,12 @@ def scores(
 
     from tabulate import tabulate
 
+    from benchmark.core.escape import csv_cell
     from benchmark.results.boards.boards import select_cells
     from benchmark.results.boards.cells import collect
     from benchmark.results.boards.robust import robust_rows
-    from benchmark.results.records import iter_records
 
-    cells = select_cells(collect(iter_records(results)), {name: chosen[name] for name in chosen if chosen[name]})
+    cells = select_cells(collect(good_records(results)), {name: chosen[name] for name in chosen if chosen[name]})
     rows = robust_rows(cells, hard, soft, plain or soft + PLAIN, full)
     if not rows:
         raise MissingError(
@@ -75,7 +75,7 @@ def scores(
         out = io.StringIO()
         writer = csv.DictWriter(out, list(documents[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(documents)
+        writer.writerows({name: csv_cell(value) for name, value in d.items()} for d in documents)
         click.echo(out.getvalue(), nl=False)
     else:
         lines = [

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from benchmark.cli.options import COUNT, NamedPath
 from benchmark.core.errors import UsageError
 
 
@@ -26,12 +27,18 @@ Examples:
 @click.option(
     "--image-size", type=int, default=None, help="Side in pixels: of the student's images, else of the dataset."
 )
-@click.option("--classes", default=1000, show_default=True, help="Classes of the student.")
-@click.option("--channels", default=3, show_default=True, help="Channels of the student's images.")
-@click.option("--batch", default=64, show_default=True, help="Latents a step of the DiT; images a step of the student.")
+@click.option("--classes", type=COUNT, default=1000, show_default=True, help="Classes of the student.")
+@click.option("--channels", type=COUNT, default=3, show_default=True, help="Channels of the student's images.")
+@click.option(
+    "--batch",
+    type=COUNT,
+    default=64,
+    show_default=True,
+    help="Latents a step of the DiT; images a step of the student.",
+)
 @click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
-@click.option("--add", type=click.Path(path_type=Path), help="Also write the rows into this table.")
+@click.option("--add", type=NamedPath(), help="Also write the rows into this table.")
 def speed(backbone: str, student: str, precision: str, device: str, batch: int, add: Path | None, **given) -> None:
     """Measure images a second and peak memory: of a backbone's stages, or of a student's training step.
 

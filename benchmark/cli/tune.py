@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from benchmark.cli.options import JOBS, SEEDS, NamedPath
 from benchmark.core.errors import UsageError
 
 
@@ -22,7 +23,7 @@ Examples:
 @click.option("--dataset", required=True, help="Tuned on DATASET@val: a part of its training split is held out.")
 @click.option("--ipc", default="1", show_default=True, help="Images per class; several with commas.")
 @click.option("--trials", default=6, show_default=True, help="Settings tried for each method and IPC, defaults first.")
-@click.option("--seeds", default=3, show_default=True, help="Seeds a trial.")
+@click.option("--seeds", type=SEEDS, default=3, show_default=True, help="Seeds a trial.")
 @click.option("--student", default="", help="Default: the protocol's.")
 @click.option("--protocol", default="hard", show_default=True)
 @click.option("--set", "sets", multiple=True, metavar="METHOD.KEY=VALUE", help="Fix a parameter; it is not tuned.")
@@ -30,8 +31,10 @@ Examples:
 @click.option("--teacher", default="", help="As in `run`.")
 @click.option("--precision", default="fp32", show_default=True, help="As in `run`.")
 @click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
-@click.option("--results", default="results", show_default=True, help="Trials go to RESULTS/tuning/records.")
-@click.option("--jobs", type=int, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
+@click.option(
+    "--results", type=NamedPath(), default="results", show_default=True, help="Trials go to RESULTS/tuning/records."
+)
+@click.option("--jobs", type=JOBS, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would run; run nothing.")
 def tune(**options: Any) -> int:

@@ -204,7 +204,7 @@ def parse_yaml(text: str, where: str = "") -> Any:
         check_plain(document, finite=False)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
-        raise UsageError(f"{_short(text)} is not YAML: {reason}", where=where) from error
+        raise UsageError(f"cannot read {_short(text)}: not YAML: {reason}", where=where) from error
     return document
 
 

@@ -60,6 +60,23 @@ def _differs(name: object, path: Path | str) -> bool:
     return isinstance(name, str) and Path(name) in Path(os.path.abspath(path)).parents
 
 
+def expanded(path: Path | str, option: str) -> Path:
+    """The path with ``~`` and ``~user`` replaced.
+
+    Raises:
+        UsageError: there is no such user, or no home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise UsageError(
+            f"{path}: {str(error).lower().rstrip('.')}",
+            where=option,
+            allowed="a path, or ~ where HOME is set",
+            hint=f"give the whole path with {option}",
+        ) from error
+
+
 # -- one file --------------------------------------------------------------------------------------------------------
 
 

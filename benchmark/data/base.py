@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -148,6 +149,22 @@ class Dataset:
     def backbone_class(self, label: int) -> int:
         """The number of a class that subsets share: its ImageNet-1K label where it has one, else ``label`` itself."""
         return label if self.backbone_classes is None else int(self.backbone_classes[label])
+
+    def __post_init__(self) -> None:
+        """Labels and pixels in memory become read-only: all jobs of a process share them."""
+        for split in (self.train, self.test):
+            for value in vars(split).values():
+                if isinstance(value, np.ndarray):
+                    value.setflags(write=False)
+        self._labels = self._fingerprint()
+
+    def changed(self) -> str:
+        """What somebody changed in the dataset since it was loaded: ``the labels``, or nothing."""
+        return "" if self._fingerprint() == self._labels else "the labels"
+
+    def _fingerprint(self) -> list[int]:
+        labels = (vars(split).get("labels") for split in (self.train, self.test))
+        return [zlib.crc32(np.ascontiguousarray(found)) for found in labels if isinstance(found, np.ndarray)]
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:

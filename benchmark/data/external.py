@@ -21,6 +21,7 @@ import PIL
 from benchmark.core.errors import DataError
 from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
+from benchmark.core.store.keys import is_hashing_anew
 from benchmark.data.base import ArraySplit, Split
 from benchmark.data.decode import header, open_image
 from benchmark.data.files import LOST, THREADS, FileSplit, Index, file_digest
@@ -31,19 +32,30 @@ DECODED_BYTES = 2 << 30  # a split of small images is decoded once if its pixels
 
 
 def cached_json(kind: str, key: Any, make: Callable[[], Any]) -> Any:
-    """``make()``, remembered under ``<store>/external/<kind>/`` by the digest of ``key``."""
+    """``make()``, remembered under ``<store>/external/<kind>/`` by the digest of ``key``.
+
+    Inside `hashing_anew` it is made again; where it was remembered otherwise, `changed` names the kind.
+    """
     path = default_cache() / "external" / kind / f"{digest_of(key)}.json"
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError):
-        pass
+    known = None
+    with contextlib.suppress(OSError, ValueError):
+        known = json.loads(path.read_text(encoding="utf-8"))
+    if known is not None and not is_hashing_anew():
+        return known
     value = make()
+    if value == known:
+        return value
+    if known is not None:
+        changed.append(kind)
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = _beside(path)
-        temporary.write_text(json.dumps(value))
+        temporary.write_text(json.dumps(value), encoding="utf-8")
         os.replace(temporary, path)
     return value
+
+
+changed: list[str] = []  # kinds of what `cached_json` had remembered of data that has changed since, unseen
 
 
 def content_digest(classes: Sequence[str], indexes: Mapping[str, Index]) -> str:

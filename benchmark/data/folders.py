@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import UsageError
+from benchmark.core.outputs import expanded
 from benchmark.data.base import Dataset
 from benchmark.data.options import check_options
 from benchmark.data.trees import FILE_OPTIONS, file_dataset, tree_indexes
@@ -20,7 +21,7 @@ def find(argument: str, root: Path | None) -> Path:
             allowed="imagefolder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*",
             hint="e.g. --dataset imagefolder:~/pets",
         )
-    base = Path(argument).expanduser()
+    base = expanded(argument, "--dataset")
     if not base.is_dir() and root is not None and (root / base).is_dir():
         return root / base
     return base

@@ -20,6 +20,7 @@ from benchmark.core import distributed, progress
 from benchmark.core.compute import resolve_device
 from benchmark.core.errors import DDBenchError, JobError
 from benchmark.core.store import Store
+from benchmark.pipeline.guard import guarded
 from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job
 from benchmark.pipeline.outcomes import write_failure
 from benchmark.pipeline.plan import Job
@@ -104,7 +105,7 @@ def do_job(
     began = time.monotonic()
     failed = False
     try:
-        with _shown(run, job, context, alive, limit):
+        with _shown(run, job, context, alive, limit), guarded("the job"):
             _run_with_inputs(run, job, context)
     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises fails its job only
         failed = True

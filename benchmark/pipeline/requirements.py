@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmark.core.cost import PROCESS, available_memory
 from benchmark.core.errors import DDBenchError, MissingError
+from benchmark.core.outputs import expanded
 from benchmark.data.loading import VALIDATION, data_root
 from benchmark.data.sources import SOURCES, missing_data
 from benchmark.plugins.registry import registry
@@ -143,7 +144,7 @@ def backbone_requirements(dataset: str, backbone: str, device: str) -> list[Requ
         folder.check(path)
     except DDBenchError as error:
         found = [Requirement("backbone", False, error.what, error.hint)]
-        large = not Path(name).expanduser().exists()  # a hub id: a pretrained one
+        large = not expanded(name, "--backbone").exists()  # a hub id: a pretrained one
     else:
         shape = shape_of(path)
         found = [Requirement("backbone", True, str(path))]
@@ -258,7 +259,7 @@ def teacher_requirement(name: str) -> Requirement | None:
     if name.startswith("torchvision:"):
         model = name.partition(":")[2]
         home = os.environ.get("TORCH_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "torch"
-        cache = Path(home).expanduser() / "hub" / "checkpoints"
+        cache = expanded(home, "TORCH_HOME") / "hub" / "checkpoints"
         found = sorted(cache.glob(f"{model}-*.pth"))
         if found:
             return Requirement("teacher", True, str(found[0]))
@@ -269,7 +270,7 @@ def teacher_requirement(name: str) -> Requirement | None:
         return Requirement("teacher", False, f"the weights of {name} are not in {cache}", fix)
     if "/" in name or re.search(r"\.(safetensors|pth?)$", name):
         file = name.rpartition("@")[2]  # of ARCHITECTURE@FILE
-        if Path(file).expanduser().is_file():
+        if expanded(file, "--teacher").is_file():
             return Requirement("teacher", True, file)
         return Requirement("teacher", False, f"no file {file}", "check the path given with --teacher")
     return None

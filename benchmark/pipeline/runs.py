@@ -161,6 +161,10 @@ class Run:
                 found.append(document)
         return found
 
+    def is_shown(self, role: str, pid: int) -> bool:
+        """Whether a process of this host is still shown by :meth:`present`: one that is gone did not leave in order."""
+        return (self.folder / "alive" / f"{role}-{host()}-{pid}.json").is_file()
+
     def note_death(self, pid: int) -> str:
         """A worker of this host was killed: counts it against the job it was doing; the job's key, or ''."""
         file = self.folder / "alive" / f"worker-{host()}-{pid}.json"

@@ -62,7 +62,7 @@ class Registry:
             distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
             try:
                 plugin = entry.load()
-            except Exception as error:  # noqa: BLE001 - a plug-in may raise anything while it is imported
+            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise anything while it is imported
                 self._report(entry.name, distribution, error)
                 continue
             self.add(plugin, entry.name, distribution)
@@ -81,7 +81,7 @@ class Registry:
                     if not isinstance(info, info_type):
                         raise TypeError(f"{hook} returned {info!r}; it must return a list of {info_type.__name__}")
                     new.append((kind, info))
-        except Exception as error:  # noqa: BLE001 - as above
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - as above
             self._report(name, distribution, error)
             return
         self.plugins[name] = distribution
@@ -111,7 +111,7 @@ class Registry:
             if attribute in hooks and manager.parse_hookimpl_opts(plugin, attribute) is None:
                 raise AttributeError(f"{attribute!r} lacks the decorator @benchmark.plugins.hookimpl")
 
-    def _report(self, name: str, distribution: str, error: Exception) -> None:
+    def _report(self, name: str, distribution: str, error: BaseException) -> None:
         text = f"{type(error).__name__}: {error}"
         self.broken.append(Broken(name, distribution, text, traceback.format_exc()))
 
@@ -126,6 +126,7 @@ class Registry:
             UsageError: the name is unknown; says the nearest one.
         """
         known = self.items[kind]
+        name = name if isinstance(name, str) else repr(name)  # a number or a list in somebody's YAML
         if name in known:
             return known[name]
         prefix, colon, argument = name.partition(":")
@@ -140,6 +141,9 @@ class Registry:
         from fnmatch import fnmatchcase
 
         chosen: list[str] = []
+        patterns = tuple(patterns)
+        if patterns and not any(p.strip(" ,") for p in patterns):
+            raise UsageError(f"the name of the {kind} is empty", where=where, allowed=", ".join(self.names(kind)))
         for pattern in (p.strip() for text in patterns for p in text.split(",")):
             if not pattern:
                 continue

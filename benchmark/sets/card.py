@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from benchmark.core import escape
 from benchmark.core.errors import DataError
 from benchmark.core.foreign import inside, open_regular, opened_image
 from benchmark.core.outputs import whole_folder
@@ -89,33 +90,34 @@ def card(manifest: dict[str, Any], *, name: str = "", licence: str = "", rows: S
         "size_categories": ["n<1K" if count < 1000 else "1K<n<10K" if count < 10_000 else "10K<n<100K"],
         "configs": [{"config_name": "default", "data_files": [{"split": "train", "path": "*/*.png"}]}],
     }
-    params = "\n".join(f"| {k} | {json.dumps(v)} |" for k, v in sorted(method["params"].items()))
+    md = escape.markdown  # the manifest may be somebody else's
+    params = "\n".join(f"| {md(k)} | {md(json.dumps(v))} |" for k, v in sorted(method["params"].items()))
     labels = "\n".join(
-        f"| {i} | {folder} | {label} |"
+        f"| {i} | {md(folder)} | {md(label)} |"
         for i, (folder, label) in enumerate(zip(manifest["folders"], manifest["classes"]))
     )
     backbone = manifest.get("backbone")
     cost = manifest.get("cost") or {}
     facts = [
-        f"- **Method**: {method['name']}, version {method['version']}",
-        f"- **Source dataset**: {public} (content digest `{dataset['digest'][:16]}`), training split only",
+        f"- **Method**: {md(method['name'])}, version {md(method['version'])}",
+        f"- **Source dataset**: {md(public)} (content digest `{_hex(dataset['digest'])}`), training split only",
         f"- **Images**: {count}, {ipc} per class, {manifest['size']} × {manifest['size']} px, "
         f"{'grey' if manifest['channels'] == 1 else 'RGB'}, PNG",
-        f"- **Seed**: {manifest.get('seed')}",
+        f"- **Seed**: {md(manifest.get('seed'))}",
         f"- **Digest of the set**: `{content_digest(manifest)}`",
     ]
     if backbone:
-        facts.append(f"- **Diffusion backbone**: {_public(backbone['name'])} (key `{backbone['key'][:16]}`)")
+        facts.append(f"- **Diffusion backbone**: {md(_public(backbone['name']))} (key `{_hex(backbone['key'])}`)")
     if cost.get("seconds") is not None:
-        facts.append(f"- **Cost**: {cost['seconds']} s on {cost.get('device', 'an unknown device')}")
+        facts.append(f"- **Cost**: {cost['seconds']} s on {md(cost.get('device', 'an unknown device'))}")
     terms = (
         f"Licence given by the exporter: `{licence}`." if licence else "No licence was given by the exporter."
-    ) + f" The images derive from {public}; its terms apply as well."
+    ) + f" The images derive from {md(public)}; its terms apply as well."
     parts = [
         "---\n" + yaml.safe_dump(head, sort_keys=False, allow_unicode=True) + "---",
-        f"# {title}",
+        f"# {md(title)}",
         f"A synthetic training set: {ipc} images for each of {len(manifest['classes'])} classes, made from the "
-        f"training split of {public} by dataset distillation with ddbench {manifest.get('ddbench', '')}.".strip(),
+        f"training split of {md(public)} by dataset distillation with ddbench {md(manifest.get('ddbench', ''))}.",
         "## How it was made",
         "\n".join(facts),
         "| parameter | value |\n|:---|:---|\n" + params if params else "The method has no parameters.",
@@ -131,6 +133,10 @@ def card(manifest: dict[str, Any], *, name: str = "", licence: str = "", rows: S
         terms,
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _hex(digest: str) -> str:
+    return "".join(c for c in digest[:16] if c.isalnum())
 
 
 def _public(name: str) -> str:
@@ -168,7 +174,8 @@ def _scores(manifest: dict[str, Any], rows: Sequence[dict]) -> str:
     if not mine:
         return "Not recorded with this export."
     lines = [
-        f"| {r['protocol']} v{r['protocol_version']} | {r['student']} | {r['teacher'] or '–'} | "
+        f"| {escape.markdown(r['protocol'])} v{escape.markdown(r['protocol_version'])} | "
+        f"{escape.markdown(r['student'])} | {escape.markdown(r['teacher'] or '–')} | "
         f"{interval(r['top1_last'], r['top1_last_half'])} | "
         f"{interval(r['gain_over_random'], r['gain_half'], signed=True)} | {r['seeds']} |"
         for r in mine

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmark.core.escape import markdown as markdown_text
 from benchmark.core.outputs import whole_file
 from benchmark.results.boards.terminal import MISSING, interval
 from benchmark.studies.expand import shown
@@ -112,12 +113,17 @@ def markdown(found: Sequence[Pivot]) -> str:
         heads = [MISSING if v is None else str(v) for v in p.column_values] if p.columns else ["top-1 %"]
         paired = any("base_difference" in row for row in p.cells.values())
         heads = [h for head in heads for h in ([head, "against the base"] if paired else [head])]
-        lines = [f"**{p.title}**", "", f"| {corner} | " + " | ".join(heads) + " |", "|:---|" + "---:|" * len(heads)]
+        lines = [
+            f"**{markdown_text(p.title)}**",
+            "",
+            f"| {corner} | " + " | ".join(map(markdown_text, heads)) + " |",
+            "|:---|" + "---:|" * len(heads),
+        ]
         for value in p.row_values:
             name = MISSING if value is None else value
             found_at = [_at(p, value, c) for c in p.column_values]
             texts = [t for row in found_at for t in ([_text(row), _against_base(row)] if paired else [_text(row)])]
-            lines.append(f"| {name} | " + " | ".join(texts) + " |")
+            lines.append(f"| {markdown_text(name)} | " + " | ".join(texts) + " |")
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 

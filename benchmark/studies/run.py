@@ -10,6 +10,7 @@ from typing import Any
 
 from benchmark.backbones import guidance
 from benchmark.core.errors import DDBenchError
+from benchmark.core.escape import csv_cell
 from benchmark.core.store import Store
 from benchmark.methods import make_params
 from benchmark.pipeline.describe import inner_stages
@@ -165,5 +166,5 @@ def grid_csv(rows: list[dict[str, Any]]) -> str:
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(names)
     for row in rows:
-        writer.writerow([str(row.get(n, "")) if n in first else cell_text(row.get(n), n) for n in names])
+        writer.writerow([str(csv_cell(row.get(n, ""))) if n in first else cell_text(row.get(n), n) for n in names])
     return out.getvalue()

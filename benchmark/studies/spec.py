@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ from benchmark.core.foreign import parse_yaml, read_yaml
 PLAIN = ("method", "dataset", "ipc", "student", "protocol", "teacher", "backbone", "precision", "seed")
 NAMED = {"method": "method", "student": "student", "protocol": "protocol"}  # axes whose values are registered names
 DATASET_OPTIONS = ("image_size", "on_corrupt")
+MOST_VALUES = 10_000  # of an axis, and seeds
 MODES = ("product", "one-at-a-time")
 SHAPES = (
     ("base", dict, "{NAME: value}"),
@@ -128,9 +130,13 @@ def parse(document: dict[str, Any], where: str, changes: dict[str, Any] | None =
             raise UsageError(f"{taken} cannot stand in each", where=where, allowed="any axis but seed, once")
     seeds = axes.pop("seed", None) or base.pop("seeds", base.pop("seed", 3))
     base.pop("seeds", None)
-    if isinstance(seeds, int):
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and 0 < seeds <= MOST_VALUES:
         seeds = tuple(range(seeds))
-    if not seeds or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds):
+    if (
+        not isinstance(seeds, (list, tuple))
+        or not seeds
+        or any(isinstance(s, bool) or not isinstance(s, int) or s < 0 for s in seeds)
+    ):
         raise UsageError(f"seeds must be a number or a list of whole numbers, not {seeds!r}", where=where)
     extra = {key: _cells(document.get(key), f"{where}: {key}") for key in ("include", "exclude")}
     grid = Grid(
@@ -157,6 +163,8 @@ def _values(name: str, given: Any, where: str) -> tuple:
             raise UsageError(f"{name}: range takes [first, last] or [first, last, step > 0]", where=where)
         first, last, step = (*numbers, 1)[:3]
         count = int((last - first) / step + 1e-9) + 1
+        if count > MOST_VALUES:
+            raise UsageError(f"{name}: {count:,} values", where=where, allowed=f"at most {MOST_VALUES:,} on an axis")
         given = [round(first + i * step, 10) if isinstance(first + step, float) else first + i * step
                  for i in range(max(0, count))]  # fmt: skip
     if not isinstance(given, list) or not given:
@@ -169,7 +177,7 @@ def _values(name: str, given: Any, where: str) -> tuple:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _cells(given: Any, where: str) -> tuple[dict[str, Any], ...]:
@@ -203,6 +211,9 @@ def _check(grid: Grid, where: str) -> None:
     for value in _all(grid, "ipc"):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise UsageError(f"IPC {value!r} is not possible", where=where, allowed="whole numbers from 1")
+    for name in (*grid.base, *grid.each, *grid.axes, *(n for cell in (*grid.include, *grid.exclude) for n in cell)):
+        if not isinstance(name, str):
+            raise UsageError(f"{name!r} is no name of an axis", where=where)
     for name in {*grid.base, *grid.each, *grid.axes, *(n for cell in (*grid.include, *grid.exclude) for n in cell)}:
         _check_axis(name, _all(grid, name), methods, _all(grid, "protocol"), where)
 

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from benchmark.core.errors import DataError, GateError, MissingError, UsageError, unknown_name
+from benchmark.core.outputs import expanded
 from benchmark.core.store import digest_file, digest_of
 from benchmark.students import build_student
 from benchmark.students.convnet import own_names
@@ -35,7 +36,7 @@ ALLOWED = (
 def split_name(name: str) -> tuple[str, Path]:
     """``resnet18@weights.pt`` to architecture and file; without ``@`` the architecture is the file's metadata's."""
     architecture, at, file = name.rpartition("@")
-    return (architecture if at else "", Path(file).expanduser())
+    return (architecture if at else "", expanded(file, "--teacher"))
 
 
 def external_key(name: str) -> str:

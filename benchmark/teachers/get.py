@@ -108,7 +108,7 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
     from benchmark.training.testing import accuracy, predict, test_set
 
     with compute.prepared("teacher"):
-        images, labels = _images(dataset, device), torch.from_numpy(dataset.train.labels).to(device)
+        images, labels = _images(dataset, device), torch.tensor(dataset.train.labels).to(device)
         augment = Augmenter([dict(e) for e in recipe.augment], dataset.image_size, dataset.mean, dataset.std)
         model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0)
         model = fast_layout(model.to(device)).train()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from typing import Any
 
 from benchmark.core.errors import UsageError
@@ -26,6 +27,21 @@ OPERATIONS: dict[str, dict[str, tuple[Any, str]]] = {
 }
 
 
+def _fits(given: Any, default: Any) -> bool:
+    """Whether a value can stand where the default stands: numbers finite and not negative, ranges of two in order."""
+    if isinstance(default, str):
+        return isinstance(given, str)
+    if isinstance(default, list):
+        return (
+            isinstance(given, list)
+            and len(given) == 2
+            and all(_fits(v, 1.0) for v in given)
+            and 0 < given[0] <= given[1]
+        )
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    return number and math.isfinite(given) and 0 <= given <= 1000
+
+
 def check_augment(value: Any, where: str) -> list[dict[str, Any]]:
     """A protocol's list of augmentations with defaults filled in.
 
@@ -36,9 +52,11 @@ def check_augment(value: Any, where: str) -> list[dict[str, Any]]:
         raise UsageError(f"augment must be a list of operations, not {value!r}", where=where)
     filled = []
     for entry in value:
+        if not isinstance(entry, (str, dict)):
+            raise UsageError(f"augment takes {{op: NAME, …}} or NAME, not {entry!r}", where=where)
         entry = {"op": entry} if isinstance(entry, str) else dict(entry)
         name = entry.pop("op", None)
-        if name not in OPERATIONS:
+        if not isinstance(name, str) or name not in OPERATIONS:
             near = difflib.get_close_matches(str(name), OPERATIONS, n=1)
             raise UsageError(
                 f"unknown augmentation {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
@@ -48,7 +66,11 @@ def check_augment(value: Any, where: str) -> list[dict[str, Any]]:
         unknown = set(entry) - set(OPERATIONS[name])
         if unknown:
             raise UsageError(
-                f"{name} has no parameter {sorted(unknown)[0]!r}", where=where, allowed=", ".join(OPERATIONS[name])
+                f"{name} has no parameter {min(map(str, unknown))!r}", where=where, allowed=", ".join(OPERATIONS[name])
             )
+        for key, given in entry.items():
+            if not _fits(given, OPERATIONS[name][key][0]):
+                default = OPERATIONS[name][key][0]
+                raise UsageError(f"{name}: {key} cannot be {given!r}", where=where, allowed=f"such as {default!r}")
         filled.append({"op": name, **{k: entry.get(k, d) for k, (d, _) in OPERATIONS[name].items()}})
     return filled

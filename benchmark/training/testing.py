@@ -69,7 +69,7 @@ def _cached(digest: str, size: int, stored: int, device: str, box: _Box) -> tupl
     n, channels, height, width = images.shape
     if n * channels * height * width <= memory_limit():
         images = resident(images.decoded(), device)
-    return images, torch.from_numpy(box.dataset.test.labels).to(device)
+    return images, torch.tensor(box.dataset.test.labels).to(device)
 
 
 class _Box:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +21,27 @@ def canonical_json(document: Any) -> str:
 def digest_of(document: Any) -> str:
     """SHA-256 (hex) of a JSON document's canonical form."""
     return hashlib.sha256(canonical_json(document).encode()).hexdigest()
+
+
+_anew: ContextVar[bool] = ContextVar("anew", default=False)
+
+
+@contextlib.contextmanager
+def hashing_anew() -> Iterator[None]:
+    """Inside, digests that are remembered by path, size and modification time are worked out again, and remembered.
+
+    Data whose content changed while these stayed the same (``rsync -t``, ``cp -p``, restored archives) is so noticed.
+    """
+    token = _anew.set(True)
+    try:
+        yield
+    finally:
+        _anew.reset(token)
+
+
+def is_hashing_anew() -> bool:
+    """Whether this is inside :func:`hashing_anew`."""
+    return _anew.get()
 
 
 def digest_file(path: Path) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from benchmark.core.cost import Stopwatch, aside
 from benchmark.core.errors import JobError, UsageError
-from benchmark.core.outputs import sync
+from benchmark.core.outputs import expanded, sync
 from benchmark.core.store import lease
 from benchmark.core.store.keys import Stage, digest_file
 
@@ -34,7 +34,7 @@ WAIT_SECONDS = 0.2  # between looks at a lock that another process holds; longer
 
 def default_cache() -> Path:
     """``$DDBENCH_CACHE``, or ``~/.cache/ddbench``."""
-    return Path(os.environ.get("DDBENCH_CACHE") or "~/.cache/ddbench").expanduser()
+    return expanded(os.environ.get("DDBENCH_CACHE") or "~/.cache/ddbench", "DDBENCH_CACHE")
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from importlib.resources import files
 from typing import Any
 
 import yaml
 
 from benchmark.core.errors import UsageError
-from benchmark.core.foreign import parse_yaml
+from benchmark.core.foreign import is_odd, parse_yaml
 from benchmark.evaluation.protocols.schema import Protocol
 from benchmark.plugins import registry
 
@@ -53,6 +54,8 @@ def parse(document: dict[str, Any], where: str) -> Protocol:
         raise UsageError("a protocol is a YAML mapping of fields", where=where)
     values = {key: _check(key, value, f"{where}: {key}") for key, value in document.items()}
     for pattern, fields in values.get("datasets", {}).items():
+        if not isinstance(fields, dict):
+            raise UsageError("datasets takes {PATTERN: {FIELD: value}}", where=f"{where}: datasets: {pattern}")
         values["datasets"][pattern] = {k: _check(k, v, f"{where}: datasets: {pattern}: {k}") for k, v in fields.items()}
     protocol = Protocol(**values)
     for fields in [{}, *protocol.datasets.values()]:
@@ -122,27 +125,40 @@ def _check(key: str, value: Any, where: str) -> Any:
     if value is None and key in _OPTIONAL:
         return None
     if key in _NUMBERS:
-        try:
-            if isinstance(value, bool):
-                raise ValueError
-            return float(value)
-        except (TypeError, ValueError):
-            raise UsageError(f"{key} must be a number, not {value!r}", where=where) from None
+        return _number(key, value, where)
     if key in _WHOLE:
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise UsageError(f"{key} must be a whole number, not {value!r}", where=where)
-        return value
+        return _whole(key, value, where)
     if key in ("epochs", "steps", "batch"):
         table = value if isinstance(value, dict) else {1: value}
         if not table or any(isinstance(v, bool) or not isinstance(v, int) or v < 1 for t in table.items() for v in t):
             raise UsageError(f"{key} must be a positive whole number or {{IPC: number}}, not {value!r}", where=where)
+        for number in table.values():
+            _in_range(key, number, where)
         return value
     if key == "lr":
         value = value if isinstance(value, dict) else {"default": value}
-        try:
-            return {str(k): float(v) for k, v in value.items()}
-        except (TypeError, ValueError):
-            raise UsageError(f"lr must be a number or {{student group: number}}, not {value!r}", where=where) from None
+        return {str(k): _number(key, v, where) for k, v in value.items()}
+    if key in ("betas", "milestones"):
+        if not isinstance(value, list):
+            raise UsageError(f"{key} must be a list of numbers, not {value!r}", where=where)
+        if key == "betas" and len(value) != 2:
+            raise UsageError(f"betas must be two numbers, not {value!r}", where=where)
+        for number in value:
+            (_number if key == "betas" else _whole)(key, number, where)
+        return value
+    if key == "batch_factor":
+        if not isinstance(value, dict):
+            raise UsageError(f"batch_factor must be {{classes: factor}}, not {value!r}", where=where)
+        for number in (*value, *value.values()):
+            _whole(key, number, where)
+        return value
+    if key == "teacher":
+        names = value.values() if isinstance(value, dict) else [value]
+        sides = value if isinstance(value, dict) else [1]
+        good = bool(names) and all(isinstance(name, str) and name and not is_odd(name) for name in names)
+        if not good or any(isinstance(side, bool) or not isinstance(side, int) for side in sides):
+            raise UsageError(f"teacher must be a name or {{largest image side: name}}, not {value!r}", where=where)
+        return value
     if key == "augment":
         from benchmark.training.augmentations import check_augment
 
@@ -153,9 +169,15 @@ def _check(key: str, value: Any, where: str) -> Any:
             raise UsageError(
                 f"normalize cannot be {value!r}", where=where, allowed="dataset, imagenet, {mean: …, std: …}"
             )
+        if numbers and not all(
+            isinstance(row, list) and row and all(_is_finite(v) for v in row) for row in value.values()
+        ):
+            raise UsageError("normalize takes lists of numbers as mean and std", where=where)
+        if numbers and min(value["std"]) <= 0:
+            raise UsageError("normalize: std must be above 0", where=where)
         return value
     default = spec.default if spec.default is not dataclasses.MISSING else spec.default_factory()
-    if key != "teacher" and not isinstance(value, type(default)):
+    if not isinstance(value, type(default)):
         raise UsageError(f"{key} must be {type(default).__name__}, not {value!r}", where=where)
     choices = spec.metadata["choices"]
     if choices and value not in choices:
@@ -166,6 +188,33 @@ def _check(key: str, value: Any, where: str) -> Any:
             allowed=", ".join(choices),
         )
     return value
+
+
+def _number(key: str, value: Any, where: str) -> float:
+    try:
+        if isinstance(value, bool):
+            raise ValueError
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        raise UsageError(f"{key} must be a number, not {value!r}", where=where) from None
+    return _in_range(key, number, where)
+
+
+def _whole(key: str, value: Any, where: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise UsageError(f"{key} must be a whole number, not {value!r}", where=where)
+    return _in_range(key, value, where)
+
+
+def _in_range(key: str, number: Any, where: str) -> Any:
+    low, high = (_FIELDS[key].metadata[end] for end in ("low", "high"))
+    if not low <= number <= high:  # NaN is in no range
+        raise UsageError(f"{key} = {number} is out of range", where=where, allowed=f"{low:g} to {high:g}")
+    return number
+
+
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _check_whole(protocol: Protocol, where: str) -> None:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 _SIZE_RULE = re.compile(r"(<=|>=)(\d+)(px|classes)")
 
 
-def explained(default: Any, help: str, choices: tuple | None = None) -> Any:
-    """A field with its explanation and, where there are few, its allowed values."""
-    metadata = {"help": help, "choices": choices}
+def explained(default: Any, help: str, choices: tuple | None = None, *, low: Any = None, high: Any = None) -> Any:
+    """A field with its explanation and its allowed values: where there are few, all of them; of numbers, the range."""
+    metadata = {"help": help, "choices": choices, "low": low, "high": high}
     if isinstance(default, (dict, list)):
         return field(default_factory=lambda: type(default)(default), metadata=metadata)
     return field(default=default, metadata=metadata)
@@ -39,7 +39,7 @@ class Protocol:
     entry holds from that IPC up."""
 
     name: str = explained("", "name on the command line")
-    version: int = explained(1, "raised with every change: records never mix versions")
+    version: int = explained(1, "raised with every change: records never mix versions", low=1, high=10**6)
     summary: str = explained("", "one line")
     source: str = explained("", "paper and repository file that the settings come from")
 
@@ -59,25 +59,33 @@ class Protocol:
         "ce: cross-entropy; kl: divergence to the teacher; mse_ce: logits' squared error + CE",
         ("ce", "kl", "mse_ce"),
     )
-    temperature: float = explained(1.0, "teacher's and student's logits are divided by this before the softmax")
+    temperature: float = explained(
+        1.0, "teacher's and student's logits are divided by this before the softmax", low=0.001, high=10000.0
+    )
     temperature_squared: bool = explained(False, "whether the KL loss is multiplied by the squared temperature")
-    ce_weight: float = explained(0.0, "weight of the hard-label term in mse_ce")
-    label_smoothing: float = explained(0.0, "label smoothing of the hard-label loss")
+    ce_weight: float = explained(0.0, "weight of the hard-label term in mse_ce", low=0, high=1000000.0)
+    label_smoothing: float = explained(0.0, "label smoothing of the hard-label loss", low=0, high=1)
 
-    epochs: Any = explained(None, "passes over the distilled set (by IPC); null where `steps` decides")
-    steps: Any = explained(None, "optimiser steps (by IPC); null where `epochs` decides")
-    batch: Any = explained(64, "images a step (by IPC), never more than the set has")
-    batch_factor: dict = explained({}, "multiplies the batch where the dataset has exactly that many classes")
+    epochs: Any = explained(
+        None, "passes over the distilled set (by IPC); null where `steps` decides", low=1, high=10**7
+    )
+    steps: Any = explained(None, "optimiser steps (by IPC); null where `epochs` decides", low=1, high=10**10)
+    batch: Any = explained(64, "images a step (by IPC), never more than the set has", low=1, high=10**7)
+    batch_factor: dict = explained(
+        {}, "multiplies the batch where the dataset has exactly that many classes", low=1, high=10**4
+    )
 
     optimizer: str = explained(
         "adamw",
         "optimizer; adamw and sgd are fused kernels, adamw_torch torch's default ones, in whose order scripts round",
         ("adamw", "adamw_torch", "sgd"),
     )
-    lr: dict = explained({"default": 1e-3}, "learning rate by the student's group, or `default`")
-    momentum: float = explained(0.9, "momentum (sgd)")
-    betas: list = explained([0.9, 0.999], "moment decay (adamw)")
-    weight_decay: float = explained(0.0, "weight decay")
+    lr: dict = explained(
+        {"default": 1e-3}, "learning rate by the student's group, or `default`", low=1e-12, high=1000.0
+    )
+    momentum: float = explained(0.9, "momentum (sgd)", low=0, high=1)
+    betas: list = explained([0.9, 0.999], "moment decay (adamw)", low=0, high=1)
+    weight_decay: float = explained(0.0, "weight decay", low=0, high=1000.0)
     decay: str = explained(
         "matrices", "what decays: all parameters, or only weights of two or more dimensions", ("all", "matrices")
     )
@@ -90,37 +98,49 @@ class Protocol:
     schedule_by: str = explained(
         "step", "whether the rate changes with every step or with every epoch", ("step", "epoch")
     )
-    warmup: float = explained(0.0, "part of the run (0 to 1) over which the rate rises linearly; by step only")
-    milestones: list = explained([], "epochs after which the rate drops (schedule: step)")
-    gamma: float = explained(0.1, "factor of a drop")
+    warmup: float = explained(
+        0.0, "part of the run (0 to 1) over which the rate rises linearly; by step only", low=0, high=1
+    )
+    milestones: list = explained([], "epochs after which the rate drops (schedule: step)", low=0, high=10**7)
+    gamma: float = explained(0.1, "factor of a drop", low=0, high=1000.0)
     remake_optimizer: bool = explained(False, "whether a drop starts a new optimizer (momentum is lost)")
-    ema: float | None = explained(None, "decay of a running mean of the weights that is tested instead; null: none")
-    accumulate: int = explained(1, "a batch is trained in so many parts whose gradients add up (BatchNorm sees a part)")
-    bn_updates: int = explained(1, "how often a step updates BatchNorm's running statistics with its batch")
+    ema: float | None = explained(
+        None, "decay of a running mean of the weights that is tested instead; null: none", low=0, high=1
+    )
+    accumulate: int = explained(
+        1, "a batch is trained in so many parts whose gradients add up (BatchNorm sees a part)", low=1, high=10**6
+    )
+    bn_updates: int = explained(
+        1, "how often a step updates BatchNorm's running statistics with its batch", low=0, high=100
+    )
 
     augment: list = explained([], "augmentations in order, drawn for each image; see `ddbench show protocol`")
     mix: str = explained("none", "mixing of images, one draw a batch", ("none", "cutmix", "mixup"))
-    mix_alpha: float = explained(1.0, "parameter of mixing's Beta distribution")
-    mix_probability: float = explained(1.0, "chance that a batch is mixed")
+    mix_alpha: float = explained(1.0, "parameter of mixing's Beta distribution", low=0.001, high=10000.0)
+    mix_probability: float = explained(1.0, "chance that a batch is mixed", low=0, high=1)
     normalize: Any = explained(
         "dataset", "mean and deviation of pixels: dataset (its own), imagenet (for every dataset), or {mean: …, std: …}"
     )
-    resolution: int | None = explained(None, "side in pixels at which students train; null: the dataset's")
+    resolution: int | None = explained(
+        None, "side in pixels at which students train; null: the dataset's", low=4, high=16384
+    )
     test_resize: float = explained(
         1.0,
         "stored test images are resized to this times the resolution, rounded as side // 7 * 8 for 8/7, then "
         "centre-cropped",
+        low=0.1,
+        high=16,
     )
 
-    evaluate_every: int = explained(0, "test after every so many epochs; 0: only after the last")
+    evaluate_every: int = explained(0, "test after every so many epochs; 0: only after the last", low=0, high=10**7)
     evaluate_after: float = explained(
-        0.0, "no test up to this epoch number counted from 0 (below 1: that part of the epochs)"
+        0.0, "no test up to this epoch number counted from 0 (below 1: that part of the epochs)", low=0, high=10**7
     )
     evaluate_remainder: int | None = explained(
-        None, "which of `evaluate_every` epochs, counted from 0, is tested; null: the last of them"
+        None, "which of `evaluate_every` epochs, counted from 0, is tested; null: the last of them", low=0, high=10**7
     )
     label_seed: int = explained(
-        42, "seed of crops and mixing where labels are stored: one set of labels for every seed"
+        42, "seed of crops and mixing where labels are stored: one set of labels for every seed", low=0, high=2**62
     )
     datasets: dict = explained(
         {},

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmark import __version__
 from benchmark.core import distributed
 from benchmark.core.compute import resolve_device
 from benchmark.core.errors import JobError
@@ -19,6 +20,8 @@ from benchmark.pipeline.engine import TIMED_OUT, note_death, work
 from benchmark.pipeline.runs import Run
 
 DEATHS = 3  # a job whose worker was killed that often (out of memory, most likely) has failed
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
+OWN = f"(ddbench {__version__})"  # how the registry names the owner of what ddbench registers
 PARENT = "DDBENCH_PARENT"  # environment variable: process id of the driver that started a worker
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR")  # torchrun's: a rank's workers are no ranks
 GRACE_SECONDS = 20.0  # how long a worker that was told to stop may take to do so
@@ -38,13 +41,15 @@ def default_jobs(device: str) -> int:
 def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
     """Run the plan with ``jobs`` workers; returns when nothing is left to do.
 
-    A worker that is killed is replaced; the job that it was doing is tried once more, then has failed.
+    A worker that is killed, or ended from inside, is replaced; its job is tried again (`LIVES`), then has failed. One
+    worker is this process itself, unless third-party plug-ins take part or jobs have a time limit.
 
     Raises:
         JobError: a worker could not start.
         KeyboardInterrupt: the workers were told to stop and did.
     """
-    if jobs <= 1 and not run.plan.time_limit:
+    alone = run.plan.time_limit or (third_party(run) and not distributed.launched())
+    if jobs <= 1 and not alone:
         work(run, options.get("device"))  # of this torchrun rank, where there are several
         return
     device = resolve_device(options.get("device") or run.plan.device)
@@ -99,13 +104,14 @@ def _watch(run: Run, workers: list[subprocess.Popen], devices: list[str]) -> Non
             code = worker.poll()
             if code is None:
                 running = True
-            elif code < 0 or code == TIMED_OUT:
+            elif code < 0 or code == TIMED_OUT or run.is_shown("worker", worker.pid):
                 deaths += 1
                 if deaths > DEATHS * (len(run.plan.jobs) + len(workers)):
                     raise JobError("workers die again and again", hint="ddbench doctor; then repeat the command")
-                if code < 0:
-                    text = f"worker killed by {signal.Signals(-code).name}"
-                    note_death(run, worker.pid, f"{text} {DEATHS} times (out of memory? fewer --jobs)", DEATHS)
+                if code != TIMED_OUT:
+                    text, why, lives = _death(code)
+                    times = f" {lives} times" if lives > 1 else ""
+                    note_death(run, worker.pid, f"{text}{times} ({why})", lives)
                     print(f"{text}; another one takes over", file=sys.stderr, flush=True)
                 workers[slot] = _start(run, devices[slot])
                 running = True
@@ -114,6 +120,27 @@ def _watch(run: Run, workers: list[subprocess.Popen], devices: list[str]) -> Non
         if not running:
             return
         time.sleep(0.1)
+
+
+def _death(code: int) -> tuple[str, str, int]:
+    """How a worker ended that had not finished, what that means, and how often a job may end one so."""
+    if code >= 0:
+        return f"the worker was ended from inside, with exit code {code}", "os._exit; a fault of a plug-in", 1
+    name = signal.Signals(-code).name
+    if name in CRASHES:
+        return f"worker killed by {name}", "a crash in compiled code, of a plug-in or a library", 2
+    return f"worker killed by {name}", "out of memory? fewer --jobs", DEATHS
+
+
+def third_party(run: Run) -> bool:
+    """Whether the plan names something that another distribution than ddbench's registered."""
+    from benchmark.plugins import registry
+
+    foreign = {name for (_, name), owner in registry().owner.items() if not owner.endswith(OWN)}
+    if not foreign:
+        return False
+    text = (run.folder / "plan.json").read_text(encoding="utf-8")
+    return any(name in text for name in foreign)
 
 
 def _stop(workers: list[subprocess.Popen]) -> None:

@@ -10,7 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from benchmark.core import escape
 from benchmark.core.errors import UsageError
+from benchmark.core.escape import csv_cell
 from benchmark.core.outputs import whole_file
 from benchmark.results.boards.compare import Pair, summarise
 from benchmark.results.boards.terminal import MISSING, interval
@@ -87,13 +89,17 @@ def markdown(found: Sequence[Sequence[Pair]]) -> str:
     blocks = []
     for (dataset, protocol), columns in sorted(tables.items()):
         heads = [" ".join(filter(None, (s, t, f"IPC {ipc}"))) for s, t, ipc in sorted(columns)]
-        text = [f"**{dataset}, protocol {protocol}: {what}**", "", "| | " + " | ".join(heads) + " | w/t/l |"]
+        text = [
+            f"**{escape.markdown(f'{dataset}, protocol {protocol}: {what}')}**",
+            "",
+            "| | " + " | ".join(map(escape.markdown, heads)) + " | w/t/l |",
+        ]
         text.append("|:---|" + "---:|" * (len(heads) + 1))
         for number in sorted({n for cells in columns.values() for n in cells}):
             cells = [columns[column].get(number) for column in sorted(columns)]
             counts = Counter(pair.verdict for pair in cells if pair)
             told = "/".join(str(counts[verdict]) for verdict in ("better", "undecided", "worse"))
-            text.append(f"| {lines[number]} | " + " | ".join([*map(_cell, cells), told]) + " |")
+            text.append(f"| {escape.markdown(lines[number])} | " + " | ".join([*map(_cell, cells), told]) + " |")
         seeds = _seeds(pair for cells in columns.values() for pair in cells.values())
         blocks.append("\n".join([*text, "", LEGEND.format(seeds=seeds)]))
     return "\n\n".join(blocks) + "\n"
@@ -122,7 +128,8 @@ def csv_text(found: Sequence[Sequence[Pair]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(asdict(found[0][0])), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(pair) for pairs in found for pair in pairs)
+    for pairs in found:
+        writer.writerows({name: csv_cell(v) for name, v in asdict(pair).items()} for pair in pairs)
     return text.getvalue()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from benchmark.core import escape
 from benchmark.results.boards.boards import Board, Column, Entry, boards, flags, marks
 from benchmark.results.boards.columns import FLAGS
 from benchmark.results.boards.reported import Reported, by_cell
@@ -120,17 +121,17 @@ def markdown(sheets: Sequence[Sheet]) -> str:
     """GitHub-flavoured Markdown; one heading a board."""
     blocks = []
     for s in sheets:
-        lines = [f"**{_md(s.title)}**", "", "| " + " | ".join(map(_md, s.headers)) + " |"]
+        lines = [f"**{escape.markdown(s.title)}**", "", "| " + " | ".join(map(escape.markdown, s.headers)) + " |"]
         lines.append("|" + "|".join("---:" if a == "r" else ":---" for a in s.align) + "|")
         for line in s.lines:
             cells = []
             for cell in line:
-                text = _md(cell.text)
+                text = escape.markdown(cell.text)
                 cells.append({"best": f"**{text}**", "tie": f"{text} ≈"}.get(cell.mark, text))
             lines.append("| " + " | ".join(cells) + " |")
         lines += ["", LEGEND]
         if s.notes:
-            lines += ["", *(f"- {_md(note)}" for note in s.notes)]
+            lines += ["", *(f"- {escape.markdown(note)}" for note in s.notes)]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + ("\n" if blocks else "")
 
@@ -145,10 +146,6 @@ def plain(sheets: Sequence[Sheet]) -> str:
         legend = LEGEND.replace("Bold is", "* is")
         blocks.append("\n".join([s.title, text, legend, *(f"  {note}" for note in s.notes)]))
     return "\n\n".join(blocks) + ("\n" if blocks else "")
-
-
-def _md(text: str) -> str:
-    return text.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")
 
 
 def latex(sheets: Sequence[Sheet]) -> str:
@@ -182,7 +179,7 @@ _TEX = {
 
 def _tex(text: str) -> str:
     """Escaped for LaTeX; ``(-2.3)`` gets a minus sign instead of a hyphen."""
-    return re.sub(r"(?<=\()-(?=\d)", "$-$", "".join(_TEX.get(c, c) for c in text))
+    return re.sub(r"(?<=\()-(?=\d)", "$-$", "".join(_TEX.get(c, c) for c in escape.terminal(" ".join(text.split()))))
 
 
 def html_page(sheets: Sequence[Sheet]) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.core.escape import csv_cell
 from benchmark.core.outputs import write_text
 from benchmark.results.boards.cells import rows
 from benchmark.results.boards.columns import DTYPES, NAMES
@@ -31,16 +32,16 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 
 
 def cell_text(value: Any, name: str = "") -> str:
-    """A value as the CSV holds it; of a long ``reason`` the beginning."""
+    """A value as the CSV holds it; of a long ``reason`` the beginning; text never begins a formula."""
     if value is None:
         return ""
     if name == "reason":
         value = " ".join(str(value).split())
-        return value if len(value) <= LONGEST else value[: LONGEST - 2].rstrip() + " …"
+        value = value if len(value) <= LONGEST else value[: LONGEST - 2].rstrip() + " …"
     if isinstance(value, float):
         text = f"{value:.{DECIMALS}f}"
         return text[1:] if text.strip("-0.") == "" and text[0] == "-" else text
-    return str(value)
+    return str(csv_cell(value))
 
 
 def write_csv(records: Iterable[dict], path: Path | str) -> Path:
