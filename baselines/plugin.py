@@ -13,6 +13,26 @@ METHODS: list[MethodInfo] = [
         paper="Welling, ICML 2009; iCaRL, arXiv 1611.07725",
     ),
     MethodInfo(
+        "kcenter",
+        "real images chosen greedily, each the farthest from those before",
+        "baselines.coresets.kcenter:KCenter",
+        paper="Sener and Savarese, ICLR 2018, arXiv 1708.00489",
+    ),
+    MethodInfo(
+        "el2n",
+        "real images that networks early in training are surest of",
+        "baselines.coresets.el2n:EL2N",
+        paper="Paul et al., NeurIPS 2021, arXiv 2107.07075",
+        gate="waived",  # real images, that a teacher may well fail on where the hard ones are kept
+    ),
+    MethodInfo(
+        "forgetting",
+        "real images that a network never forgets while it learns",
+        "baselines.coresets.forgetting:Forgetting",
+        paper="Toneva et al., ICLR 2019, arXiv 1812.05159",
+        gate="waived",  # as el2n
+    ),
+    MethodInfo(
         "dit",
         "plain guided DDIM sampling of the backbone, no distillation",
         "baselines.dit:DiT",

@@ -40,6 +40,8 @@ QUICK = {
     "dc": {"iterations": 2, "outer": 2, "inner": 2, "batch": 5},
     "dsa": {"iterations": 2, "outer": 2, "inner": 2, "batch": 5},
     "idc": {"iterations": 2, "inner": 2, "batch": 5, "images_net": 6, "batch_net": 4},
+    "el2n": {"epochs": 2, "networks": 2, "batch": 20},
+    "forgetting": {"epochs": 2, "batch": 20},
     "rded": {"pool": 12, "crops": 2},
 }
 

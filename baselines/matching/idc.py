@@ -91,7 +91,7 @@ class Matched(Optimisation):
         if settings["start"] == "real":
             first = real_start(task, classes, settings["factor"])
         self.pixels = Pixels(first.to(task.device), settings["lr"], settings["momentum"])
-        self.learner = Learner(task, settings["network"], settings["lr_net"], momentum=0.9, weight_decay=5e-4)
+        self.learner = Learner(task, settings["network"], lr=settings["lr_net"], momentum=0.9, weight_decay=5e-4)
         self.layers = weighted_layers(self.learner.net, classifier=False)
         self.program = idc_program(settings["strategy"])
         left_out = "cutout" if settings["cutmix"] else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -17,18 +19,22 @@ def published(size: int) -> str:
 
 
 class Learner:
-    """One network whose weights are replaced (:meth:`renew`) and trained by SGD (:meth:`train`)."""
+    """One network whose weights are replaced (:meth:`renew`) and trained by SGD (:meth:`train`).
 
-    def __init__(
-        self, task: Task, name: str, lr: float = 0.0, momentum: float = 0.0, weight_decay: float = 0.0
-    ) -> None:
-        self.task, self.name, self.settings = task, name, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
+    Args:
+        seed: what the draws depend on besides their number.
+        settings: of ``torch.optim.SGD``.
+    """
+
+    def __init__(self, task: Task, name: str, *, seed: tuple = (), **settings: Any) -> None:
+        self.task, self.name, self.settings = task, name, {"lr": 0.0} | settings
+        self.seed = seed or (task.seed, task.method)
         self.net = self._build(0).to(task.device).train()
         self.weights = list(self.net.parameters())
         self.optimizer = torch.optim.SGD(self.weights, **self.settings)
 
     def _build(self, number: int) -> nn.Module:
-        dataset, seed = self.task.dataset, derive_seed(self.task.seed, self.task.method, "network", number)
+        dataset, seed = self.task.dataset, derive_seed(*self.seed, "network", number)
         return build_student(self.name, len(dataset.classes), dataset.channels, dataset.image_size, seed)
 
     @torch.no_grad()
@@ -56,8 +62,12 @@ class Learner:
             handle.remove()
         return seen[0]
 
-    def train(self, images: Tensor, labels: Tensor, others: Tensor | None = None, share: float = 1.0) -> None:
-        """One step; with the labels of a mixing partner, ``share`` is the part of the image's own."""
+    def train(self, images: Tensor, labels: Tensor, others: Tensor | None = None, share: float = 1.0) -> Tensor:
+        """One step; with the labels of a mixing partner, ``share`` is the part of the image's own.
+
+        Returns:
+            the logits before the step.
+        """
         logits = self.net(images)
         loss = F.cross_entropy(logits, labels)
         if others is not None:
@@ -65,6 +75,7 @@ class Learner:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
+        return logits.detach()
 
     def tensors(self) -> dict[str, Tensor]:
         """Weights and momentum, for a checkpoint."""

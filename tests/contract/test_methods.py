@@ -14,7 +14,7 @@ from benchmark.plugins import registry
 
 torch.set_num_threads(1)
 METHODS = registry().names("method")
-PICKY = {"cim", "herding", "kmeans"}  # choose real images; every seed may choose the same ones
+PICKY = {"cim", "el2n", "herding", "kmeans"}  # choose real images; every seed may choose the same ones
 
 
 @pytest.fixture(scope="module")
