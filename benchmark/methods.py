@@ -81,7 +81,7 @@ class Work:
     Attributes:
         stage: on the backbone ``encode`` and ``decode`` (VAE), ``invert`` and ``sample`` (steps of the DiT), ``tune``
             (training it), ``refine`` (gradient steps on latents through it); on a classifier ``recover`` (forward and
-            backward) and ``score`` (forward).
+            backward), ``score`` (forward) and ``match`` (a gradient on its weights, and the gradient of that).
         images: how many; ``steps`` each, with ``guidance``.
         shared: done once for every IPC and seed.
         network: the classifier: a student's name, or `TEACHER` for the teacher of the run; empty: the backbone.

@@ -20,7 +20,7 @@ from torch import Tensor
 from baselines.matching.images import Real
 from baselines.matching.networks import NETWORKS, Learner, published
 from baselines.random_real import too_few
-from benchmark.api import Method, Stage, Task, Unit, generator, param, student_version, train
+from benchmark.api import Method, Stage, Task, Unit, Work, generator, param, student_version, train
 
 SGD = {"lr": 0.1, "momentum": 0.9, "weight_decay": 5e-4, "nesterov": True}  # DeepCore main.py, selection_*
 
@@ -106,9 +106,16 @@ class Dynamics(Method):
 
     def settings(self, task: Task) -> dict[str, Any]:
         """What the scores depend on, besides the data."""
-        p, size = self.params, task.dataset.image_size
-        network = published(size) if p.network == "auto" else p.network
-        return {"epochs": p.epochs, "batch": p.batch, "network": network}
+        p = self.params
+        return {"epochs": p.epochs, "batch": p.batch, "network": self.network(task.dataset.image_size)}
+
+    def network(self, size: int) -> str:
+        """The network for images of ``size`` pixels."""
+        return published(size) if self.params.network == "auto" else self.params.network
+
+    def work_at(self, images: int, classes: int, ipc: int, image_size: int) -> list[Work]:
+        steps = self.networks() * self.params.epochs
+        return [Work("recover", images, steps, network=self.network(image_size), shared=True)]
 
     def networks(self) -> int:
         """How many networks are trained."""

@@ -46,7 +46,11 @@ def farthest_first(features: torch.Tensor, count: int, first: int) -> list[int]:
 
 
 class KCenter(Selection):
-    """Real images that are far from each other."""
+    """Real images that cover their class: each is the one farthest from those taken before.
+
+    Distances are Euclidean, in the teacher's features or in pixels. Needs the teacher (``features=pixels``: nothing but
+    the training images); costs a forward pass an image, once, and a moment. Defaults are DeepCore's.
+    """
 
     Params = KCenterParams
 

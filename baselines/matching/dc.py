@@ -30,7 +30,7 @@ from baselines.matching.images import Pixels, noise, real_start, stored
 from baselines.matching.method import Matching, Optimisation
 from baselines.matching.networks import NETWORKS, Learner
 from baselines.matching.siamese import NUMBERS, augment, dsa_program
-from benchmark.api import Task, generator, param
+from benchmark.api import Task, Work, generator, param
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}  # utils.py get_loops
 
@@ -144,7 +144,14 @@ class Matched(Optimisation):
 
 
 class DC(Matching):
-    """Gradients of networks that learn from the synthetic images, matched."""
+    """Images, begun as noise, on which networks have the gradients that they have on real images of the class.
+
+    Again and again a new network learns from the synthetic images, and each time before it does the pixels follow the
+    cosine distance of its gradients on 256 real and on the synthetic images of each class. Needs nothing but the
+    training images; costs 1,000 networks, at IPC 1 one gradient of 256 real images a class each (a minute on a GPU, two
+    hours on two CPU cores), at IPC 10 ten, and 450 epochs on the synthetic images. Defaults are the authors'
+    (``main.py``).
+    """
 
     Params = DCParams
     stage_name = "dc.matching"
@@ -165,6 +172,16 @@ class DC(Matching):
         network = self.network(task.dataset.image_size)
         return {name: getattr(p, name) for name in names} | {"outer": outer, "inner": inner, "network": network}
 
+    def work_at(self, images: int, classes: int, ipc: int, image_size: int) -> list[Work]:
+        p, (outer, inner), network = self.params, self.loops(ipc), self.network(image_size)
+        real = classes * min(p.batch, images // classes)
+        found = [
+            Work("recover", real, p.iterations * outer, network=network),
+            Work("match", classes * ipc, p.iterations * outer, network=network),
+        ]
+        learnt = p.iterations * (outer - 1) * inner  # epochs of the networks
+        return found + [Work("recover", classes * ipc, learnt, network=network)] * bool(learnt)
+
     def steps(self, task: Task) -> int:
         return self.params.iterations * self.loops(task.ipc)[0]
 
@@ -173,7 +190,12 @@ class DC(Matching):
 
 
 class DSA(DC):
-    """DC with the same augmentation of the real and the synthetic images."""
+    """DC, begun as real images, with the same random augmentation of the real and the synthetic images of a class.
+
+    What is matched are gradients on augmented images, so the set is worth more to students that are trained with the
+    same augmentation (protocol ``dc-dsa``). Needs nothing but the training images; costs what DC costs. Defaults are
+    the authors' (``readme.md``, ``ParamDiffAug``).
+    """
 
     Params = DSAParams
 

@@ -13,6 +13,7 @@ GPU_RATES = (100e12, 300e12)  # FLOP/s for which hours are given where nothing w
 CPU_RATES = (20e9, 50e9)  # the same on one core, for what a CPU can do
 LONGEST_ON_CPU = 10 * 86400  # s; for more than that a CPU's hours are not worth printing
 STEP_PASSES = 3  # a training step: forward, and backward that costs two forwards
+CLASSIFIER_PASSES = {"score": (1, "pass"), "match": (3 * STEP_PASSES, "(forward, backward, twice differentiated)")}
 LATENT_PASSES = 2  # a step on latents: forward, and backward to the input alone
 PNG_SHARE = 0.7  # of the raw bytes, what a photograph takes as PNG
 
@@ -62,7 +63,7 @@ def classifier_line(work: Work, name: str, side: int, forward: float, place: Pla
     """One part of a method's work on a classifier of ``forward`` FLOPs an image; a row of training it tells both."""
     images = work.images * (1 if work.shared else sets)
     count = f"{images:,} images" if work.shared or sets == 1 else f"{sets} sets x {work.images:,} images"
-    factor, what = (1, "pass") if work.stage == "score" else (STEP_PASSES, "(forward, backward)")
+    factor, what = CLASSIFIER_PASSES.get(work.stage, (STEP_PASSES, "(forward, backward)"))
     text = f"{count} x {work.steps:,} steps x {factor} {what} x {flops_text(forward)} of {name}"
     text += ", once for every IPC and seed" if work.shared else ""
     found = seconds_an_image(rows, place.device, student_name(name, side), place.precision, "student")

@@ -94,3 +94,22 @@ def test_methods_that_recover_images_cost_passes_of_their_classifier(monkeypatch
     assert "predicted 3.3 min on one GPU" in text  # 100 x 1000 / 500 s
     assert "10 images x 25,500 steps" in text  # DELT's rounds: 2 x 4000 + 2 x 3500 + 3000 + … + 500
     assert f"{len(digits.train):,} images x 1 steps x 1 pass" in text and "of resnet18" in text
+
+
+def test_methods_that_match_gradients_cost_passes_of_their_network(monkeypatch):
+    digits, place = load_dataset("digits"), Place("GPU", "fp32")
+    facts = forecast.Facts.of(digits)
+    row = table.Row("GPU", "convnet3_in 8px", "fp32", "student", 1.0, 1, 64, 0, 3000.0, 10**9, "d", "ddbench speed")
+    monkeypatch.setattr(table, "committed", lambda: [row])
+    sets = {"dc.batch": "64", "dc.iterations": "1000", "el2n.epochs": "3", "el2n.networks": "10"}
+    request = Request("digits", ("dc", "el2n"), ipc=(10,), seeds=(0, 1), sets=sets)
+    text = "\n".join(forecast.forecast(request, facts, forecast.everything(request, facts), place, digits))
+    for words in (
+        "2 sets x 640 images x 10,000 steps x 3 (forward, backward)",
+        "2 sets x 100 images x 10,000 steps x 9 (forward, backward, twice differentiated)",
+        "2 sets x 100 images x 450,000 steps x 3",
+        f"predicted {2 * (640 * 10000 + 3 * 100 * 10000 + 100 * 450000) / 3000 / 3600:,.3g} h on one GPU",
+        "1,347 images x 30 steps x 3",
+        "once for every IPC and seed",
+    ):
+        assert words in text, text
