@@ -23,14 +23,12 @@ METHODS: list[MethodInfo] = [
         "real images that networks early in training are surest of",
         "baselines.coresets.el2n:EL2N",
         paper="Paul et al., NeurIPS 2021, arXiv 2107.07075",
-        gate="waived",  # real images, that a teacher may well fail on where the hard ones are kept
     ),
     MethodInfo(
         "forgetting",
         "real images that a network never forgets while it learns",
         "baselines.coresets.forgetting:Forgetting",
         paper="Toneva et al., ICLR 2019, arXiv 1812.05159",
-        gate="waived",  # as el2n
     ),
     MethodInfo(
         "dit",
@@ -115,21 +113,18 @@ METHODS: list[MethodInfo] = [
         "images with the gradients of real ones, in networks that learn from them",
         "baselines.matching.dc:DC",
         paper="Zhao et al., ICLR 2021, arXiv 2006.05929",
-        gate="waived",  # see baselines/matching/__init__.py
     ),
     MethodInfo(
         "dsa",
         "DC with the same augmentation of real and synthetic images",
         "baselines.matching.dc:DSA",
         paper="Zhao and Bilen, ICML 2021, arXiv 2102.08259",
-        gate="waived",  # see baselines/matching/__init__.py
     ),
     MethodInfo(
         "idc",
         "several training images in one, by the gradients of networks trained on real ones",
         "baselines.matching.idc:IDC",
         paper="Kim et al., ICML 2022, arXiv 2205.14959",
-        gate="waived",  # see baselines/matching/__init__.py
     ),
     MethodInfo(
         "cim",
