@@ -228,7 +228,7 @@ def _full(findings: Findings, data) -> None:
     from benchmark.data.external import corrupt_files
 
     for part, split in (("train", data.train), ("test", data.test)):
-        index = getattr(getattr(split, "parent", split), "index", None)  # of @val: that of the whole training split
+        index = getattr(split, "index", None)  # of @val: that of the whole training split
         if index is None:
             findings.say(OK, "full scan", f"{part}: every image was read when the dataset was first loaded")
             continue

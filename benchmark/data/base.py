@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -11,6 +12,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 from PIL import Image
+
+from benchmark.data.withheld import Withheld
 
 if TYPE_CHECKING:
     import torch
@@ -129,6 +132,7 @@ class Dataset:
         digest: SHA-256 of the content (labels and images), or of the file list with sizes where hashing everything
             would take minutes (then ``doctor`` checks in full).
         mean, std: per channel, of pixel values in 0..1, from the training split.
+        test: what students are tested on. Methods are handed a dataset :meth:`without_test`.
         backbone_classes: ImageNet-1K label of each class, for ImageNet-1K and subsets of it (what a pretrained DiT or
             classifier calls it), else None.
     """
@@ -165,6 +169,13 @@ class Dataset:
     def _fingerprint(self) -> list[int]:
         labels = (vars(split).get("labels") for split in (self.train, self.test))
         return [zlib.crc32(np.ascontiguousarray(found)) for found in labels if isinstance(found, np.ndarray)]
+
+    def without_test(self) -> Dataset:
+        """This dataset with a test split that raises :class:`benchmark.data.withheld.WithheldError` when touched.
+
+        It is what methods and the training of teachers are handed. Name, digest and training split are the same.
+        """
+        return dataclasses.replace(self, test=Withheld())  # type: ignore[arg-type]
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:

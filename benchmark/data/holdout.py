@@ -19,21 +19,26 @@ class SubsetSplit(Split):
 
     def __init__(self, parent: Split, indices: Sequence[int]) -> None:
         super().__init__(parent.channels, parent.image_size)
-        self.parent, self.indices = parent, np.asarray(indices, dtype=np.int64)
+        self._parent, self.indices = parent, np.asarray(indices, dtype=np.int64)
         self.labels = parent.labels[self.indices]
 
+    @property
+    def index(self):
+        """The files of the whole split that this is a part of, where it is made of files; else None."""
+        return getattr(self._parent, "index", None)
+
     def pil(self, index: int) -> Image.Image:
-        return self.parent.pil(int(self.indices[index]))
+        return self._parent.pil(int(self.indices[index]))
 
     def rows_digest(self, indices):
         return self.parent.rows_digest(self.indices[np.asarray(indices, dtype=np.int64)])
 
     def map(self, function, indices):
-        return self.parent.map(function, self.indices[np.asarray(indices, dtype=np.int64)])
+        return self._parent.map(function, self.indices[np.asarray(indices, dtype=np.int64)])
 
     def images(self, indices, size=None, channels=None):
         chosen = self.indices[np.asarray(indices, dtype=np.int64)]
-        return self.parent.images(chosen, size or self.image_size, channels or self.channels)
+        return self._parent.images(chosen, size or self.image_size, channels or self.channels)
 
 
 def stable_order(count: int, salt: str) -> np.ndarray:

@@ -178,7 +178,7 @@ def task_and_units(job: Job, context: Context):
     dataset = _dataset(spec)
     task = Task(
         method=spec["method"],
-        dataset=dataset,
+        dataset=dataset.without_test(),
         ipc=spec["ipc"],
         seed=spec["seed"],
         store=context.store,
@@ -195,7 +195,7 @@ def task_and_units(job: Job, context: Context):
         from benchmark.teachers import get_teacher
 
         task.load_teacher = lambda: get_teacher(context.store, dataset, spec["teacher"], context.device)
-    named = method.classifiers(dataset)
+    named = method.classifiers(task.dataset)
     if named:
         from benchmark.teachers import get_teacher
 

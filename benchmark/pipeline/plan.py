@@ -199,7 +199,8 @@ class _Builder:
             "backbone": None,
             "key": "",
         }
-        reason = method.supports(self.dataset, ipc)
+        handed = self.dataset.without_test()
+        reason = method.supports(handed, ipc)
         if reason:
             if len(self.request.methods) == 1 or name == self.request.methods[0]:
                 raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")
@@ -217,11 +218,11 @@ class _Builder:
                 needs += trained
                 inputs["teacher"] = teacher["key"]
                 spec["teacher"] = teacher["name"]
-            for label, named in method.classifiers(self.dataset).items():
+            for label, named in method.classifiers(handed).items():
                 trained, classifiers = self.teacher(named)
                 needs += trained
                 inputs[label] = classifiers["key"]
-            inputs |= method.inputs(self.dataset)
+            inputs |= method.inputs(handed)
         except DDBenchError as error:
             if name == self.request.methods[0]:
                 raise

@@ -107,6 +107,8 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
     from benchmark.training.augment import Augmenter
     from benchmark.training.testing import accuracy, predict, test_set
 
+    test_images, test_labels = test_set(dataset, device=device)
+    dataset = dataset.without_test()  # training sees no more
     with compute.prepared("teacher"):
         images, labels = _images(dataset, device), torch.tensor(dataset.train.labels).to(device)
         augment = Augmenter([dict(e) for e in recipe.augment], dataset.image_size, dataset.mean, dataset.std)
@@ -160,7 +162,6 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
         with torch.no_grad():
             for parameter, value in zip(model.parameters(), average):
                 parameter.copy_(value)
-        test_images, test_labels = test_set(dataset, device=device)
         top1, top5 = accuracy(predict(model, test_images, augment.normalise), test_labels)
         save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, out / "model.safetensors")
         (out / "report.json").write_text(json.dumps({"accuracy": top1, "top5": top5, "steps": step}, indent=1))

@@ -96,6 +96,7 @@ def test_set(
     ``resize`` 8/7 is the published ``Resize(size // 7 * 8)`` followed by a centre crop; where the stored images are
     no larger than ``size`` it makes no difference at 32 px (32 // 7 * 8 = 32) and is followed elsewhere.
     """
+    len(dataset.test)  # refuses a dataset without one, also where its images are cached
     size = size or dataset.image_size
     stored = size // 7 * 8 if abs(resize - 8 / 7) < 1e-3 else round(size * resize)
     return _cached(dataset.digest, size, max(stored, size), str(device), _Box(dataset))

@@ -18,7 +18,7 @@ from benchmark.plugins import MethodInfo, registry
 
 @dataclass(frozen=True)
 class Params:
-    fault: str = param("none", "what goes wrong", choices=("units", "raise", "shape", "float", "short"))
+    fault: str = param("none", "what goes wrong", choices=("units", "raise", "shape", "float", "short", "test"))
 
 
 class Faulty(Method):
@@ -35,6 +35,8 @@ class Faulty(Method):
         good = torch.zeros(len(unit.cells), 1, 8, 8, dtype=torch.uint8)
         if self.params.fault == "raise":
             raise ValueError("boom")
+        if self.params.fault == "test":
+            return task.dataset.test.images(range(len(unit.cells)))
         return {"shape": good[:, 0], "float": good.float(), "short": good[1:]}[self.params.fault]
 
 
@@ -47,7 +49,14 @@ def faulty(monkeypatch):
 
 @pytest.mark.parametrize(
     "fault, text",
-    [("units", "no units"), ("raise", "boom"), ("shape", "uint8"), ("float", "uint8"), ("short", "shape")],
+    [
+        ("units", "no units"),
+        ("raise", "boom"),
+        ("shape", "uint8"),
+        ("float", "uint8"),
+        ("short", "shape"),
+        ("test", "test split"),
+    ],
 )
 def test_a_faulty_method_is_a_failed_row(faulty, fault, text, store, tmp_path, digits_teacher_store):
     request = Request(
