@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from baselines.dit import CHUNK, decoded
-from benchmark.api import Method, Stage, Task, Unit, UsageError, Work, param
+from benchmark.api import Method, Needs, Stage, Task, Unit, UsageError, Work, param
 
 if TYPE_CHECKING:
     import torch
@@ -179,13 +179,10 @@ class CaO2(Method):
     """Samples chosen by a classifier and refined in latent space."""
 
     Params = CaO2Params
-    requires = frozenset({"backbone", "teacher"})
     trains = True
 
-    def __init__(self, params: Any) -> None:
-        super().__init__(params)
-        if params.select == "none":
-            self.requires = frozenset({"backbone"})
+    def needs(self) -> Needs:
+        return Needs(backbone=True, teacher=self.params.select != "none")
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:

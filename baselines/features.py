@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.random_real import too_few
-from benchmark.api import Method, Stage, Task, Unit, param
+from benchmark.api import Method, Needs, Stage, Task, Unit, param
 
 CHUNK = 256  # images a forward pass; part of the key
 
@@ -60,12 +59,9 @@ class Selection(Method):
     """A method that selects real images class by class: subclasses define :meth:`choose`."""
 
     Params = SpaceParams
-    requires = frozenset({"teacher"})
 
-    def __init__(self, params: Any) -> None:
-        super().__init__(params)
-        if params.features == "pixels":
-            self.requires = frozenset()
+    def needs(self) -> Needs:
+        return Needs(teacher=self.params.features == "teacher")
 
     def supports(self, dataset, ipc: int) -> str:
         return too_few(dataset, ipc)

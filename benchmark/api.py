@@ -12,6 +12,7 @@ _HOMES = {
     # the contract of a method
     "TEACHER": "benchmark.methods",
     "Method": "benchmark.methods",
+    "Needs": "benchmark.methods",
     "NoParams": "benchmark.methods",
     "Task": "benchmark.methods",
     "Unit": "benchmark.methods",
@@ -101,7 +102,7 @@ if TYPE_CHECKING:
     from benchmark.core.progress import Progress  # noqa: F401
     from benchmark.core.store import Stage, Store, digest_file, digest_of  # noqa: F401
     from benchmark.data import Dataset, Split, load_dataset  # noqa: F401
-    from benchmark.methods import TEACHER, Method, NoParams, Task, Unit, Work, make_params, param  # noqa: F401
+    from benchmark.methods import TEACHER, Method, Needs, NoParams, Task, Unit, Work, make_params, param  # noqa: F401
     from benchmark.pipeline.request import parse_sets  # noqa: F401
     from benchmark.plugins import (  # noqa: F401
         BackbonePresetInfo,

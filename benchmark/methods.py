@@ -95,11 +95,29 @@ class Work:
     network: str = ""
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What a method uses besides the training split, with the parameters that it was given.
+
+    Attributes:
+        backbone, teacher: whether it uses `Task.backbone`, `Task.teacher`.
+        batch: images that pass through the backbone together, at most; memory is predicted from it.
+        batch_parameter: the parameter that lowers it, named where memory is too small.
+        training: whether it trains weights of the backbone, which takes more memory.
+    """
+
+    backbone: bool = False
+    teacher: bool = False
+    batch: int = 64
+    batch_parameter: str = ""
+    training: bool = False
+
+
 class Method:
     """Base of every method. Override :meth:`distill`; the rest has sensible defaults."""
 
     Params: ClassVar[type] = NoParams  # a frozen dataclass whose fields are made by `param`
-    requires: ClassVar[frozenset[str]] = frozenset()  # of "backbone", "teacher"
+    requires: ClassVar[frozenset[str]] = frozenset()  # of "backbone", "teacher", whatever the parameters: see `needs`
     trains: ClassVar[bool] = False  # by gradients, without loss scaling: float16 is refused before any work
 
     def __init__(self, params: Any) -> None:
@@ -119,6 +137,13 @@ class Method:
     def on_backbone(cls, given: dict[str, Any]) -> bool:
         """Whether a method with these parameters samples from the harness's backbone, so that its guidance applies."""
         return True
+
+    def needs(self) -> Needs:
+        """What the method uses; by default what `requires` lists. Override it where that depends on the parameters.
+
+        Plans, checks before a run and cost predictions all ask here.
+        """
+        return Needs(backbone="backbone" in self.requires, teacher="teacher" in self.requires)
 
     def supports(self, dataset: Dataset, ipc: int) -> str:
         """Why this method cannot make ``ipc`` images a class of ``dataset``; an empty string if it can."""
@@ -193,13 +218,15 @@ class Task:
     @cached_property
     def backbone(self) -> Backbone:
         """The diffusion backbone, loaded on first use (only for methods that require one)."""
-        assert self.load_backbone is not None, f"{self.method} did not declare requires={{'backbone'}}"
+        if self.load_backbone is None:
+            raise _undeclared(self.method, "backbone")
         return self.load_backbone()
 
     @cached_property
     def teacher(self) -> Teacher:
         """The teacher, loaded on first use (only for methods that require one)."""
-        assert self.load_teacher is not None, f"{self.method} did not declare requires={{'teacher'}}"
+        if self.load_teacher is None:
+            raise _undeclared(self.method, "teacher")
         return self.load_teacher()
 
     def classifiers(self, name: str) -> list[Teacher]:
@@ -251,6 +278,14 @@ class Task:
     def artifact(self, stage: Stage, make: Callable[[Path], None], *, seconds: float = 0.0) -> Path:
         """The stage's folder, made once by ``make(folder)`` and cached; ``seconds`` as in :meth:`Store.build`."""
         return self.store.build(stage, make, seconds=seconds)
+
+
+def _undeclared(method: str, what: str) -> UsageError:
+    return UsageError(
+        f"{method} uses task.{what} and does not say that it needs one",
+        where=f"the class of {method}",
+        hint=f'add the line   requires = frozenset({{"{what}"}})   to the class (or return it from `needs`)',
+    )
 
 
 def make_params(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from benchmark.api import DataError, Method, Progress, Stage, Task, Unit, Work, class_latents, generator
+from benchmark.api import DataError, Method, Needs, Progress, Stage, Task, Unit, Work, class_latents, generator
 from d3hr_plugin import models, selection
 from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw, Group
@@ -40,7 +40,6 @@ class D3HR(Method):
     """Dataset distillation with high representativeness (arXiv 2505.18399)."""
 
     Params = Params
-    requires = frozenset({"backbone"})
     params: Params
 
     @classmethod
@@ -51,10 +50,10 @@ class D3HR(Method):
     def authors(cls, dataset: str) -> dict[str, Any]:
         return super().authors(dataset) | {"invert_guidance": 4.0}
 
-    def __init__(self, params: Any) -> None:
-        super().__init__(params)
-        if params.uses_teacher:
-            self.requires = self.requires | {"teacher"}
+    def needs(self) -> Needs:
+        p = self.params
+        batch = max(p.invert_batch, p.decode_batch)
+        return Needs(backbone=True, teacher=p.uses_teacher, batch=batch, batch_parameter="invert_batch")
 
     def supports(self, dataset: Dataset, ipc: int) -> str:
         p = self.params

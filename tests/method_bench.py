@@ -108,9 +108,9 @@ class Bench:
         reason = method.supports(self.dataset, ipc)
         assert not reason, reason
         task = Task(name, self.dataset, ipc, seed, Store(self.root / store))
-        if "backbone" in method.requires:
+        if method.needs().backbone:
             task.load_backbone, task.backbone_key = (lambda: self.backbone), self.backbone.key
-        if "teacher" in method.requires:
+        if method.needs().teacher:
             task.load_teacher, task.teacher_key = (lambda: self.teacher), self.teacher.key
         if named := method.classifiers(self.dataset):
             task.load_classifiers = lambda label: [make_teacher(self.dataset, n) for n in named[label].split("+")]

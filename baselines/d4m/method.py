@@ -27,7 +27,7 @@ from safetensors.torch import load_file, save_file
 from baselines.d4m import generators
 from baselines.d4m.prototypes import prototypes
 from baselines.random_real import too_few
-from benchmark.api import Method, Stage, Task, Unit, Work, derive_seed, param
+from benchmark.api import Method, Needs, Stage, Task, Unit, Work, derive_seed, param
 
 if TYPE_CHECKING:
     from benchmark.api import Dataset
@@ -57,13 +57,13 @@ class D4M(Method):
     """Prototypes through img2img."""
 
     Params = D4MParams
-    requires = frozenset({"backbone"})
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)
         self._generator: generators.Generator | None = None
-        if params.model:
-            self.requires = frozenset()  # brings its own backbone
+
+    def needs(self) -> Needs:
+        return Needs(backbone=not self.params.model, batch=generators.CHUNK)  # Stable Diffusion is its own backbone
 
     @classmethod
     def on_backbone(cls, given: dict[str, Any]) -> bool:

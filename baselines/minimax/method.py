@@ -28,7 +28,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from baselines.dit import sample_cells
-from benchmark.api import Method, Stage, Task, Unit, Work, param
+from benchmark.api import Method, Needs, Stage, Task, Unit, Work, param
 
 if TYPE_CHECKING:
     from benchmark.api import Backbone
@@ -64,8 +64,10 @@ class Minimax(Method):
     """Samples of a DiT fine-tuned with the minimax criteria."""
 
     Params = MinimaxParams
-    requires = frozenset({"backbone"})
     trains = True
+
+    def needs(self) -> Needs:
+        return Needs(backbone=True, batch=self.params.batch, batch_parameter="batch", training=True)
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from baselines.sre2l.recover import Settings, constant_crop, curriculum_crop, recover
-from benchmark.api import TEACHER, Enlarged, Method, Task, Unit, UsageError, Work, derive_seed, param
+from benchmark.api import TEACHER, Enlarged, Method, Needs, Task, Unit, UsageError, Work, derive_seed, param
 
 if TYPE_CHECKING:
     from benchmark.api import Dataset, Teacher
@@ -64,15 +64,12 @@ class SRe2L(Method):
     """Images recovered from a classifier."""
 
     Params = SRe2LParams
-    requires = frozenset({"teacher"})
     trains = True
     curriculum = False
     several = False  # whether several classifiers take turns
 
-    def __init__(self, params: Any) -> None:
-        super().__init__(params)
-        if params.squeeze:
-            self.requires = frozenset()  # squeezes a classifier of its own
+    def needs(self) -> Needs:
+        return Needs(teacher=not self.params.squeeze)  # else it squeezes a classifier of its own
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:

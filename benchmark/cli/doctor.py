@@ -58,14 +58,20 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
     if not dataset:
         return _survey(given["data_root"])
     from benchmark.core.store.keys import hashing_anew
-    from benchmark.pipeline.requirements import requirements
-    from benchmark.plugins import registry
+    from benchmark.methods import Needs
+    from benchmark.pipeline.request import Request
+    from benchmark.pipeline.requirements import backbone_requirements, requirements
 
-    registry().get("dataset", dataset, where="--dataset")
-    needed = requirements(
-        dataset, given["data_root"], given["backbone"], (), given["teacher"], ("soft",), given["device"]
+    asked = Request(
+        dataset,
+        (),
+        protocols=("soft",),
+        teacher=given["teacher"],
+        data_root=given["data_root"],
+        dataset_options={"image_size": given["image_size"]},
     )
-    needed += _backbone(dataset, given["backbone"], given["device"])
+    needed = requirements(asked, given["device"])
+    needed += backbone_requirements(dataset, given["backbone"], given["device"], Needs(backbone=True))
     data = next((r for r in needed if r.name == "data"), None)
     if data is not None:
         findings.say(OK if data.ok else BAD, "data", data.found, "" if data.ok else data.fix)
@@ -101,6 +107,7 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
 def _survey(root: str | None) -> int:
     """Which datasets are there."""
     from benchmark.data.loading import data_root
+    from benchmark.pipeline.request import Request
     from benchmark.pipeline.requirements import data_requirement
     from benchmark.plugins import registry
 
@@ -109,17 +116,11 @@ def _survey(root: str | None) -> int:
     for name in registry().names("dataset"):
         if name.endswith(":"):
             continue
-        found = data_requirement(name, base, {})
+        found = data_requirement(Request(name, (), data_root=root))
         state = "nothing to get" if found is None else found.found if found.ok else "not there"
         click.echo(f"{name:14} {state}")
     click.echo("\nOne in detail, and how to get it:  ddbench doctor --dataset NAME")
     return 0
-
-
-def _backbone(dataset: str, backbone: str, device: str) -> list:
-    from benchmark.pipeline.requirements import backbone_requirements
-
-    return backbone_requirements(dataset.removesuffix("@val"), backbone, device)
 
 
 def _load(findings: Findings, name: str, full: bool, given: dict[str, Any]):
@@ -249,7 +250,7 @@ def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
     from benchmark.core.errors import DDBenchError
     from benchmark.core.store import Store
     from benchmark.evaluation.protocols import load_protocol
-    from benchmark.pipeline.requirements import TOGETHER
+    from benchmark.methods import Needs
     from benchmark.teachers import is_external, teacher_stage
 
     store = Store()
@@ -259,7 +260,7 @@ def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
             state = "in the store" if store.has(ref.stage) else "not there yet; trained on first use"
             findings.say(OK, "backbone", f"{ref.name}: {state}")
             shape = shape_of_settings(settings(data, ref.name), len(data.classes), data.channels)
-            _room(findings, shape.memory(TOGETHER), given["device"])
+            _room(findings, shape.memory(Needs().batch), given["device"])
     except DDBenchError:
         pass  # said already
     for part in (given["teacher"] or load_protocol("soft").teacher_of(data)).split("+"):
@@ -270,9 +271,11 @@ def _made_here(findings: Findings, data, given: dict[str, Any]) -> None:
 
 def _room(findings: Findings, need: int, device: str) -> None:
     """Memory of the device that will be used, against what inverting a batch takes."""
+    from benchmark.methods import Needs
     from benchmark.pipeline.requirements import gpu_requirement, gpus, memory_requirement
 
-    found = gpu_requirement("the backbone", need) if device != "cpu" and gpus() else memory_requirement(need)
+    gpu = device != "cpu" and gpus()
+    found = gpu_requirement("the backbone", need, Needs()) if gpu else memory_requirement(need, Needs())
     findings.say(OK if found.ok else BAD, found.name, found.found, "" if found.ok else found.fix)
 
 

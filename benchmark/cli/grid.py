@@ -88,8 +88,9 @@ def _run(found, options: dict[str, Any]) -> int:
     from benchmark.studies.expand import expand
 
     check_engine(options, planning=options["plan_only"])
+    engine = registry().get("executor", options["executor"], where="--executor")
     cells = expand(found, yes=options["yes"])
-    results, device = options["results"], resolve_device(options["device"], options["executor"] == "ray")
+    results, device = options["results"], resolve_device(options["device"], engine.elsewhere)
     store = Store()
     planned = runner.plan_grid(found, cells, store, results, device, data_root=options["data_root"])
     context = Context(store, results, device)
@@ -99,14 +100,13 @@ def _run(found, options: dict[str, Any]) -> int:
         return 0
     if all(planned.faults):
         raise UsageError(f"no cell of the grid can run: {planned.faults[0]}", where=found.name)
-    engine = registry().get("executor", options["executor"], where="--executor").load()
     count = worker_count(options["jobs"], device, options["executor"], options["address"])
     writable_folder(store.root, "DDBENCH_CACHE")
     writable_folder(results / "grids" / found.name, "--results")
-    write_skipped(planned.plan, context)
+    write_skipped(planned.plan, results)
     try:
         how = {name: options[name] for name in ("address", "time_limit", "ddp")}
-        failures = run_plan(planned.plan, engine, count, **how)
+        failures = run_plan(planned.plan, engine.load(), count, **how)
     finally:
         rows = _write(found, planned, results, options["plots"], runner) if distributed.leads() else []
     if not distributed.leads():

@@ -42,6 +42,7 @@ def guidance(**options: Any) -> int:
     benchmark/backbones/datasets.yaml are printed.
     """
     from benchmark.cli.run import check_first, ipc_values
+    from benchmark.pipeline.request import Request
     from benchmark.plugins import registry
 
     values, ipc = _numbers(options["values"]), ipc_values(options["ipc"])
@@ -50,7 +51,16 @@ def guidance(**options: Any) -> int:
     name = options["dataset"].removesuffix("@val")
     registry().get("dataset", name, where="--dataset")
     registry().get("protocol", options["protocol"], where="--protocol")
-    check_first((METHOD,), options | {"protocols": (options["protocol"],), "download": False, "image_size": None})
+    wanted = Request(
+        options["dataset"],
+        (METHOD,),
+        ipc,
+        protocols=(options["protocol"],),
+        teacher=options["teacher"],
+        backbone=options["backbone"],
+        data_root=options["data_root"],
+    )
+    check_first(wanted, (METHOD,), options["device"])
     scores, failures = _scores(name, values, ipc, options)
     _finish(name, scores, options)
     return 1 if failures else 0

@@ -120,7 +120,9 @@ def _show_method(info) -> None:
     doc = (cls.__doc__ or "").strip()
     if doc:
         click.echo("\n" + "\n".join("  " + line.strip() for line in doc.splitlines()))
-    needs = ", ".join(sorted(cls.requires)) or "nothing but the training split"
+    uses = cls(cls.Params()).needs()
+    needs = ", ".join(name for name in ("backbone", "teacher") if getattr(uses, name))
+    needs = needs or "nothing but the training split"
     click.echo(f"\n  needs: {needs}\n")
     rows = []
     for field in dataclasses.fields(cls.Params):

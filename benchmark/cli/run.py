@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,6 +13,9 @@ from benchmark.cli.options import JOBS, PIXELS, SEEDS, NamedPath, Number
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.core.foreign import check_name
 from benchmark.core.outputs import expanded
+
+if TYPE_CHECKING:
+    from benchmark.pipeline import Request
 
 FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
 
@@ -86,7 +89,7 @@ def _evaluating(function):
     return functools.reduce(lambda f, option: option(f), reversed(options), function)
 
 
-def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[str, ...] = ()):
+def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[str, ...] = ()) -> Request:
     """The `Request` of parsed options; bare ``--set`` keys are tied to the user's own methods, not to the floors."""
     from benchmark.pipeline.request import Request, parse_sets, split_sets
     from benchmark.plugins import registry
@@ -221,29 +224,23 @@ def _methods(text: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(registry().select("method", text, where="--method"))
 
 
-def check_first(methods: tuple[str, ...], options: dict[str, Any]) -> None:
-    """Say everything that is missing at once, before anything is loaded."""
-    from benchmark.pipeline.request import DEFAULT_PROTOCOLS
+def check_first(request: Request, methods: tuple[str, ...], device: str, *, students: bool = True) -> None:
+    """Say everything that is missing at once, before anything is loaded.
+
+    ``methods`` are those that the user named: a floor that cannot run is a row with its reason.
+    """
+    from dataclasses import replace
+
     from benchmark.pipeline.requirements import check_requirements
 
-    root = options["data_root"]
-    if root and not expanded(root, "--data-root").is_dir() and not options["download"]:
+    root = request.data_root
+    if root and not expanded(root, "--data-root").is_dir() and not request.dataset_options.get("download"):
         raise MissingError(
             f"there is no folder {root}",
             where="--data-root",
-            hint=f"ddbench doctor --dataset {options['dataset']} says where to get the data and how to lay it out",
+            hint=f"ddbench doctor --dataset {request.dataset} says where to get the data and how to lay it out",
         )
-    protocols = options.get("protocols") or DEFAULT_PROTOCOLS
-    check_requirements(
-        options["dataset"],
-        root,
-        options["backbone"],
-        methods,
-        teacher=options["teacher"],
-        protocols=protocols if "protocols" in options else (),
-        device=options["device"],
-        options={"download": options["download"], "image_size": options["image_size"]},
-    )
+    check_requirements(replace(request, methods=methods), device, students=students)
 
 
 @click.command(
@@ -267,7 +264,7 @@ def run(**options: Any) -> int:
 
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
-    check_first(methods, options)
+    check_first(request, methods, options["device"])
     return execute(_requests(options, request), **_where(options))
 
 
@@ -293,7 +290,7 @@ def plan(**options: Any) -> int:
     except MissingError:
         if not options["emit"]:
             print_forecast_without_data(request, options["device"])
-        check_first(methods, options)  # says everything that is missing at once
+        check_first(request, methods, options["device"])  # says everything that is missing at once
         raise
 
 
@@ -319,7 +316,7 @@ def distill(**options: Any) -> int:
     request = _request(options, methods)
     if options["settings"] == "authors":
         request = _authors(request)
-    check_first(methods, options)
+    check_first(request, methods, options["device"], students=False)
     return distill_to(request, options["out"], shard=_shard(options["shard"]), **_where(options))
 
 
@@ -350,8 +347,9 @@ def evaluate(**options: Any) -> int:
             raise UsageError("the set has no manifest that names its dataset", where="--dataset", hint="give --dataset")
         options["dataset"] = known["dataset"]
     name = options["name"] or known.get("method") or Path(options["set_dir"]).resolve().name
-    check_first((), options)
-    return execute([_request(options, (name,))], **_where(options))
+    request = _request(options, (name,))
+    check_first(request, request.methods, options["device"])
+    return execute([request], **_where(options))
 
 
 @click.command(hidden=True)
@@ -386,14 +384,14 @@ def check_engine(options: dict[str, Any], planning: bool = False) -> None:
     from benchmark.pipeline.run import worker_count
     from benchmark.plugins import registry
 
-    registry().get("executor", options["executor"], where="--executor")
+    engine = registry().get("executor", options["executor"], where="--executor")
     if options["time_limit"] is not None and not options["time_limit"] > 0:
         raise UsageError(f"{options['time_limit']} s is no time limit", where="--time-limit", allowed="seconds above 0")
     if options["jobs"] is not None:
         worker_count(options["jobs"], options["device"])
-    if options["address"] and options["executor"] == "local":
+    if options["address"] and not engine.elsewhere:
         hint = f"add --executor ray, or leave out --address {options['address']}"
-        raise UsageError("the executor 'local' joins no cluster", where="--address", hint=hint)
+        raise UsageError(f"the executor {engine.name!r} joins no cluster", where="--address", hint=hint)
     if options["ddp"] and options.get("emit"):
         hint = "leave it out, or put `torchrun … ddbench run … --ddp` into a script of your own"
         raise UsageError("workers of --emit share out jobs, none is done together", where="--ddp", hint=hint)
@@ -407,9 +405,11 @@ def check_engine(options: dict[str, Any], planning: bool = False) -> None:
 
 def _where(options: dict[str, Any]) -> dict[str, Any]:
     from benchmark.core.compute import resolve_device
+    from benchmark.plugins import registry
 
     check_engine(options, planning="emit" in options)
-    elsewhere = bool(options.get("emit")) or options["executor"] == "ray"  # this machine may have no GPU; those may
+    engine = registry().get("executor", options["executor"])
+    elsewhere = bool(options.get("emit")) or engine.elsewhere  # this machine may have no GPU; those may
     return {
         "results": Path(options["results"]),
         "device": resolve_device(options["device"], elsewhere),

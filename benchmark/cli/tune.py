@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ def tune(**options: Any) -> int:
     """
     from benchmark.cli.run import check_first, ipc_values
     from benchmark.data import load_dataset
-    from benchmark.pipeline.request import parse_sets, split_sets
+    from benchmark.pipeline.request import Request, parse_sets, split_sets
     from benchmark.plugins import registry
     from benchmark.studies import run as grids
     from benchmark.studies import tune as tuning
@@ -59,10 +60,13 @@ def tune(**options: Any) -> int:
     reg.get("protocol", options["protocol"], where="--protocol")
     given, protocol = split_sets(parse_sets(options["sets"]), methods)
     ipc = ipc_values(options["ipc"])
-    check_first(methods, options | {"protocols": (options["protocol"],), "download": False, "image_size": None})
+    chosen = {key: options[key] for key in ("backbone", "teacher", "precision")}
+    sets = {f"{m}.{k}": v for m, values in given.items() for k, v in values.items()}
+    wanted = Request(options["dataset"], methods, ipc, protocols=(options["protocol"],), sets=sets, **chosen)
+    check_first(replace(wanted, data_root=options["data_root"]), methods, options["device"])
     name = options["dataset"].removesuffix("@val")
     base = {"dataset": f"{name}@val", "protocol": options["protocol"], "student": options["student"]}
-    base |= {key: options[key] for key in ("backbone", "teacher", "precision")}
+    base |= chosen
     base |= {f"protocol.{k}": v for k, v in protocol.items()}
     seeds = tuple(range(options["seeds"]))
     grid = Grid("tune", base=base, axes={"method": methods}, seeds=seeds)

@@ -16,7 +16,7 @@ from benchmark.core.errors import DataError
 from benchmark.data.base import ArraySplit, Dataset, folder_names
 from benchmark.data.digest import array_statistics, digest_arrays
 from benchmark.data.options import check_options
-from benchmark.data.sources import download_root, missing_data
+from benchmark.data.sources import download_root, missing_data, present
 from benchmark.data.trees import FILE_OPTIONS, file_dataset, tree_indexes
 
 # Order of the labels 0..9: batches.meta of the official archive (www.cs.toronto.edu/~kriz/cifar.html).
@@ -50,6 +50,11 @@ def find_cifar10(root: Path | None) -> Path | None:
 def find_cifar100(root: Path | None) -> Path | None:
     """Where CIFAR-100 lies, or None."""
     return find_batches("cifar100", root)
+
+
+def locate(name: str, root: Path | None) -> Path:
+    """Where the data lies (`DatasetInfo.find`)."""
+    return present(name, root, find_cifar10(root) if name == "cifar10" else find_cifar100(root))
 
 
 def load_cifar10(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:

@@ -14,7 +14,7 @@ from benchmark.core.errors import DataError
 from benchmark.data.base import ArraySplit, Dataset, folder_names
 from benchmark.data.digest import array_statistics, digest_arrays
 from benchmark.data.options import check_options
-from benchmark.data.sources import download_root, missing_data
+from benchmark.data.sources import download_root, missing_data, present
 
 # Order of the labels 0..9: the table in the README of github.com/zalandoresearch/fashion-mnist.
 CLASSES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
@@ -74,6 +74,11 @@ def find(root: Path | None) -> Path | None:
         if all((folder / f"{stem}.gz").is_file() or (folder / stem).is_file() for stem in FILES.values()):
             return folder
     return None
+
+
+def locate(name: str, root: Path | None) -> Path:
+    """Where the data lies (`DatasetInfo.find`)."""
+    return present(name, root, find(root))
 
 
 def read_idx(folder: Path, stem: str) -> np.ndarray:

@@ -27,6 +27,15 @@ def find(argument: str, root: Path | None) -> Path:
     return base
 
 
+def locate(name: str, root: Path | None) -> Path:
+    """The folder of ``imagefolder:PATH`` (`DatasetInfo.find`), which must have a training and a test split."""
+    from benchmark.data.trees import split_roots
+
+    found = find(name.partition(":")[2], root)
+    split_roots(found)
+    return found
+
+
 def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
     """The user's own tree. Label order is the sorted order of the folders' names."""
     name = f"imagefolder:{argument}"

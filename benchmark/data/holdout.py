@@ -31,7 +31,7 @@ class SubsetSplit(Split):
         return self._parent.pil(int(self.indices[index]))
 
     def rows_digest(self, indices):
-        return self.parent.rows_digest(self.indices[np.asarray(indices, dtype=np.int64)])
+        return self._parent.rows_digest(self.indices[np.asarray(indices, dtype=np.int64)])
 
     def map(self, function, indices):
         return self._parent.map(function, self.indices[np.asarray(indices, dtype=np.int64)])

@@ -26,7 +26,7 @@ from benchmark.core.errors import DataError, MissingError
 from benchmark.data.base import Dataset
 from benchmark.data.files import Index, class_folders, scan, scan_flat, some
 from benchmark.data.options import check_options
-from benchmark.data.sources import download_root, missing_data
+from benchmark.data.sources import download_root, missing_data, present
 from benchmark.data.trees import FILE_OPTIONS, check_classes, file_dataset, split_roots
 from benchmark.data.wordnet import class_names, imagenet_positions, imagenet_wnids
 
@@ -98,6 +98,12 @@ def find(name: str, root: Path | None) -> Place | None:
             if (base / "train").is_dir() and any((base / "train" / w).is_dir() for w in wnids):
                 return Place(base, "imagenet1k")
     return None
+
+
+def locate(name: str, root: Path | None) -> Path:
+    """Where the data lies (`DatasetInfo.find`)."""
+    found = find(name, root)
+    return present(name, root, found.base if found else None)
 
 
 def load(name: str, argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:

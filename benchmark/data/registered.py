@@ -4,9 +4,11 @@ from benchmark.data.sources import SOURCES
 from benchmark.plugins.infos import DatasetInfo
 
 
-def _info(name: str, summary: str, target: str, image_size: int, channels: int = 3) -> DatasetInfo:
+def _info(
+    name: str, summary: str, target: str, image_size: int, channels: int = 3, imagenet: bool = False
+) -> DatasetInfo:
     """``NAME@val`` is an alias: the training split cut in two (see :mod:`benchmark.data.holdout`)."""
-    source = SOURCES[name]
+    source, module = SOURCES[name], f"benchmark.data.{target.partition(':')[0]}"
     return DatasetInfo(
         name,
         summary,
@@ -16,7 +18,14 @@ def _info(name: str, summary: str, target: str, image_size: int, channels: int =
         image_size=image_size,
         channels=channels,
         aliases=(f"{name}@val",),
+        find=f"{module}:locate" if source.layouts else "",
+        download=source.download,
+        imagenet_classes=imagenet,
     )
+
+
+def _imagenet(name: str, summary: str, target: str, image_size: int = 224) -> DatasetInfo:
+    return _info(name, summary, target, image_size, imagenet=True)
 
 
 DATASETS = [
@@ -25,16 +34,17 @@ DATASETS = [
     _info("cifar10", "CIFAR-10, 32x32, 50,000 + 10,000, official batches or image tree", "cifar:load_cifar10", 32),
     _info("cifar100", "CIFAR-100 (fine labels), 32x32, 50,000 + 10,000", "cifar:load_cifar100", 32),
     _info("svhn", "street view house numbers, 32x32, 73,257 + 26,032", "svhn:load", 32),
-    _info("tinyimagenet", "Tiny ImageNet, 200 classes, 64x64, 100,000 + 10,000", "tinyimagenet:load", 64),
-    _info("imagenet1k", "ImageNet-1K (ILSVRC 2012), 1,281,167 + 50,000", "imagenet:load_imagenet1k", 224),
-    _info("imagenette", "Imagenette, 10 easy classes of ImageNet-1K", "imagenet:load_imagenette", 224),
-    _info("imagewoof", "Imagewoof, 10 dog breeds of ImageNet-1K", "imagenet:load_imagewoof", 224),
-    _info("imagenet100", "ImageNet-100 (CMC's list), 100 classes of ImageNet-1K", "imagenet:load_imagenet100", 224),
-    _info("imageidc", "ImageIDC, IDC's 10 classes of ImageNet-1K", "imagenet:load_imageidc", 224),
+    _imagenet("tinyimagenet", "Tiny ImageNet, 200 classes, 64x64, 100,000 + 10,000", "tinyimagenet:load", 64),
+    _imagenet("imagenet1k", "ImageNet-1K (ILSVRC 2012), 1,281,167 + 50,000", "imagenet:load_imagenet1k"),
+    _imagenet("imagenette", "Imagenette, 10 easy classes of ImageNet-1K", "imagenet:load_imagenette"),
+    _imagenet("imagewoof", "Imagewoof, 10 dog breeds of ImageNet-1K", "imagenet:load_imagewoof"),
+    _imagenet("imagenet100", "ImageNet-100 (CMC's list), 100 classes of ImageNet-1K", "imagenet:load_imagenet100"),
+    _imagenet("imageidc", "ImageIDC, IDC's 10 classes of ImageNet-1K", "imagenet:load_imageidc"),
     DatasetInfo(
         "imagefolder:",
         "your own images: imagefolder:PATH with class folders in train/ and in val/, validation/ or test/",
         "benchmark.data.folders:load",
         source="your disk",
+        find="benchmark.data.folders:locate",
     ),
 ]

@@ -193,6 +193,17 @@ def facts(name: str) -> list[tuple[str, str]]:
     return rows
 
 
+def present(name: str, root: Path | None, found: Path | None) -> Path:
+    """``found``, where the data lies; this is what a dataset's `DatasetInfo.find` answers with.
+
+    Raises:
+        MissingError: it is None.
+    """
+    if found is None:
+        raise missing_data(name, root)
+    return found
+
+
 def missing_data(name: str, root: Path | None) -> MissingError:
     """The error for a dataset that is not there: where it was looked for, and how to get it."""
     source = SOURCES[name]

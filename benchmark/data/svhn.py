@@ -11,7 +11,7 @@ from benchmark.core.errors import DataError
 from benchmark.data.base import ArraySplit, Dataset, folder_names
 from benchmark.data.digest import array_statistics, digest_arrays
 from benchmark.data.options import check_options
-from benchmark.data.sources import download_root, missing_data
+from benchmark.data.sources import download_root, missing_data, present
 
 CLASSES = tuple("0123456789")  # the files call the digit 0 class 10; torchvision makes it 0
 
@@ -22,6 +22,11 @@ def find(root: Path | None) -> Path | None:
         if all((folder / f"{part}_32x32.mat").is_file() for part in ("train", "test")):
             return folder
     return None
+
+
+def locate(name: str, root: Path | None) -> Path:
+    """Where the data lies (`DatasetInfo.find`)."""
+    return present(name, root, find(root))
 
 
 def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:

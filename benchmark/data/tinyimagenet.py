@@ -13,7 +13,7 @@ from benchmark.core.errors import DataError, MissingError
 from benchmark.data.base import Dataset
 from benchmark.data.files import Index, class_folders, scan, scan_flat
 from benchmark.data.options import check_options
-from benchmark.data.sources import download_root, missing_data
+from benchmark.data.sources import download_root, missing_data, present
 from benchmark.data.trees import FILE_OPTIONS, check_classes, file_dataset
 from benchmark.data.wordnet import class_names, imagenet_positions, imagenet_wnids
 
@@ -26,6 +26,11 @@ def find(root: Path | None) -> Path | None:
         if (folder / "wnids.txt").is_file() and (folder / "train").is_dir():
             return folder
     return None
+
+
+def locate(name: str, root: Path | None) -> Path:
+    """Where the data lies (`DatasetInfo.find`)."""
+    return present(name, root, find(root))
 
 
 def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:

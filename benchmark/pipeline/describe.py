@@ -15,9 +15,9 @@ from benchmark.core.store import Store
 from benchmark.pipeline.cost import forecast
 from benchmark.pipeline.cost.predict import Place
 from benchmark.pipeline.cost.table import device_name
-from benchmark.pipeline.jobs import Context, is_done, task_and_units
+from benchmark.pipeline.jobs import KINDS, Context
 from benchmark.pipeline.outcomes import write_skipped
-from benchmark.pipeline.plan import KINDS, Plan, make_plan, parts_for
+from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
 
@@ -44,9 +44,9 @@ def print_plan(
     context = Context(store, results, device)
     if emit and workers:
         plan.time_limit = time_limit
-        write_skipped(plan, context)
+        write_skipped(plan, results)
         return emit_commands(plan, store, emit, workers)
-    finished = {job.key: is_done(job, context) for job in plan.jobs}
+    finished = {job.key: job.is_done(context) for job in plan.jobs}
     total_missing = sum(not done for done in finished.values())
     for kind in KINDS:
         jobs = plan.of_kind(kind)
@@ -62,8 +62,8 @@ def print_plan(
     for stages in inner:
         print(f"{stages.name}: {stages.text}")
     for cell in plan.skipped:
-        identity = cell["identity"]
-        print(f"skipped  {identity['method']['name']} ipc {identity['ipc']} seed {identity['seed']}: {cell['reason']}")
+        identity = cell.identity
+        print(f"skipped  {identity.method.name} ipc {identity.ipc} seed {identity.seed}: {cell.reason}")
     shared = shared_stage_runs(plan)
     if shared:
         print(f"shared: {shared} jobs serve more than one later job and are done once")
@@ -120,7 +120,7 @@ def inner_stages(plan: Plan, context: Context) -> list[Inner]:
     distinct: dict[tuple[str, str], dict] = {}
     for job in plan.of_kind("distill"):
         try:
-            method, task, _ = task_and_units(job, context)
+            method, task, _ = job.open(context)
             stages = method.stages(task)
         except Exception as error:  # noqa: BLE001 - a plug-in's plan is only for show; its job will say what is wrong
             print(f"{job.label}: stages unknown ({type(error).__name__}: {error})", file=sys.stderr)

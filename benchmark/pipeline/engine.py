@@ -21,9 +21,8 @@ from benchmark.core.compute import resolve_device
 from benchmark.core.errors import DDBenchError, JobError
 from benchmark.core.store import Store
 from benchmark.pipeline.guard import guarded
-from benchmark.pipeline.jobs import Context, LostInput, is_done, run_job
+from benchmark.pipeline.jobs import Context, Job, LostInput
 from benchmark.pipeline.outcomes import write_failure
-from benchmark.pipeline.plan import Job
 from benchmark.pipeline.runs import Run
 
 POLL_SECONDS = 0.3  # how often a worker with nothing to claim looks again
@@ -71,7 +70,7 @@ def work(run: Run, device: str | None = None, *, say=print, jobs: Sequence[Job] 
                 if any(n in inside and n not in finished for n in job.needs):
                     left.append(job)
                     continue
-                if not is_done(job, context):
+                if not job.is_done(context):
                     with store.try_lock(f"job-{job.key.replace('/', '_')}") as ours:
                         if not ours:
                             left.append(job)
@@ -80,7 +79,7 @@ def work(run: Run, device: str | None = None, *, say=print, jobs: Sequence[Job] 
                             progressed = True
                             left.append(job)
                             continue
-                        if is_done(job, context):
+                        if job.is_done(context):
                             report.cached += 1
                         elif do_job(run, job, context, report, alive, plan.time_limit, say):
                             report.done += 1
@@ -123,14 +122,14 @@ def do_job(
 def _run_with_inputs(run: Run, job: Job, context: Context) -> None:
     """Do the job; an input that was there when the run was planned and proves damaged is made again first."""
     try:
-        run_job(job, context)
+        job.run(context)
     except LostInput as lost:
         maker = next((j for j in run.plan.jobs if j.key == lost.key), None)
         if maker is None:
             raise
         run.log(job, f"{lost}: made again")
-        run_job(maker, context)
-        run_job(job, context)
+        maker.run(context)
+        job.run(context)
 
 
 def work_together(run: Run, device: str | None = None, *, say=print) -> None:
@@ -141,7 +140,7 @@ def work_together(run: Run, device: str | None = None, *, say=print) -> None:
     """
     plan = run.plan
     context = Context(Store(plan.store), Path(plan.results), device or plan.device)
-    large = [j for j in plan.of_kind("evaluate") if j.spec.get("image_size", 0) >= TOGETHER_PIXELS]
+    large = [j for j in plan.of_kind("evaluate") if j.image_size >= TOGETHER_PIXELS]
     first = [j for j in plan.jobs if j.kind in ("backbone", "teacher")]
     _in_step(run, first, context, say)
     if large:
@@ -156,7 +155,7 @@ def _in_step(run: Run, jobs: Sequence[Job], context: Context, say) -> None:
     limit = run.plan.time_limit
     with distributed.together(), run.present("worker", device=context.device) as alive:
         for job in jobs:
-            if distributed.agree(is_done(job, context)):
+            if distributed.agree(job.is_done(context)):
                 continue
             report = Report()
             if not do_job(run, job, context, report, alive, limit, say if distributed.leads() else lambda text: None):

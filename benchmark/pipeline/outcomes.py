@@ -2,83 +2,93 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.core.outputs import replacing
-from benchmark.core.provenance import provenance
-from benchmark.core.store import Store
 from benchmark.core.store.store import disk_errors
-from benchmark.results.records import find_record, write_record
+from benchmark.results.records import Identity, Outcome, Record, find_record, write_record
 
 if TYPE_CHECKING:
     from benchmark.methods import Method, Task
-    from benchmark.pipeline.plan import Job, Plan
+    from benchmark.pipeline.jobs.base import Context, Job
+    from benchmark.pipeline.jobs.evaluate import EvaluateJob, Tested
+    from benchmark.pipeline.plan import Plan
 
 
-@dataclass
-class Context:
-    """Where a worker reads and writes, and on what device it computes."""
-
-    store: Store
-    results: Path
-    device: str = "cpu"
-
-
-def write_outcome(identity: dict, context: Context, outcome: dict, **parts: Any) -> None:
-    """Write the record of a cell, unless an equal one (identity, outcome, scores) is already there."""
-    blank = {"scores": {}, "cost": {}, "gates": {}, "artifacts": {}}
-    record = {"identity": identity, "outcome": outcome, **blank, **parts, "provenance": provenance()}
-    old = find_record(context.results, identity)
+def write_outcome(record: Record, results: Path) -> None:
+    """Write a record, unless an equal one (identity, outcome, scores) is already there."""
+    old, new = find_record(results, record.identity.to_json()), record.outcome
     if old is not None:
-        if old["outcome"]["status"] == outcome["status"] == "ok" and _same_student(old, record):
-            record["scores"] = old["scores"] | record["scores"]  # keeps metrics that were asked for earlier
-        if all(old[k] == json.loads(json.dumps(record[k])) for k in ("outcome", "scores")):
+        there = Outcome.from_json(old["outcome"])
+        if there.status == new.status == "ok" and old["scores"]["top1_last"] == record.scores["top1_last"]:
+            record = replace(record, scores=old["scores"] | record.scores)  # keeps metrics that were asked for earlier
+        if there == new and old["scores"] == record.to_json()["scores"]:
             return
-        if outcome["status"] != "ok" and old["outcome"]["status"] == "ok":
+        if new.status != "ok" and there.status == "ok":
             return
-    with disk_errors(context.results):
-        write_record(context.results, record)
+    with disk_errors(results):
+        write_record(results, record.to_json())
 
 
-def _same_student(one: dict, other: dict) -> bool:
-    return one["scores"]["top1_last"] == other["scores"]["top1_last"]
+def write_student(
+    job: EvaluateJob, results: Path, tested: Tested, folder: Path, manifest: dict[str, Any], artifacts: dict[str, Any]
+) -> None:
+    """Write the record of a trained student of the set in ``folder``; ``artifacts`` are added to the record's."""
+    from benchmark.sets.released import image_files
+
+    made, notes = manifest.get("cost", {}), job.source.load().notes
+    cost = tested.cost | {
+        "distill_seconds": made.get("seconds"),
+        "distill_shared_seconds": made.get("shared_seconds"),
+        "distill_peak_memory_bytes": made.get("peak_memory_bytes"),
+        "image_bytes": sum(f.stat().st_size for f in image_files(folder) if f.name != "contact_sheet.png"),
+    }
+    artifacts = artifacts | {
+        "set": job.identity.set,
+        "resolved": tested.resolved,
+        "data": {k: v for k, v in notes.items() if k in ("format", "layout", "skipped files")},
+    }
+    if job.tuning:
+        artifacts["tuning"] = job.tuning
+    flags = tested.flags + ((f"skipped {notes['skipped']}",) if "skipped" in notes else ())
+    outcome = Outcome("ok", "", flags)
+    write_outcome(Record(job.identity, outcome, tested.scores, cost, tested.gates, artifacts), results)
 
 
-def write_skipped(plan: Plan, context: Context) -> None:
+def write_skipped(plan: Plan, results: Path) -> None:
     """A cell that cannot run is a row too."""
     for cell in plan.skipped:
-        write_outcome(cell["identity"], context, {"status": "skipped", "reason": cell["reason"], "flags": []})
-        print(f"skipped {cell['identity']['method']['name']}: {cell['reason']}", file=sys.stderr)
+        write_outcome(Record(cell.identity, Outcome("skipped", cell.reason)), results)
+        print(f"skipped {cell.identity.method.name}: {cell.reason}", file=sys.stderr)
 
 
 def write_failure(job: Job, context: Context, reason: str) -> None:
     """A failed evaluation is a row too."""
     if job.kind == "evaluate":
-        write_outcome(job.spec["identity"], context, {"status": "failed", "reason": reason, "flags": []})
+        write_outcome(Record(job.identity, Outcome("failed", reason)), context.results)
 
 
-def sheet_name(identity: dict) -> str:
+def sheet_name(identity: Identity) -> str:
     """The file name of a set's contact sheet: what a person can read, no longer than a file system takes."""
-    words = (identity["dataset"]["name"], identity["method"]["name"])
+    words = (identity.dataset.name, identity.method.name)
     dataset, method = (re.sub(r"[^A-Za-z0-9._+@ -]", "_", word)[:48] for word in words)
-    return f"{dataset}-{method}-ipc{identity['ipc']}-s{identity['seed']}-{identity['set'][:8]}.png"
+    return f"{dataset}-{method}-ipc{identity.ipc}-s{identity.seed}-{identity.set[:8]}.png"
 
 
-def keep_sheet(folder: Path, identity: dict, context: Context) -> str:
+def keep_sheet(folder: Path, identity: Identity, results: Path) -> str:
     """Copy the contact sheet beside the records."""
     source = folder / "contact_sheet.png"
     if not source.is_file():
         return ""
     name = sheet_name(identity)
-    target = context.results / "sets" / name
+    target = results / "sets" / name
     if not target.is_file():
-        with disk_errors(context.results), replacing(target) as temporary:
+        with disk_errors(results), replacing(target) as temporary:
             shutil.copyfile(source, temporary)
     return f"sets/{name}"
 

@@ -6,52 +6,53 @@ import json
 import math
 import os
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmark.backbones import guidance
 from benchmark.backbones.resolve import resolve_backbone
 from benchmark.core.compute import Precision, threads
+from benchmark.core.document import Document
 from benchmark.core.errors import DDBenchError, UsageError
-from benchmark.core.store import Stage, Store
-from benchmark.methods import make_params
-from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, split_sets
+from benchmark.core.store import Store
+from benchmark.pipeline.jobs import (
+    BackboneJob,
+    DistillJob,
+    EvaluateJob,
+    Job,
+    Source,
+    TeacherJob,
+    read_job,
+)
+from benchmark.pipeline.jobs.distill import set_stage
+from benchmark.pipeline.jobs.evaluate import student_stage
+from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, method_of, split_sets
 from benchmark.plugins import registry
+from benchmark.results.records import DatasetId, Identity, Keyed, MethodId, ProtocolId
 from benchmark.students import student_version
 
-STUDENT_VERSION = 1  # of the trainer: raised when the same inputs would give other scores
-SET_VERSION = 1  # of the distilled set's layout and of how units are assembled
-KINDS = ("backbone", "teacher", "part", "distill", "evaluate")
+if TYPE_CHECKING:
+    from benchmark.evaluation.protocols import Protocol
+    from benchmark.sets.folder import DistilledSet
 
 
 @dataclass(frozen=True)
-class Job:
-    """One piece of work that a worker claims whole.
+class Skipped(Document):
+    """A cell that cannot run, and why."""
 
-    ``key`` names its result; ``needs`` the keys of jobs that must be done before; ``spec`` is all that
-    :mod:`benchmark.pipeline.jobs` needs to do it, as JSON.
-    """
-
-    kind: str
-    key: str
-    label: str
-    spec: dict[str, Any]
-    needs: tuple[str, ...] = ()
+    identity: Identity
+    reason: str
 
 
 @dataclass
 class Plan:
-    """Jobs in an order in which they can run, and the places they read and write.
-
-    ``skipped`` holds finished records of cells that cannot run, with the reason.
-    """
+    """Jobs in an order in which they can run, cells that cannot run, and the places that are read and written."""
 
     store: str
     results: str
     device: str
     jobs: list[Job] = field(default_factory=list)
-    skipped: list[dict[str, Any]] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
     time_limit: float | None = None  # seconds a job may take
 
     def __post_init__(self) -> None:  # workers may run in other folders
@@ -59,18 +60,48 @@ class Plan:
 
     def write(self, path: Path) -> None:
         """Write as JSON; a worker reads it back with :meth:`read`."""
-        path.write_text(json.dumps(asdict(self)), encoding="utf-8")
+        document = {
+            **vars(self),
+            "jobs": [job.to_json() for job in self.jobs],
+            "skipped": [cell.to_json() for cell in self.skipped],
+        }
+        path.write_text(json.dumps(document), encoding="utf-8")
 
     @staticmethod
     def read(path: Path) -> Plan:
         """The inverse of :meth:`write`."""
         document = json.loads(path.read_text(encoding="utf-8"))
-        document["jobs"] = [Job(**{**j, "needs": tuple(j["needs"])}) for j in document["jobs"]]
+        document["jobs"] = [read_job(job) for job in document["jobs"]]
+        document["skipped"] = [Skipped.from_json(cell) for cell in document["skipped"]]
         return Plan(**document)
 
-    def of_kind(self, kind: str) -> list[Job]:
-        """The jobs of one kind, in order."""
+    def of_kind(self, kind: str) -> list[Any]:
+        """The jobs of one kind (see `benchmark.pipeline.jobs.KINDS`), in order."""
         return [j for j in self.jobs if j.kind == kind]
+
+
+@dataclass(frozen=True)
+class PlannedSet:
+    """A distilled set as the planner knows it.
+
+    Attributes:
+        method, backbone: as they go into identities.
+        gate: of the method (`MethodInfo.gate`).
+        given: whether nothing is known of its class order but the order of its folders.
+        key: of the set; "" where it cannot be made.
+        set_dir: the folder of `evaluate DIR`, else "".
+        needs: keys of the jobs that make it.
+        reason: why it cannot be made.
+    """
+
+    method: MethodId
+    gate: str = "order"
+    given: bool = False
+    backbone: Keyed | None = None
+    key: str = ""
+    set_dir: str = ""
+    needs: tuple[str, ...] = ()
+    reason: str = ""
 
 
 def make_plan(
@@ -91,9 +122,9 @@ def make_plan(
     """
     threads("evaluate")  # a wrong DDBENCH_THREADS is said here, not by every job
     plan = Plan(str(store.root), str(results), device)
-    seen: dict[str, Job] = {}
+    seen: set[str] = set()
     for request in requests:
-        _Builder(request, store, plan, seen, parts, only_distill).build()
+        _Builder(request, plan, seen, parts).build(only_distill)
     return plan
 
 
@@ -106,31 +137,25 @@ def parts_for(requests: Sequence[Request], workers: int) -> int:
 class _Builder:
     """Adds one request's jobs to a plan."""
 
-    def __init__(
-        self, request: Request, store: Store, plan: Plan, seen: dict[str, Job], parts: int, only_distill: bool
-    ):
+    def __init__(self, request: Request, plan: Plan, seen: set[str], parts: int):
         from benchmark.data import load_dataset
         from benchmark.data.loading import data_root
 
-        self.request, self.store, self.plan, self.seen = request, store, plan, seen
-        self.parts, self.only_distill = parts, only_distill
-        self.given: dict[int, Any] = {}  # the set of `evaluate DIR`, checked for each IPC
+        self.request, self.plan, self.seen, self.parts = request, plan, seen, parts
+        self.given: dict[int, DistilledSet] = {}  # the set of `evaluate DIR`, checked for each IPC
         if min(request.ipc) < 1:
             raise UsageError(f"IPC {min(request.ipc)} is not possible", where="--ipc", allowed="1 or more")
         self.dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
         self.precision = Precision.named(request.precision)
         methods = () if request.set_dir else request.methods
-        self.method_sets, self.protocol_sets = split_sets(request.sets, methods)
+        self.methods = {name: method_of(request, name, self.dataset.name) for name in methods}
+        self.protocol_sets = split_sets(request.sets, methods)[1]
         root = data_root(request.data_root)  # of this machine's environment, which a worker's may not have
-        self.common = {
-            "dataset": request.dataset,
-            "digest": self.dataset.digest,
-            "data_root": str(root) if root else None,
-            "dataset_options": request.dataset_options,
-            "precision": request.precision,
-        }
+        options = tuple(sorted(request.dataset_options.items()))
+        source = Source(request.dataset, self.dataset.digest, str(root) if root else None, options)
+        self.common: dict[str, Any] = {"source": source, "precision": request.precision}
 
-    def build(self) -> None:
+    def build(self, only_distill: bool) -> None:
         from benchmark.evaluation.protocols import load_protocol
         from benchmark.students.library import check_name
 
@@ -144,22 +169,25 @@ class _Builder:
         for ipc in request.ipc:
             for method in request.methods:
                 for seed in request.seeds:
-                    made = self._set(method, ipc, seed)
-                    if self.only_distill:
-                        continue
-                    for name, protocol in protocols.items():
+                    made = self.given_set(method, ipc) if request.set_dir else self.distilled_set(method, ipc, seed)
+                    for name, protocol in {} if only_distill else protocols.items():
                         for student in students[name]:
-                            self._evaluate(made, method, ipc, seed, name, protocol, student)
+                            identity = self.identity(made, ipc, seed, protocol, student)
+                            if made.reason:
+                                self.plan.skipped.append(Skipped(identity, made.reason))
+                            else:
+                                self.evaluate(made, method, identity, name, protocol)
 
-    # -- jobs of each kind ---------------------------------------------------------------------------------------
+    def add(self, job: Job) -> str:
+        """Add a job unless its result is that of another one; returns its key."""
+        if job.key not in self.seen:
+            self.seen.add(job.key)
+            self.plan.jobs.append(job)
+        return job.key
 
-    def _add(self, kind: str, key: str, label: str, spec: dict[str, Any], needs: Iterable[str] = ()) -> Job:
-        if key not in self.seen:
-            self.seen[key] = Job(kind, key, label, {**self.common, **spec}, tuple(n for n in needs if n))
-            self.plan.jobs.append(self.seen[key])
-        return self.seen[key]
+    # -- what sets and students need -------------------------------------------------------------------------------
 
-    def teacher(self, name: str) -> tuple[list[str], dict[str, str]]:
+    def teacher(self, name: str) -> tuple[list[str], Keyed]:
         """(keys of the jobs that train it, identity of the teacher); ``a+b`` is an ensemble of two."""
         from benchmark.teachers import check_fits, is_external, teacher_key, teacher_stage
 
@@ -169,95 +197,18 @@ class _Builder:
                 check_fits(self.dataset, part)
                 continue
             registry().get("student", part, where="--teacher")
-            stage = teacher_stage(self.dataset, part)
-            self._add("teacher", stage.key, f"teacher {part} on {self.dataset.name}", {"teacher": part})
-            needs.append(stage.key)
-        return needs, {"name": name, "key": teacher_key(self.dataset, name)}
+            key = teacher_stage(self.dataset, part).key
+            label = f"teacher {part} on {self.dataset.name}"
+            needs.append(self.add(TeacherJob(key=key, label=label, teacher=part, **self.common)))
+        return needs, Keyed(name, teacher_key(self.dataset, name))
 
-    def backbone(self) -> tuple[str, dict[str, str]]:
-        """(key of the backbone's job, identity of the backbone)."""
+    def backbone(self) -> Keyed:
+        """The backbone, whose job is added."""
         ref = resolve_backbone(self.dataset, self.request.backbone)
-        spec = {"backbone": ref.name, "judge": self.request.teacher}
-        self._add("backbone", ref.key, f"backbone {ref.name} for {self.dataset.name}", spec)
-        return ref.key, {"name": ref.name, "key": ref.key}
-
-    def _set(self, name: str, ipc: int, seed: int) -> dict[str, Any]:
-        """The distilled set of (method, ipc, seed): its key, identities, and why not, if not."""
-        if self.request.set_dir:
-            return self._given_set(name, ipc)
-        info = registry().get("method", name, where="--method")
-        cls = info.load()
-        if cls.trains:
-            self.precision.check_unscaled(name)
-        chosen = guidance.chosen(self.dataset.name, self.request.backbone)
-        params = make_params(cls, name, self.dataset.name, self.method_sets[name], chosen)
-        method = cls(params)
-        document, hints = _params_documents(params)
-        made: dict[str, Any] = {
-            "method": {"name": name, "version": info.version, "params": document},
-            "gate": info.gate,
-            "backbone": None,
-            "key": "",
-        }
-        handed = self.dataset.without_test()
-        reason = method.supports(handed, ipc)
-        if reason:
-            if len(self.request.methods) == 1 or name == self.request.methods[0]:
-                raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")
-            return {**made, "reason": reason}
-        inputs, needs, teacher = {"dataset": self.dataset.digest}, [], {}
-        spec: dict[str, Any] = {"method": name, "document": made["method"], "hints": hints, "ipc": ipc, "seed": seed}
-        try:
-            if "backbone" in method.requires:
-                needs_key, made["backbone"] = self.backbone()
-                needs.append(needs_key)
-                inputs["backbone"] = made["backbone"]["key"]
-                spec["backbone"] = made["backbone"]["name"]
-            if "teacher" in method.requires:
-                trained, teacher = self.teacher(self.method_teacher())
-                needs += trained
-                inputs["teacher"] = teacher["key"]
-                spec["teacher"] = teacher["name"]
-            for label, named in method.classifiers(handed).items():
-                trained, classifiers = self.teacher(named)
-                needs += trained
-                inputs[label] = classifiers["key"]
-            inputs |= method.inputs(handed)
-        except DDBenchError as error:
-            if name == self.request.methods[0]:
-                raise
-            return {**made, "reason": str(error)}
-        further = {k: v for k, v in inputs.items() if k not in ("dataset", "backbone")}
-        if further:  # what else it is made from: two teachers make two methods' rows, whatever protocol tests them
-            made["method"]["inputs"] = further | ({"teacher": teacher} if "teacher" in further else {})
-        stage = set_stage(name, info.version, document, ipc, inputs, seed, self.precision)
-        label = f"{name} ipc {ipc} seed {seed} on {self.dataset.name}"
-        spec["inputs"] = inputs
-        if self.parts > 1:
-            keys = [f"{stage.key}/{i}of{self.parts}" for i in range(self.parts)]
-            for i, key in enumerate(keys):
-                part = {**spec, "part": [i, self.parts]}
-                self._add("part", key, f"{label}, part {i + 1}/{self.parts}", part, needs)
-            needs = [*needs, *keys]
-        self._add("distill", stage.key, label, spec, needs)
-        return {**made, "key": stage.key, "spec": {"set": stage.key}, "needs": [stage.key]}
-
-    def _given_set(self, name: str, ipc: int) -> dict[str, Any]:
-        from benchmark.sets.folder import open_set
-
-        if ipc not in self.given:
-            self.given[ipc] = open_set(Path(self.request.set_dir), self.dataset, ipc)
-        given = self.given[ipc]
-        known = given.manifest.get("method") or {"name": name, "version": 1, "params": {}}
-        return {
-            "method": {**known, "name": name},
-            "gate": "order",
-            "given": not given.manifest,  # a manifest's classes were compared with the dataset's
-            "backbone": given.manifest.get("backbone"),
-            "key": given.digest,
-            "spec": {"set": given.digest, "set_dir": str(Path(self.request.set_dir).resolve())},
-            "needs": [],
-        }
+        label = f"backbone {ref.name} for {self.dataset.name}"
+        judge = self.request.teacher
+        self.add(BackboneJob(key=ref.key, label=label, backbone=ref.name, judge=judge, **self.common))
+        return Keyed(ref.name, ref.key)
 
     def method_teacher(self) -> str:
         """The teacher that methods see: --teacher, or that of the protocol `soft`, whatever protocol tests them."""
@@ -265,69 +216,143 @@ class _Builder:
 
         return self.request.teacher or load_protocol("soft").teacher_of(self.dataset)
 
-    def _evaluate(self, made: dict, method: str, ipc: int, seed: int, name: str, protocol, student: str) -> None:
+    # -- sets --------------------------------------------------------------------------------------------------------
+
+    def distilled_set(self, name: str, ipc: int, seed: int) -> PlannedSet:
+        """The set of (method, ipc, seed), whose jobs are added; with the reason, if it cannot be made.
+
+        Raises:
+            UsageError, MissingError: the first method of the request cannot make it.
+        """
+        info, method = registry().get("method", name), self.methods[name]
+        if method.trains:
+            self.precision.check_unscaled(name)
+        uses = method.needs()
+        document, hints = _params_documents(method.params)
+        known = MethodId(name, info.version, document)
+        first = name == self.request.methods[0]
+        handed = self.dataset.without_test()
+        reason = method.supports(handed, ipc)
+        if reason:
+            if first:
+                raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")
+            return PlannedSet(known, info.gate, reason=reason)
+        needs: list[str] = []
+        backbone = teacher = None
+        others: dict[str, Any] = {}  # what the set is made from besides data and backbone, as it goes into records
+        try:
+            if uses.backbone:
+                backbone = self.backbone()
+                needs.append(backbone.key)
+            if uses.teacher:
+                trained, teacher = self.teacher(self.method_teacher())
+                needs += trained
+                others["teacher"] = teacher
+            for label, named in method.classifiers(handed).items():
+                trained, several = self.teacher(named)
+                needs += trained
+                others[label] = several.key
+            others |= method.inputs(handed)
+        except DDBenchError as error:
+            if first:
+                raise
+            return PlannedSet(known, info.gate, backbone=backbone, reason=str(error))
+        inputs = {"dataset": self.dataset.digest} | ({"backbone": backbone.key} if backbone else {})
+        inputs |= {label: other.key if isinstance(other, Keyed) else other for label, other in others.items()}
+        stage = set_stage(known, ipc, inputs, seed, self.precision)
+        job = DistillJob(
+            key=stage.key,
+            label=f"{name} ipc {ipc} seed {seed} on {self.dataset.name}",
+            needs=tuple(needs),
+            method=replace(known, inputs={k: v.to_json() if isinstance(v, Keyed) else v for k, v in others.items()}),
+            hints=hints,
+            ipc=ipc,
+            seed=seed,
+            inputs=inputs,
+            backbone=backbone.name if backbone else "",
+            teacher=teacher.name if teacher else "",
+            **self.common,
+        )
+        self.add_set(job)
+        # Two teachers make two methods' rows, whatever protocol tests them: the inputs are part of the identity.
+        return PlannedSet(job.method, info.gate, backbone=backbone, key=stage.key, needs=(stage.key,))
+
+    def add_set(self, job: DistillJob) -> None:
+        """Add the job of a set, and before it those of its parts, where it is cut into parts."""
+        parts = job.cut(self.parts) if self.parts > 1 else []
+        for part in parts:
+            self.add(part)
+        self.add(replace(job, needs=(*job.needs, *(part.key for part in parts))))
+
+    def given_set(self, name: str, ipc: int) -> PlannedSet:
+        """The set in the folder of `evaluate DIR`."""
+        from benchmark.sets.folder import open_set
+
+        folder = Path(self.request.set_dir)
+        if ipc not in self.given:
+            self.given[ipc] = open_set(folder, self.dataset, ipc)
+        manifest, key = self.given[ipc].manifest, self.given[ipc].digest
+        method = manifest.get("method") or {"version": 1, "params": {}}
+        backbone = manifest.get("backbone")
+        return PlannedSet(
+            MethodId.from_json({**method, "name": name}),
+            given=not manifest,  # a manifest's classes were compared with the dataset's
+            backbone=Keyed.from_json(backbone) if backbone else None,
+            key=key,
+            set_dir=str(folder.resolve()),
+        )
+
+    # -- students ----------------------------------------------------------------------------------------------------
+
+    def teacher_of(self, protocol: Protocol) -> str:
+        """The teacher of a protocol's students."""
+        return self.request.teacher or protocol.teacher_of(self.dataset)
+
+    def identity(self, made: PlannedSet, ipc: int, seed: int, protocol: Protocol, student: str) -> Identity:
+        """The identity of a student's record."""
         from benchmark.teachers import teacher_key
 
-        identity: dict[str, Any] = {
-            "dataset": {"name": self.dataset.name, "digest": self.dataset.digest},
-            "ipc": ipc,
-            "method": made["method"],
-            "seed": seed,
-            "student": student,
-            "protocol": {"name": protocol.name, "version": protocol.version, "digest": protocol.digest},
-            "teacher": None,
-            "backbone": made["backbone"],
-            **student_version(student),
-            "precision": self.precision.document(),
-            "set": made["key"],
-        }
-        teacher_name = self.request.teacher or protocol.teacher_of(self.dataset)
+        teacher = None
         if protocol.labels != "hard":  # with hard labels the teacher only guards the gates
-            identity["teacher"] = {"name": teacher_name, "key": teacher_key(self.dataset, teacher_name)}
-        if made.get("reason"):
-            self.plan.skipped.append({"identity": identity, "reason": made["reason"]})
-            return
-        trained, _ = self.teacher(teacher_name)
-        stage = student_stage(identity, self.request.metrics)
-        label = f"{student} on {method} ipc {ipc} seed {seed}, {protocol.name}, {self.dataset.name}"
-        spec = {
-            **made["spec"],
-            "identity": identity,
-            "protocol": name,
-            "protocol_sets": self.protocol_sets,
-            "teacher": teacher_name,
-            "gate": "waived" if self.request.waive_gate else made["gate"],
-            "given": made.get("given", False),
-            "image_size": self.dataset.image_size,
-            "metrics": list(self.request.metrics),
-            "tuning": self.request.tuning.get(method),
-        }
-        self._add("evaluate", stage.key, label, spec, [*made["needs"], *trained])
+            name = self.teacher_of(protocol)
+            teacher = Keyed(name, teacher_key(self.dataset, name))
+        return Identity(
+            dataset=DatasetId(self.dataset.name, self.dataset.digest),
+            ipc=ipc,
+            method=made.method,
+            seed=seed,
+            student=student,
+            protocol=ProtocolId(protocol.name, protocol.version, protocol.digest),
+            teacher=teacher,
+            backbone=made.backbone,
+            precision=self.precision.document(),
+            set=made.key,
+            **student_version(student),
+        )
 
-
-def set_stage(
-    method: str, version: int, params: dict, ipc: int, inputs: dict[str, str], seed: int, precision: Precision
-) -> Stage:
-    """The stage of one distilled set."""
-    settings = {"method": method, "method_version": version, "params": params, "ipc": ipc}
-    return Stage("set", SET_VERSION, settings, inputs, seed, precision.document())
-
-
-def student_stage(identity: dict[str, Any], metrics: Iterable[str] = ()) -> Stage:
-    """The stage of one trained and tested student; its parameters are what determines the scores, no more.
-
-    ``metrics`` names the extra scores asked for; they add to a record and are no part of its identity.
-    """
-    inputs = {"dataset": identity["dataset"]["digest"], "set": identity["set"]}
-    inputs |= {"protocol": identity["protocol"]["digest"]}
-    if identity["teacher"]:
-        inputs["teacher"] = identity["teacher"]["key"]
-    params: dict[str, Any] = {"student": identity["student"], "ipc": identity["ipc"]}
-    if "student_version" in identity:
-        params["student_version"] = identity["student_version"]
-    if metrics:
-        params["metrics"] = sorted(metrics)
-    return Stage("student", STUDENT_VERSION, params, inputs, identity["seed"], identity["precision"])
+    def evaluate(self, made: PlannedSet, method: str, identity: Identity, name: str, protocol: Protocol) -> None:
+        """Add the job of a student; ``name`` is the protocol's, without the user's changes."""
+        teacher = self.teacher_of(protocol)
+        trained, _ = self.teacher(teacher)
+        cell = f"{identity.student} on {method} ipc {identity.ipc} seed {identity.seed}"
+        self.add(
+            EvaluateJob(
+                key=student_stage(identity, self.request.metrics).key,
+                label=f"{cell}, {protocol.name}, {self.dataset.name}",
+                needs=(*made.needs, *trained),
+                identity=identity,
+                set_dir=made.set_dir,
+                protocol=name,
+                protocol_sets=self.protocol_sets,
+                teacher=teacher,
+                gate="waived" if self.request.waive_gate else made.gate,
+                given=made.given,
+                image_size=self.dataset.image_size,
+                metrics=tuple(self.request.metrics),
+                tuning=self.request.tuning.get(method),
+                **self.common,
+            )
+        )
 
 
 def _params_documents(params: Any) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.core.errors import UsageError
 from benchmark.plugins import registry
+
+if TYPE_CHECKING:
+    from benchmark.methods import Method
 
 DEFAULT_PROTOCOLS = ("hard",)
 
@@ -88,3 +91,20 @@ def split_sets(sets: dict[str, Any], methods: tuple[str, ...]) -> tuple[dict[str
                 convert(value, fields[m][key], f"--set {key}={value}")
                 per_method[m][key] = value
     return per_method, protocol
+
+
+def method_of(request: Request, name: str, dataset: str = "") -> Method:
+    """One of the request's methods with the parameters that the request gives it.
+
+    Args:
+        dataset: its name where it is loaded; default the request's.
+
+    Raises:
+        UsageError: an unknown method or parameter, or a value that is not allowed.
+    """
+    from benchmark.backbones import guidance
+    from benchmark.methods import make_params
+
+    cls, dataset = registry().get("method", name, where="--method").load(), dataset or request.dataset
+    given = split_sets(request.sets, request.methods)[0][name]
+    return cls(make_params(cls, name, dataset, given, guidance.chosen(dataset, request.backbone)))

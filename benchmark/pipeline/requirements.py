@@ -1,37 +1,29 @@
-"""Everything a command needs that is not there, said at once and before torch is imported."""
+"""Everything a command needs that is not there, said at once and before torch is imported.
+
+Nothing here knows a dataset or a method by name: datasets say where they look for their files (`DatasetInfo.find`) and
+whether ImageNet's weights fit them, methods what they use (`Method.needs`).
+"""
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from benchmark.core.cost import PROCESS, available_memory
 from benchmark.core.errors import DDBenchError, MissingError
 from benchmark.core.outputs import expanded
 from benchmark.data.loading import VALIDATION, data_root
-from benchmark.data.sources import SOURCES, missing_data
+from benchmark.methods import Needs
+from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, method_of
+from benchmark.plugins import DatasetInfo
 from benchmark.plugins.registry import registry
 
-# Where each dataset is looked for: "module:function", called with the data root; None means it is not there.
-FINDERS = {
-    "fashionmnist": "fashionmnist:find",
-    "cifar10": "cifar:find_cifar10",
-    "cifar100": "cifar:find_cifar100",
-    "svhn": "svhn:find",
-    "tinyimagenet": "tinyimagenet:find",
-    **dict.fromkeys(("imagenet1k", "imagenette", "imagewoof", "imagenet100", "imageidc"), "imagenet:find"),
-}
-OTHER_CLASSES = ("digits", "fashionmnist", "cifar10", "cifar100", "svhn")  # than ImageNet-1K's
 LARGE_BACKBONE = 500 << 20  # bytes of DiT weights above which sampling on a CPU takes days: DiT-B/2 in float32
-TOGETHER = 64  # latents inverted together: what D3HR's invert_batch is unless set
 
 
 @dataclass(frozen=True)
@@ -44,95 +36,70 @@ class Requirement:
     fix: str = ""
 
 
-def check_requirements(
-    dataset: str,
-    root: str | None = None,
-    backbone: str = "",
-    methods: Sequence[str] = (),
-    *,
-    teacher: str = "",
-    protocols: Sequence[str] = (),
-    device: str = "auto",
-    options: dict[str, Any] | None = None,
-) -> None:
-    """Raise one error that lists all that is missing for a run; the arguments are those of the command line.
+def check_requirements(request: Request, device: str = "auto", *, students: bool = True) -> None:
+    """Raise one error that lists all that is missing for a run; arguments as in :func:`requirements`.
 
     Raises:
         MissingError: a numbered list of what is missing, with the command that fixes each.
-        UsageError: an unknown dataset, method or protocol.
+        UsageError: an unknown dataset, method, parameter or protocol.
     """
-    found = requirements(dataset, root, backbone, methods, teacher, protocols, device, options)
-    missing = [r for r in found if not r.ok]
+    missing = [r for r in requirements(request, device, students=students) if not r.ok]
     if not missing:
         return
     lines = [f"  {i}. {r.name}: {r.found}\n     next: {r.fix}" for i, r in enumerate(missing, 1)]
     count = "1 thing is" if len(missing) == 1 else f"{len(missing)} things are"
     raise MissingError(
-        f"{count} missing for {dataset!r}:\n" + "\n".join(lines),
-        hint=f"ddbench doctor --dataset {dataset}   checks again",
+        f"{count} missing for {request.dataset!r}:\n" + "\n".join(lines),
+        hint=f"ddbench doctor --dataset {request.dataset}   checks again",
     )
 
 
-def requirements(
-    dataset: str,
-    root: str | None = None,
-    backbone: str = "",
-    methods: Sequence[str] = (),
-    teacher: str = "",
-    protocols: Sequence[str] = (),
-    device: str = "auto",
-    options: dict[str, Any] | None = None,
-) -> list[Requirement]:
-    """What a run needs from outside, there or not: data, backbone, teacher, GPU; without loading any of it."""
-    base = dataset.removesuffix(VALIDATION)
-    info = registry().get("dataset", base, where="--dataset")
-    needs: set[str] = set()
-    for method in methods:
-        needs |= registry().get("method", method, where="--method").load().requires
-    listed = [data_requirement(base, data_root(root), options or {})]
-    if "backbone" in needs:
-        listed += backbone_requirements(base, backbone, device)
-    size = (options or {}).get("image_size") or info.image_size
-    if size or teacher:  # else the size is known only when the images are looked at, and with it the teacher
-        listed += teacher_requirements(base, teacher, protocols, size, "teacher" in needs)
+def requirements(request: Request, device: str = "auto", *, students: bool = True) -> list[Requirement]:
+    """What a run needs from outside, there or not: data, backbone, teacher, GPU; without loading any of it.
+
+    Args:
+        device: ``cpu`` asks for no GPU.
+        students: whether students are trained, under the request's protocols (with their teachers).
+    """
+    info = dataset_info(request.dataset)
+    methods = () if request.set_dir else request.methods
+    needs = [method_of(request, name).needs() for name in methods]
+    listed = [data_requirement(request)]
+    users = [need for need in needs if need.backbone]
+    if users:
+        largest = max(users, key=lambda need: need.batch)
+        listed += backbone_requirements(request.dataset, request.backbone, device, largest)
+    size = request.dataset_options.get("image_size") or info.image_size
+    if size or request.teacher:  # else the size is known only when the images are looked at, and with it the teacher
+        protocols = (request.protocols or DEFAULT_PROTOCOLS) if students else ()
+        asked = replace(request, protocols=protocols)
+        listed += teacher_requirements(info, teacher_names(asked, size, any(need.teacher for need in needs)))
     return [r for r in listed if r is not None]
 
 
-def data_requirement(name: str, root: Path | None, options: dict[str, Any]) -> Requirement | None:
-    """Whether the data is there; None for datasets that need none or that only their plug-in knows."""
-    if name.startswith("imagefolder:"):
-        from benchmark.data.folders import find
-        from benchmark.data.trees import split_roots
+def dataset_info(name: str) -> DatasetInfo:
+    """What is registered of a dataset; ``NAME@val`` is ``NAME``."""
+    return registry().get("dataset", name.removesuffix(VALIDATION), where="--dataset")
 
-        try:
-            split_roots(found := find(name.removeprefix("imagefolder:"), root))
-        except MissingError as error:
-            return Requirement("data", False, f"{error.what} ({error.where})", f"{error.hint}: {error.allowed}")
-        return Requirement("data", True, str(found))
-    if name not in FINDERS:
+
+def data_requirement(request: Request) -> Requirement | None:
+    """Whether the data is there; None for datasets that need none or that only loading can tell."""
+    info, root = dataset_info(request.dataset), data_root(request.data_root)
+    if not info.find:
         return None
-    found = find_data(name, root)
-    if found is not None:
-        return Requirement("data", True, str(found))
-    if options.get("download") and SOURCES[name].download and root is not None:
-        return Requirement("data", True, f"will be downloaded to {root}")
-    error = missing_data(name, root)
-    return Requirement("data", False, f"{error.what}; {error.where}", error.hint)
+    try:
+        return Requirement("data", True, str(info.load(info.find)(request.dataset.removesuffix(VALIDATION), root)))
+    except MissingError as error:
+        if request.dataset_options.get("download") and info.download and root is not None:
+            return Requirement("data", True, f"will be downloaded to {root}")
+        return Requirement("data", False, f"{error.what}; {error.where}", error.hint)
 
 
-def find_data(name: str, root: Path | None) -> Path | None:
-    """Where the data of a built-in dataset lies, or None."""
-    module, _, attribute = FINDERS[name].partition(":")
-    finder = getattr(importlib.import_module(f"benchmark.data.{module}"), attribute)
-    found = finder(name, root) if module == "imagenet" else finder(root)
-    return getattr(found, "base", found)
-
-
-def backbone_requirements(dataset: str, backbone: str, device: str) -> list[Requirement]:
+def backbone_requirements(dataset: str, backbone: str, device: str, needs: Needs) -> list[Requirement]:
     """The diffusion backbone (nothing, if it is trained here) and, for a large one, a GPU."""
     from benchmark.backbones.resolve import IMAGENET_BACKBONE
 
-    name = backbone or (IMAGENET_BACKBONE if imagenet_family(dataset) else "")
+    name = backbone or (IMAGENET_BACKBONE if dataset_info(dataset).imagenet_classes else "")
     if not name or name in registry().names("backbone"):
         return []
     from benchmark.backbones import folder
@@ -150,27 +117,25 @@ def backbone_requirements(dataset: str, backbone: str, device: str) -> list[Requ
         found = [Requirement("backbone", True, str(path))]
         weights = sum(f.stat().st_size for f in (path / "transformer").glob("diffusion_pytorch_model*") if f.is_file())
         large = weights > LARGE_BACKBONE
-    need = shape.memory(TOGETHER) if shape else 0
+    need = shape.memory(needs.batch, training=needs.training) if shape else 0
     if large and device != "cpu":
-        found.append(gpu_requirement(name, need))
+        found.append(gpu_requirement(name, need, needs))
     elif shape:
-        found.append(memory_requirement(need))
+        found.append(memory_requirement(need, needs))
     return found
 
 
-def memory_requirement(need: int) -> Requirement:
+def memory_requirement(need: int, needs: Needs) -> Requirement:
     """Main memory for a worker on the CPU; ``need`` bytes is what `Shape.memory` predicts."""
     free = available_memory()
     need += PROCESS
     text = f"a worker takes about {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free"
     if free < need:
-        return Requirement(
-            "memory", False, text, "end other programs, or --set invert_batch=8, or a smaller --backbone"
-        )
+        return Requirement("memory", False, text, f"end other programs{_smaller(needs)}, or a smaller --backbone")
     return Requirement("memory", True, text)
 
 
-def gpu_requirement(backbone: str, need: int) -> Requirement:
+def gpu_requirement(backbone: str, need: int, needs: Needs) -> Requirement:
     """A CUDA device with ``need`` bytes free."""
     devices = gpus()
     if not devices:
@@ -181,13 +146,16 @@ def gpu_requirement(backbone: str, need: int) -> Requirement:
             "run on a machine with a GPU, or --backbone small (trained here), or --device cpu to run it all the same",
         )
     name, free, total = max(devices, key=lambda d: d[1])
-    text = (
-        f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free; {TOGETHER} latents together take {need / 1e9:.1f} GB"
-    )
+    text = f"{name}, {free / 1e9:.1f} of {total / 1e9:.1f} GB free; "
+    text += f"{needs.batch} latents together take {need / 1e9:.1f} GB"
     if free < need:
-        fix = f"free {need / 1e9:.1f} GB of its memory (see nvidia-smi), or --set invert_batch=8"
+        fix = f"free {need / 1e9:.1f} GB of its memory (see nvidia-smi){_smaller(needs)}"
         return Requirement("GPU", False, text, fix)
     return Requirement("GPU", True, text)
+
+
+def _smaller(needs: Needs) -> str:
+    return f", or --set {needs.batch_parameter}=8" if needs.batch_parameter else ""
 
 
 def gpus() -> list[tuple[str, int, int]]:
@@ -222,36 +190,26 @@ def _nvidia_smi(visible: str | None) -> list[tuple[str, int, int]] | None:
     return [(name.strip(), int(free) << 20, int(total) << 20) for name, free, total in rows if total.strip().isdigit()]
 
 
-def imagenet_family(dataset: str) -> bool:
-    """Whether the classes of a built-in dataset are ImageNet-1K's, known from its name alone."""
-    name = dataset.removesuffix("@val")
-    return name == "tinyimagenet" or FINDERS.get(name) == "imagenet:find"
+def teacher_names(request: Request, image_size: int | None, used: bool) -> set[str]:
+    """Members of the teachers of a request: the given one, else that of each of its protocols; and, where they are
+    ``used`` by a method or a backbone's report card, that of `soft`."""
+    from benchmark.evaluation.protocols import load_protocol
+
+    imagenet = bool(dataset_info(request.dataset).imagenet_classes)
+    protocols = [*request.protocols, *(["soft"] if used else [])]
+    its = {load_protocol(p).teacher_for(request.dataset, image_size or 224, imagenet) for p in protocols}
+    return {part for name in ({request.teacher} if request.teacher else its) for part in name.split("+")}
 
 
-def teacher_requirements(
-    dataset: str, teacher: str, protocols: Sequence[str], image_size: int | None, used: bool
-) -> list[Requirement]:
-    """The weights of a teacher that is not trained here."""
-    parts = sorted(teacher_names(dataset, teacher, protocols, image_size, used))
-    other = dataset in OTHER_CLASSES
-    found = [_unfit(dataset, p) if other and p.startswith("torchvision:") else teacher_requirement(p) for p in parts]
-    return [r for r in found if r is not None]
+def teacher_requirements(info: DatasetInfo, names: set[str]) -> list[Requirement | None]:
+    """The weights of teachers that are not trained here."""
+    unfit = {n for n in names if info.imagenet_classes is False and n.startswith("torchvision:")}
+    return [_unfit(info.name, n) if n in unfit else teacher_requirement(n) for n in sorted(names)]
 
 
 def _unfit(dataset: str, name: str) -> Requirement:
     detail = f"the weights of {name} know ImageNet-1K's classes, not those of {dataset}"
     return Requirement("teacher", False, detail, "name a student (ddbench list students): it is trained here")
-
-
-def teacher_names(dataset: str, teacher: str, protocols: Sequence[str], image_size: int | None, used: bool) -> set[str]:
-    """Members of the teachers of a request: the given one, else that of each protocol; and, where they are ``used`` by
-    a method or a backbone's report card, that of `soft`."""
-    from benchmark.evaluation.protocols import load_protocol
-
-    if used:
-        protocols = [*protocols, "soft"]
-    its = {load_protocol(p).teacher_for(dataset, image_size or 224, imagenet_family(dataset)) for p in protocols}
-    return {part for name in ({teacher} if teacher else its) for part in name.split("+")}
 
 
 def teacher_requirement(name: str) -> Requirement | None:

@@ -17,7 +17,7 @@ from benchmark.core.store import Store
 from benchmark.core.store.store import disk_errors
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import work_together
-from benchmark.pipeline.jobs import Context, is_done, stage_of
+from benchmark.pipeline.jobs import Context, DistillJob, Job
 from benchmark.pipeline.outcomes import sheet_name, write_skipped
 from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
@@ -30,7 +30,7 @@ def execute(
 ) -> int:
     """Run the requests, rewrite ``leaderboard.csv``, print the table; the exit code (0, or 1 if a job failed)."""
     from benchmark.results.boards import table, write_csv
-    from benchmark.results.records import read_records, record_id
+    from benchmark.results.records import read_records
 
     began = time.monotonic()
     engine = registry().get("executor", executor, where="--executor").load()
@@ -39,8 +39,7 @@ def execute(
     writable_folder(store.root, "DDBENCH_CACHE")
     writable_folder(results, "--results")
     plan = make_plan(requests, store, results, device=device, parts=parts_for(requests, count * distributed.world()))
-    context = Context(store, results, device)
-    write_skipped(plan, context)
+    write_skipped(plan, results)
     failures = run_plan(plan, engine, count, **more)
     if not distributed.leads():
         return 0
@@ -50,8 +49,8 @@ def execute(
         print(f"left out: {fault}", file=sys.stderr)
     with disk_errors(results):
         write_csv(records, results / "leaderboard.csv")
-    asked = {record_id(j.spec["identity"]) for j in plan.of_kind("evaluate")}
-    asked |= {record_id(cell["identity"]) for cell in plan.skipped}
+    asked = {job.identity.id for job in plan.of_kind("evaluate")}
+    asked |= {cell.identity.id for cell in plan.skipped}
     print("\n" + table([r for r in records if r["id"] in asked], focus=_focus(requests), beside=records) + "\n")
     print(f"records      {results / 'records'}/")
     for sheet in _sheets(plan, results)[:4]:
@@ -81,7 +80,7 @@ def run_plan(
     context = Context(store, Path(plan.results), plan.device)
     folder, missing = "", []
     if distributed.leads():
-        missing = [j for j in plan.jobs if not is_done(j, context)]
+        missing = [j for j in plan.jobs if not j.is_done(context)]
         _say_reused(plan, missing, context)
         if missing:
             keys = {job.key for job in missing}
@@ -102,7 +101,7 @@ def run_plan(
     distributed.wait()
     failures = run.failures()
     for job in missing:
-        if job.key not in failures and not is_done(job, context):
+        if job.key not in failures and not job.is_done(context):
             failures[job.key] = "not done: a worker ended early"
             print(f"FAILED {job.label}: not done, a worker ended early (see above)", file=sys.stderr)
     if not failures and distributed.leads():
@@ -112,7 +111,7 @@ def run_plan(
     return failures
 
 
-def _say_reused(plan: Plan, missing: list, context: Context) -> None:
+def _say_reused(plan: Plan, missing: list[Job], context: Context) -> None:
     keys = {job.key for job in missing}
     for kind in ("backbone", "teacher", "distill", "evaluate"):
         jobs = plan.of_kind(kind)
@@ -156,16 +155,16 @@ def distill_to(
     count = shard[1] * jobs if shard else jobs * distributed.world()
     plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
-    targets = [out if len(sets) == 1 else out / f"seed{job.spec['seed']}" for job in sets]
+    targets = [out if len(sets) == 1 else out / f"seed{job.seed}" for job in sets]
     for job, target in zip(sets, targets):
         _check_target(job, target)
     if shard:
         first = ("backbone", "teacher")
-        plan.jobs = [j for j in plan.jobs if j.kind in first or j.spec.get("part", [-1])[0] // jobs == shard[0]]
+        plan.jobs = [j for j in plan.jobs if j.kind in first or (j.kind == "part" and j.part // jobs == shard[0])]
         failures = run_plan(plan, engine, jobs, **more)
         context = Context(store, results, device)
         whole = make_plan([request], store, results, device=device, parts=count, only_distill=True)
-        waiting = [j for j in whole.jobs if j.kind == "part" and not is_done(j, context)]
+        waiting = [j for j in whole.jobs if j.kind == "part" and not j.is_done(context)]
         if failures or waiting:
             print(f"shard {shard[0]}/{shard[1]} done; {len(waiting)} parts are still to be made by the other shards")
             return 1 if failures else 0
@@ -184,16 +183,15 @@ def distill_to(
 
 def worker_count(given: int | None, device: str, executor: str = "local", address: str = "") -> int:
     """``--jobs``, or the executor's default for the device."""
-    from benchmark.pipeline.executors import local, ray_core
-
     if given is not None and given < 1:
-        raise UsageError(f"{given} workers cannot work", where="--jobs", allowed="1 or more")
-    return given or (ray_core.slots(address, device) if executor == "ray" else local.default_jobs(device))
+        raise UsageError(f"--jobs must be at least 1, got {given}", where="--jobs", allowed="1 or more")
+    info = registry().get("executor", executor, where="--executor")
+    return given or (info.load(info.slots)(address, device) if info.slots else 1)
 
 
-def copy_set(store: Store, job, target: Path) -> None:
+def copy_set(store: Store, job: DistillJob, target: Path) -> None:
     """Copy a set out of the store, whole or not at all."""
-    source = store.open(stage_of(job))
+    source = store.open(job.stage)
     if source is None:
         raise JobError(
             f"the set of {job.label} is gone from the store", where=str(store.root), hint="repeat the command"
@@ -208,14 +206,14 @@ def copy_set(store: Store, job, target: Path) -> None:
             raise
 
 
-def _check_target(job, target: Path) -> None:
+def _check_target(job: DistillJob, target: Path) -> None:
     """Refuse a folder that holds another set than the job's, before any work.
 
     Raises:
         UsageError: it does.
     """
-    found, spec = _manifest(target), job.spec
-    asked = {"method": spec["document"], "dataset": spec["digest"], "ipc": spec["ipc"], "seed": spec["seed"]}
+    found = _manifest(target)
+    asked = {"method": job.method.to_json(), "dataset": job.source.digest, "ipc": job.ipc, "seed": job.seed}
     there = {**{k: found.get(k) for k in asked}, "dataset": found.get("dataset", {}).get("digest")}
     if (target / "manifest.json").exists() and there != asked:
         name, data = (found.get(k, {}).get("name") for k in ("method", "dataset"))
@@ -239,6 +237,6 @@ def _manifest(folder: Path) -> dict[str, Any]:
 
 
 def _sheets(plan: Plan, results: Path) -> list[Path]:
-    identities = (job.spec["identity"] for job in plan.of_kind("evaluate"))
-    first = dict.fromkeys(results / "sets" / sheet_name(i) for i in identities if i["seed"] == 0)
+    identities = (job.identity for job in plan.of_kind("evaluate"))
+    first = dict.fromkeys(results / "sets" / sheet_name(i) for i in identities if i.seed == 0)
     return [sheet for sheet in first if sheet.is_file()]

@@ -24,7 +24,8 @@ from typing import Any
 from benchmark.core.store import Store, digest_of
 from benchmark.core.store.lease import forget, host, is_fresh, keep_fresh
 from benchmark.core.store.store import disk_errors
-from benchmark.pipeline.plan import KINDS, Job, Plan
+from benchmark.pipeline.jobs import KINDS, Job
+from benchmark.pipeline.plan import Plan
 
 
 class Run:

@@ -19,9 +19,9 @@ class Info:
     summary: str
     target: str
 
-    def load(self) -> Any:
-        """Import and return the object behind ``target``."""
-        module, _, attribute = self.target.partition(":")
+    def load(self, target: str = "") -> Any:
+        """Import and return the object behind ``target``, or behind another ``"module:attribute"`` of this info."""
+        module, _, attribute = (target or self.target).partition(":")
         return getattr(importlib.import_module(module), attribute)
 
 
@@ -36,13 +36,21 @@ class MethodInfo(Info):
 
 @dataclass(frozen=True)
 class DatasetInfo(Info):
-    """A dataset; ``target`` is called as ``target(argument, root, options)`` (see :mod:`benchmark.data.base`)."""
+    """A dataset; ``target`` is called as ``target(argument, root, options)`` (see :mod:`benchmark.data.base`).
+
+    ``find`` is ``"module:function"``, called as ``find(name, root)`` with the data root (a `Path` or None) before
+    anything is loaded. It returns the folder where the data lies, or raises `MissingError`. Without it nothing is
+    looked for: the data comes with a package, or only loading can tell.
+    """
 
     classes: int | None = None
     image_size: int | None = None
     channels: int | None = None
     source: str = ""  # where to get it
     aliases: tuple[str, ...] = ()
+    find: str = ""
+    download: bool = False  # whether the option `download` fetches it into the data root
+    imagenet_classes: bool | None = None  # whether its classes are among ImageNet-1K's; None: only loading can tell
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,13 @@ class BackbonePresetInfo(Info):
 
 @dataclass(frozen=True)
 class ExecutorInfo(Info):
-    """An engine that runs the jobs of a plan; ``target(plan, options)`` runs them."""
+    """An engine that runs the jobs of a plan: ``target(run, jobs, options)`` with ``jobs`` workers.
+
+    ``slots`` is ``"module:function"``, called as ``slots(address, device)``: how many workers it takes by default.
+    """
+
+    slots: str = ""
+    elsewhere: bool = False  # works on other machines (``--address``), which may have devices that this one lacks
 
 
 @dataclass(frozen=True)

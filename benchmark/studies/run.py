@@ -8,20 +8,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmark.backbones import guidance
 from benchmark.core.errors import DDBenchError
 from benchmark.core.escape import csv_cell
 from benchmark.core.store import Store
-from benchmark.methods import make_params
 from benchmark.pipeline.describe import inner_stages
-from benchmark.pipeline.jobs import Context, is_done
-from benchmark.pipeline.plan import KINDS, Job, Plan, make_plan
-from benchmark.pipeline.request import Request, split_sets
-from benchmark.plugins import registry
+from benchmark.pipeline.jobs import KINDS, Context
+from benchmark.pipeline.plan import Plan, make_plan
+from benchmark.pipeline.request import Request, method_of
 from benchmark.results.boards.cells import BASELINE, collect, key_of, number, rows_of
 from benchmark.results.boards.columns import NAMES
 from benchmark.results.boards.table import cell_text
-from benchmark.results.records import find_record, iter_records
+from benchmark.results.records import Identity, find_record, iter_records
 from benchmark.results.statistics import paired_difference
 from benchmark.studies.expand import GridCell, request_of
 from benchmark.studies.spec import Grid
@@ -34,7 +31,7 @@ class GridPlan:
 
     cells: list[GridCell]
     plan: Plan
-    identities: list[list[dict]]
+    identities: list[list[Identity]]
     faults: list[str]
     unsupported: set[int] = field(default_factory=set)
     wanted: Counter = field(default_factory=Counter)
@@ -46,7 +43,7 @@ def plan_grid(
     """Plan every cell by itself, so that one that cannot be planned (IPC too large …) is a row and stops no other."""
     merged = Plan(str(store.root), str(results), device)
     out = GridPlan(list(cells), merged, [], [])
-    seen: dict[str, Job] = {}
+    seen: set[str] = set()
     for place, cell in enumerate(cells):
         request = request_of(cell, grid, **options)
         try:
@@ -65,12 +62,11 @@ def plan_grid(
         for job in part.jobs:
             out.wanted[job.kind] += len(grid.seeds) if job.kind in ("backbone", "teacher") else 1
             if job.key not in seen:
-                seen[job.key] = job
+                seen.add(job.key)
                 merged.jobs.append(job)
-        skipped = [s["identity"] for s in part.skipped]
-        out.identities.append([j.spec["identity"] for j in part.of_kind("evaluate")] + skipped)
+        out.identities.append([x.identity for x in (*part.of_kind("evaluate"), *part.skipped)])
         out.faults.append("")
-    merged.jobs.sort(key=lambda job: KINDS.index(job.kind))  # stable: needs come before those that need them
+    merged.jobs.sort(key=lambda job: list(KINDS).index(job.kind))  # stable: needs come before those that need them
     return out
 
 
@@ -80,21 +76,18 @@ def declined(request: Request) -> str:
 
     dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
     (name,), (ipc,) = request.methods, request.ipc
-    cls = registry().get("method", name).load()
-    given = split_sets(request.sets, request.methods)[0][name]
-    chosen = guidance.chosen(dataset.name, request.backbone)
-    return cls(make_params(cls, name, dataset.name, given, chosen)).supports(dataset, ipc)
+    return method_of(request, name, dataset.name).supports(dataset.without_test(), ipc)
 
 
 def describe(planned: GridPlan, context: Context) -> str:
     """What the grid needs, how much of it is shared between cells, and what is there already."""
     plan = planned.plan
-    seeds = {job.spec["seed"] for job in plan.of_kind("distill")}
+    seeds = {job.seed for job in plan.of_kind("distill")}
     lines = [f"{len(planned.cells)} cells, {len(plan.of_kind('evaluate'))} students, {len(seeds)} seeds"]
     for kind in KINDS:
         jobs = plan.of_kind(kind)
         if jobs:
-            done = sum(is_done(job, context) for job in jobs)
+            done = sum(job.is_done(context) for job in jobs)
             shared = planned.wanted[kind] - len(jobs)
             lines.append(
                 f"  {kind:9} {planned.wanted[kind]:6} wanted, {len(jobs):6} distinct ({shared} shared), "
@@ -117,9 +110,9 @@ def gather(planned: GridPlan, results: Path, seeds: Sequence[int]) -> list[dict[
     """
     found, keys = [], []
     for identities in planned.identities:
-        records = [r for r in (find_record(results, i) for i in identities) if r is not None]
+        records = [r for r in (find_record(results, i.to_json()) for i in identities) if r is not None]
         found += records
-        keys.append(key_of(identities[0]) if identities else None)
+        keys.append(key_of(identities[0].to_json()) if identities else None)
     unique = {record["id"]: record for record in found}
     cells = collect(unique.values())
     others = collect(r for r in iter_records(results, []) if r["identity"]["method"]["name"] == BASELINE)

@@ -140,7 +140,7 @@ CHARS = "abcdefghijklmnopqrstuvwxyz0123456789,"
 
 def sd_images(bench, pipeline, ipc, store, turn=1):
     method = D4M(make_params(D4M, "d4m", "toy", {"model": str(pipeline), "steps": 4}))
-    assert not method.supports(bench.dataset, ipc) and not method.requires
+    assert not method.supports(bench.dataset, ipc) and not method.needs().backbone
     task = Task("d4m", bench.dataset, ipc, 0, Store(bench.root / store))
     return {cell: x for u in method.units(task)[::turn] for cell, x in zip(u.cells, method.distill(task, u))}
 

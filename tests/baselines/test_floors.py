@@ -98,7 +98,7 @@ def test_features_are_those_of_the_teacher_and_shared(bench):
 
 def test_pixels_need_no_teacher():
     cls = registry().get("method", "herding").load()
-    assert cls(cls.Params()).requires == {"teacher"} and not cls(cls.Params(features="pixels")).requires
+    assert cls(cls.Params()).needs().teacher and not cls(cls.Params(features="pixels")).needs().teacher
 
 
 def test_recon_decodes_the_images_that_random_draws(bench):

@@ -18,7 +18,7 @@ from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.dit import fix_label_dropout, make_scheduler
 from benchmark.core.compute import Precision
 from benchmark.core.errors import UsageError
-from benchmark.methods import make_params
+from benchmark.methods import Needs, make_params
 from benchmark.plugins import registry
 
 torch.set_num_threads(1)
@@ -199,7 +199,7 @@ def test_candidates_are_ranked_as_the_authors_scripts_do():
 
 def test_each_part_of_cao2_can_be_switched_off(bench):
     method, task, units = bench.task("cao2", 2, select="none", refine_steps=0)
-    assert method.requires == {"backbone"} and [w.stage for w in method.work(0, 4, 2)] == ["sample", "decode"]
+    assert method.needs() == Needs(backbone=True) and [w.stage for w in method.work(0, 4, 2)] == ["sample", "decode"]
     plain = bench.images("cao2", 2, select="none", refine_steps=0)
     assert set(bench.images("cao2", 2, select="none")) == set(plain)
     refined = bench.images("cao2", 2, select="none")

@@ -89,7 +89,7 @@ def test_larger_smallest_crops_are_another_set_and_the_default_keeps_its_key(ben
     keys = []
     for sets in ({}, {"scale": "0.08"}, {"scale": "0.6"}):
         plan = make_plan([Request("digits", ("rded",), ipc=(1,), sets=sets)], Store(tmp_path / "store"), tmp_path)
-        keys.append((plan.of_kind("distill")[0].key, plan.of_kind("distill")[0].spec["document"]["params"]))
+        keys.append((plan.of_kind("distill")[0].key, plan.of_kind("distill")[0].method.params))
     assert keys[0] == keys[1] and keys[0][1] == {"pool": 300, "crops": 5, "factor": 0}
     assert keys[2][0] != keys[0][0] and keys[2][1]["scale"] == 0.6
     method, task, _ = bench.task("rded", 1, scale=1.0)

@@ -194,13 +194,13 @@ def test_a_squeezed_classifier_of_its_own_is_part_of_the_key(tmp_path):
 
     dataset = Bench(tmp_path).dataset
     method = SRe2L(SRe2L.Params(squeeze="resnet18"))
-    assert not method.requires and method.classifiers(dataset) == {"squeeze": "resnet18"}
-    assert SRe2L(SRe2L.Params()).requires == {"teacher"} and not SRe2L(SRe2L.Params()).classifiers(dataset)
+    assert not method.needs().teacher and method.classifiers(dataset) == {"squeeze": "resnet18"}
+    assert SRe2L(SRe2L.Params()).needs().teacher and not SRe2L(SRe2L.Params()).classifiers(dataset)
     request = Request("digits", ("sre2l",), ipc=(1,), sets={"sre2l.squeeze": "resnet18"})
     plan = make_plan([request], Store(tmp_path / "store"), tmp_path)
     made = plan.of_kind("distill")[0]
     key = teacher_key(load_dataset("digits"), "resnet18")
-    assert made.spec["inputs"]["squeeze"] == key and made.needs == (key,)
+    assert made.inputs["squeeze"] == key and made.needs == (key,)
     assert key in [job.key for job in plan.of_kind("teacher")]  # trained by a job of its own, before
 
 

@@ -185,7 +185,7 @@ def test_the_first_images_are_real(tmp_path, name):
 def test_classifiers_take_turns_only_where_the_method_says_so(tmp_path):
     bench = Bench(tmp_path)
     method, task, units = bench.task("fadrm", 1, squeeze="convnet3_bn+convnet4_bn")
-    assert [t.name for t in method.teachers(task)] == ["convnet3_bn", "convnet4_bn"] and not method.requires
+    assert [t.name for t in method.teachers(task)] == ["convnet3_bn", "convnet4_bn"] and not method.needs().teacher
     one = bench.images("fadrm", 1, store="one", squeeze="convnet3_bn")
     two = bench.images("fadrm", 1, store="two", squeeze="convnet3_bn+convnet4_bn")
     assert not all(torch.equal(one[k], two[k]) for k in one)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from benchmark.core.store import Store
-from benchmark.pipeline import Request, jobs, make_plan
+from benchmark.pipeline import Request, make_plan
 from benchmark.pipeline.engine import work
+from benchmark.pipeline.jobs import distill, evaluate
 from benchmark.pipeline.runs import Run
 from benchmark.plugins import registry
 from benchmark.results.records import find_record
@@ -37,7 +38,7 @@ KINDS = {"student", "relabel", "set", "teacher", "d3hr.statistics", "d4m.prototy
 
 def run(root: Path) -> dict:
     """Scores by record file, after a run with nothing kept in this process."""
-    for cached in (jobs._loaded_backbone, jobs._checked_teacher, jobs._stage_cached):
+    for cached in (distill._loaded_backbone, evaluate._checked_teacher):
         cached.cache_clear()
     store = Store(root / "store")
     plan = make_plan([REQUEST], store, root / "results")

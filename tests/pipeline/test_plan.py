@@ -17,7 +17,8 @@ from benchmark.core.errors import JobError, UsageError
 from benchmark.core.store import Store
 from benchmark.data import loading
 from benchmark.pipeline import engine, run
-from benchmark.pipeline.jobs import Context, run_job, unit_order
+from benchmark.pipeline.jobs import Context
+from benchmark.pipeline.jobs.distill import unit_order
 from benchmark.pipeline.plan import make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.run import _focus
@@ -112,17 +113,17 @@ def test_jobs_refuse_other_data_than_was_planned(tmp_path, monkeypatch):
     request = Request("imagefolder:pets", ("random",), seeds=(0,), dataset_options={"image_size": 8})
     store = Store(tmp_path / "store")
     plan = make_plan([request], store, tmp_path / "results", parts=2)
-    assert {job.spec["data_root"] for job in plan.jobs} == {str(tmp_path / "mine")}
+    assert {job.source.data_root for job in plan.jobs} == {str(tmp_path / "mine")}
     monkeypatch.setenv("DDBENCH_DATA", str(tmp_path / "theirs"))
     loading._load.cache_clear()
     context = Context(store, tmp_path / "results")
     (part, _), (whole,) = plan.of_kind("part"), plan.of_kind("distill")
-    run_job(part, context)
+    part.run(context)
     for job in (whole, *plan.of_kind("evaluate")):
-        moved = replace(job, spec={**job.spec, "data_root": str(tmp_path / "theirs")})
+        moved = replace(job, source=replace(job.source, data_root=str(tmp_path / "theirs")))
         with pytest.raises(JobError, match="the data changed since the run was planned"):
-            run_job(moved, context)
-    run_job(whole, context)
+            moved.run(context)
+    whole.run(context)
 
 
 def distil(out, seeds=(0,), ipc=1, **changed):

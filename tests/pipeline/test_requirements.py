@@ -12,7 +12,10 @@ from benchmark.core.cost import available_memory
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.data.imagenet import IMAGEWOOF
 from benchmark.pipeline import requirements as module
+from benchmark.pipeline.request import Request
 from benchmark.pipeline.requirements import check_requirements, requirements
+from benchmark.pipeline.run import worker_count
+from benchmark.plugins import DatasetInfo, ExecutorInfo, registry
 
 GPUS = module.gpus
 
@@ -41,9 +44,14 @@ def backbone(folder, size):
     return str(folder)
 
 
+def check(dataset, root=None, backbone="", methods=(), *, device="auto", options=(), students=False, **more):
+    request = Request(dataset, methods, backbone=backbone, data_root=root, dataset_options=dict(options), **more)
+    check_requirements(request, device, students=students or "protocols" in more)
+
+
 def missing(*arguments, **options):
     with pytest.raises(MissingError) as error:
-        check_requirements(*arguments, **options)
+        check(*arguments, **options)
     assert error.value.exit_code == 3
     return str(error.value)
 
@@ -63,17 +71,17 @@ def test_what_is_there_is_not_asked_for(tmp_path, monkeypatch):
     build(tmp_path / "imagewoof2", wnids=IMAGEWOOF, train=1, odd=False)
     small, large = backbone(tmp_path / "small", 1000), backbone(tmp_path / "large", 600 << 20)
     assert "backbone" in missing("imagewoof", str(tmp_path), "", ("d3hr",))
-    check_requirements("imagewoof", str(tmp_path), small, ("d3hr",))  # a small DiT needs no GPU
+    check("imagewoof", str(tmp_path), small, ("d3hr",))  # a small DiT needs no GPU
     assert "1. GPU" in missing("imagewoof", str(tmp_path), large, ("d3hr",))
-    check_requirements("imagewoof", str(tmp_path), large, ("d3hr",), device="cpu")
+    check("imagewoof", str(tmp_path), large, ("d3hr",), device="cpu")
     monkeypatch.setattr(module, "gpus", lambda: [("card", 2 << 30, 80 << 30)])
     text = missing("imagewoof", str(tmp_path), large, ("d3hr",))
     assert "2.1 of 85.9 GB free; 64 latents together take 5.8 GB" in text and "invert_batch" in text
     monkeypatch.setattr(module, "gpus", lambda: [("card", 70 << 30, 80 << 30)])
-    check_requirements("imagewoof", str(tmp_path), large, ("d3hr",))
-    check_requirements("imagewoof", str(tmp_path), "small", ("d3hr",))  # a preset: trained here
-    check_requirements("digits", None, "", ("d3hr",), protocols=("hard",))
-    check_requirements("digits@val", None, "", ("d3hr", "random"), protocols=("soft", "hard"))
+    check("imagewoof", str(tmp_path), large, ("d3hr",))
+    check("imagewoof", str(tmp_path), "small", ("d3hr",))  # a preset: trained here
+    check("digits", None, "", ("d3hr",), protocols=("hard",))
+    check("digits@val", None, "", ("d3hr", "random"), protocols=("soft", "hard"))
 
 
 def test_teachers(tmp_path):
@@ -82,7 +90,7 @@ def test_teachers(tmp_path):
         mine.unlink(missing_ok=True)
         assert f"no file {mine}" in missing("digits", teacher=name)
         mine.write_bytes(b"x")
-        check_requirements("digits", teacher=name)
+        check("digits", teacher=name)
     assert "know ImageNet-1K's classes" in missing("digits", teacher="torchvision:mobilenet_v2")
     assert "weights of torchvision:mobilenet_v2 are not in" in missing("imagenette", teacher="torchvision:mobilenet_v2")
     weights = tmp_path / "torch" / "hub" / "checkpoints" / "mobilenet_v2-7ebf99e0.pth"
@@ -94,7 +102,7 @@ def test_teachers(tmp_path):
 def test_imagefolder_and_download(tmp_path):
     assert "no folder" in missing(f"imagefolder:{tmp_path / 'pets'}")
     assert "1. data" in missing("cifar10", str(tmp_path))
-    check_requirements("cifar10", str(tmp_path), options={"download": True})
+    check("cifar10", str(tmp_path), options={"download": True})
     assert "1. data" in missing("cifar10", None, options={"download": True})
     assert "1. data" in missing("imagenet1k", str(tmp_path), options={"download": True})
 
@@ -107,7 +115,7 @@ def test_memory_of_a_machine_without_a_gpu(tmp_path, monkeypatch):
     text = missing("imagewoof", str(tmp_path), small, ("d3hr",))
     assert "1. memory: a worker takes about 6.7 GB, 4.3 GB are free" in text
     monkeypatch.setattr(module, "available_memory", lambda: 8 << 30)
-    check_requirements("imagewoof", str(tmp_path), small, ("d3hr",))
+    check("imagewoof", str(tmp_path), small, ("d3hr",))
 
 
 def test_parquet_files_are_recognised(tmp_path):
@@ -119,14 +127,15 @@ def test_parquet_files_are_recognised(tmp_path):
 
 def test_unknown_dataset():
     with pytest.raises(UsageError, match="did you mean 'imagenette'"):
-        requirements("imagenett")
+        requirements(Request("imagenett", ()))
 
 
 def test_without_torch_and_within_five_seconds(tmp_path):
     code = (
         "import sys\n"
+        "from benchmark.pipeline.request import Request\n"
         "from benchmark.pipeline.requirements import check_requirements\n"
-        "try:\n    check_requirements('imagenet1k', protocols=('rded-paper',))\n"
+        "try:\n    check_requirements(Request('imagenet1k', (), protocols=('rded-paper',)))\n"
         "except Exception as error:\n    print(error.exit_code, 'torch' in sys.modules)\n"
     )
     began = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -150,3 +159,33 @@ def test_gpus_are_those_of_nvidia_smi_that_are_visible(tmp_path, monkeypatch):
     assert GPUS() and "--id" not in asked.read_text()
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert GPUS() == []
+
+
+def test_a_method_is_asked_with_its_parameters(tmp_path):
+    """D4M with Stable Diffusion needs no DiT; a method's own batch is what memory is predicted from."""
+    text = missing("imagenet1k", None, "", ("d4m",), sets={"model": str(tmp_path)})
+    assert "1. data" in text and "backbone" not in text and "DiT-XL" not in text and "GPU" not in text
+    assert "DiT-XL" in missing("imagenet1k", None, "", ("d4m",))
+    assert "teacher" in missing("imagenette", None, "", ("herding",))
+    assert "teacher" not in missing("imagenette", None, "", ("herding",), sets={"features": "pixels"})
+
+
+def test_a_plug_in_joins_in(tmp_path, monkeypatch):
+    """Its dataset is looked for, its method's memory predicted, its executor's workers counted; no table names them."""
+
+    def find(name, root):
+        raise MissingError(f"no {name}", where="its page", hint="buy it")
+
+    monkeypatch.setattr(module, "find_it", find, raising=False)
+    info = DatasetInfo("moons", "", "", image_size=8, find=f"{module.__name__}:find_it", imagenet_classes=True)
+    monkeypatch.setitem(registry().items["dataset"], "moons", info)
+    text = missing("moons@val", methods=("dit",))
+    assert "1. data: no moons; its page" in text and "next: buy it" in text and "DiT-XL-2-256" in text
+    monkeypatch.setattr(module, "three", lambda address, device: 3, raising=False)
+    engine = ExecutorInfo("mine", "", "", slots=f"{module.__name__}:three")
+    monkeypatch.setitem(registry().items["executor"], "mine", engine)
+    assert worker_count(None, "cpu", "mine") == 3
+    small = backbone(tmp_path / "small", 1000)
+    monkeypatch.setattr(module, "available_memory", lambda: 4 << 30)
+    need = {batch: missing("moons", None, small, ("d3hr",), sets={"invert_batch": batch}) for batch in (64, 128)}
+    assert need[64] != need[128] and all("--set invert_batch=8" in text for text in need.values())

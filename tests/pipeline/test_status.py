@@ -1,6 +1,7 @@
 """`ddbench status`: what has become of each run, how to go on, and what can be forgotten; results are not looked at."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
@@ -8,7 +9,7 @@ from click.testing import CliRunner
 from benchmark.cli.status import status
 from benchmark.core.errors import UsageError
 from benchmark.core.store import Store
-from benchmark.pipeline.plan import Job, Plan
+from benchmark.pipeline.plan import Plan, Request, make_plan
 from benchmark.pipeline.runs import Run
 
 
@@ -17,12 +18,16 @@ def made(store, monkeypatch):
     """Makes runs of 3,000 jobs; nothing in the store but the run may be asked."""
     monkeypatch.setenv("DDBENCH_CACHE", str(store.root))
     monkeypatch.setattr(Store, "has_key", lambda *args: pytest.fail("status looked at results"))
-    jobs = [Job("distill", f"d{i}", f"set {i}", {}) for i in range(1500)]
-    jobs += [Job("evaluate", f"e{i}", f"student {i}", {}, (f"d{i}",)) for i in range(1500)]
+    plan = make_plan([Request("digits", ("random",), seeds=(0,))], store, store.root)
+    kinds = ("set", *plan.of_kind("distill")), ("student", *plan.of_kind("evaluate"))
 
     def make(name: str, **how) -> Run:
-        part = [Job(j.kind, f"{name}{j.key}", j.label, j.spec) for j in jobs]
-        return Run.create(Plan(str(store.root), "results", "cpu", part), store, **how)
+        jobs = [
+            replace(job, key=f"{name}{job.kind}{i}", label=f"{label} {i}", needs=())
+            for label, job in kinds
+            for i in range(1500)
+        ]
+        return Run.create(Plan(str(store.root), "results", "cpu", jobs), store, **how)
 
     return make
 

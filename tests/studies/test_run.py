@@ -36,8 +36,8 @@ def finish(planned, results, score, skip=()):
             if cell.label in skip:
                 record = make_record(status="failed", reason="broke on purpose")
             else:
-                record = make_record(top1=score(cell) + identity["seed"])
-            write_record(results, {**record, "identity": identity})
+                record = make_record(top1=score(cell) + identity.seed)
+            write_record(results, {**record, "identity": identity.to_json()})
 
 
 def test_shared_stages_are_counted_once(planned, store, tmp_path):

@@ -130,8 +130,8 @@ def test_a_changed_students_version_changes_keys_and_identities(monkeypatch, sto
     after, other = jobs()
     assert key != other and before["evaluate"].key != after["evaluate"].key
     assert before["teacher"].key != after["teacher"].key and before["distill"].key == after["distill"].key
-    assert "student_version" not in before["evaluate"].spec["identity"]
-    assert after["evaluate"].spec["identity"]["student_version"] == 2
+    assert "student_version" not in before["evaluate"].identity.to_json()
+    assert after["evaluate"].identity.student_version == 2
 
 
 def test_a_teacher_in_mixed_precision_has_a_key_of_its_own_and_float32_weights(store, easy, monkeypatch):

@@ -6,17 +6,14 @@ import dataclasses
 import math
 from dataclasses import dataclass
 
-from benchmark.backbones import guidance
 from benchmark.backbones.shape import Shape, shape_by_name, shape_of_settings
 from benchmark.core.errors import DDBenchError
-from benchmark.methods import TEACHER, Method, Work, make_params
+from benchmark.methods import TEACHER, Method, Work
 from benchmark.pipeline.cost import predict, table
 from benchmark.pipeline.cost.predict import Place
 from benchmark.pipeline.plan import Plan
-from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, split_sets
+from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, method_of
 from benchmark.plugins import registry
-
-BATCH = 64  # images together where a method does not say
 
 
 @dataclass(frozen=True)
@@ -83,9 +80,9 @@ def everything(request: Request, facts: Facts) -> ToDo:
         for ipc in request.ipc
     }
     sets = {(m, i): seeds for m in request.methods for i in request.ipc}
-    parts = teacher_names(request.dataset, request.teacher, protocols, facts.image_size, used=True)
+    parts = teacher_names(dataclasses.replace(request, protocols=protocols), facts.image_size, used=True)
     for name in () if request.set_dir else request.methods:
-        method = _made(name, request, facts)
+        method = method_of(request, name, facts.name)
         parts |= {part for named in method.classifiers(facts).values() for part in named.split("+")}
     return ToDo(sets, trained, {}, teachers=tuple(sorted(part for part in parts if not is_external(part))))
 
@@ -94,15 +91,14 @@ def left(plan: Plan, done, shares: dict[str, float]) -> ToDo:
     """What a plan's jobs for which ``done(job)`` is false ask for; ``shares`` as in `ToDo`."""
     sets: dict = {}
     students: dict = {}
-    trained = any(job.kind == "backbone" and not done(job) for job in plan.jobs)
-    teachers = tuple(job.spec["teacher"] for job in plan.jobs if job.kind == "teacher" and not done(job))
-    for job in plan.jobs:
-        if job.kind == "distill" and not done(job):
-            key = job.spec["method"], job.spec["ipc"]
-            sets[key] = sets.get(key, 0) + 1
-        if job.kind == "evaluate" and not done(job):
-            identity = job.spec["identity"]
-            key = identity["student"], job.spec["protocol"], identity["ipc"]
+    trained = any(not done(job) for job in plan.of_kind("backbone"))
+    teachers = tuple(job.teacher for job in plan.of_kind("teacher") if not done(job))
+    for job in plan.of_kind("distill"):
+        if not done(job):
+            sets[job.method.name, job.ipc] = sets.get((job.method.name, job.ipc), 0) + 1
+    for job in plan.of_kind("evaluate"):
+        if not done(job):
+            key = job.identity.student, job.protocol, job.identity.ipc
             students[key] = students.get(key, 0) + 1
     return ToDo(sets, students, shares, trained, teachers)
 
@@ -111,13 +107,13 @@ def backbone_shape(request: Request, facts: Facts, dataset=None) -> tuple[str, S
     """(name, shape) of the backbone that the request means; the shape is None where its files are not here."""
     from benchmark.backbones.resolve import IMAGENET_BACKBONE, shipped
     from benchmark.backbones.settings import default_preset, settings
-    from benchmark.pipeline.requirements import imagenet_family
+    from benchmark.pipeline.requirements import dataset_info
 
     name = request.backbone
     if not name:
         found = shipped(dataset.name, dataset.classes) if dataset is not None else None
         ours = str(found) if found else default_preset(facts.name)
-        name = IMAGENET_BACKBONE if imagenet_family(request.dataset) else ours
+        name = IMAGENET_BACKBONE if dataset_info(request.dataset).imagenet_classes else ours
     if name in registry().names("backbone"):
         if dataset is None:
             return name, None
@@ -157,21 +153,14 @@ def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=N
     return out + (_shards(request) if any(block.lines for block in blocks) else [])
 
 
-def _made(name: str, request: Request, facts: Facts) -> Method:
-    """The method with the parameters that the request gives it."""
-    cls = registry().get("method", name).load()
-    given = split_sets(request.sets, request.methods)[0].get(name, {})
-    return cls(make_params(cls, name, facts.name, given, guidance.chosen(facts.name, request.backbone)))
-
-
 def _method(
     name: str, request: Request, facts: Facts, todo: ToDo, place: Place, rows, backbone: str, shape: Shape | None
 ) -> Block:
-    method = _made(name, request, facts)
-    params = method.params
+    method = method_of(request, name, facts.name)
+    needs = method.needs()
     wanted = {ipc: todo.sets.get((name, ipc), 0) for ipc in request.ipc}
     work = _work(method, facts, wanted, todo.shares.get(name, 1.0))
-    if not work and not method.requires:
+    if not work and not (needs.backbone or needs.teacher):
         return Block([])  # reads images, no more
     if not work or (shape is None and any(not w.network for w, _ in work)):
         why = f"the files of backbone {backbone} are not here" if work else "its cost is not modelled"
@@ -195,25 +184,24 @@ def _method(
         )
     fill = f"ddbench speed --backbone {backbone} --precision {place.precision}"
     fill += f" --dataset {facts.name}" if backbone in registry().names("backbone") else ""
-    tuned = any(w.stage == "tune" for w, _ in work)
-    batch = max(getattr(params, "invert_batch", 0), getattr(params, "decode_batch", 0)) or BATCH
     return Block(
         [f"{name} on {facts.name}, {shape.name}:", *predict.report(lines, place, fill)],
         encoded=max([0, *(w.images for w, _ in work if w.stage == "encode" and w.shared)]),
-        memory=shape.memory(params.batch if tuned else batch, training=tuned),
+        memory=shape.memory(needs.batch, training=needs.training),
     )
 
 
 def _classifier(network: str, request: Request, facts: Facts) -> tuple[str, float, str]:
     """(architecture, FLOPs an image, why they are not known) of a network of `Work`."""
     from benchmark.evaluation.protocols import load_protocol
-    from benchmark.pipeline.requirements import imagenet_family
+    from benchmark.pipeline.requirements import dataset_info
     from benchmark.students.flops import forward_flops
 
     name = network
     if network == TEACHER:
         soft = load_protocol("soft")
-        name = request.teacher or soft.teacher_for(facts.name, facts.image_size, imagenet_family(request.dataset))
+        imagenet = bool(dataset_info(request.dataset).imagenet_classes)
+        name = request.teacher or soft.teacher_for(facts.name, facts.image_size, imagenet)
     name = name.split("+")[0].partition("@")[0]  # of several the first is recovered from
     try:
         return name, forward_flops(name, len(facts.classes), facts.channels, facts.image_size), ""

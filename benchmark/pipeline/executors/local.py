@@ -38,6 +38,11 @@ def default_jobs(device: str) -> int:
     return max(1, min(4, len(os.sched_getaffinity(0))))
 
 
+def slots(address: str, device: str) -> int:
+    """:func:`default_jobs`; there is no address to join."""
+    return default_jobs(device)
+
+
 def execute(run: Run, jobs: int, options: dict[str, Any]) -> None:
     """Run the plan with ``jobs`` workers; returns when nothing is left to do.
 

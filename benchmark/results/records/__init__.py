@@ -9,12 +9,20 @@ from benchmark.results.records.files import (
     sealed,
     write_record,
 )
+from benchmark.results.records.record import DatasetId, Identity, Keyed, MethodId, Outcome, ProtocolId, Record
 from benchmark.results.records.schema import FIELDS, SCHEMA, record_id, verify_record
 
 __all__ = [
     "FIELDS",
     "SCHEMA",
+    "DatasetId",
     "Fault",
+    "Identity",
+    "Keyed",
+    "MethodId",
+    "Outcome",
+    "ProtocolId",
+    "Record",
     "find_record",
     "iter_records",
     "read_records",

@@ -86,7 +86,7 @@ def test_a_job_past_its_time_limit_fails_alone(tmp_path, digits_teacher_store):
 
 
 def test_a_job_that_failed_elsewhere_is_not_tried_again(tmp_path, digits_teacher_store, monkeypatch):
-    from benchmark.pipeline import engine
+    from benchmark.pipeline.jobs import DistillJob, EvaluateJob, TeacherJob
 
     plan = toy_plan(tmp_path, digits_teacher_store, seeds=2)
     run = Run.create(plan, Store(tmp_path / "store"))
@@ -96,8 +96,10 @@ def test_a_job_that_failed_elsewhere_is_not_tried_again(tmp_path, digits_teacher
         assert job.key != second.key
         run.fail(second, "broke elsewhere")
 
-    monkeypatch.setattr(engine, "run_job", other_worker_fails_the_second)
-    monkeypatch.setattr(engine, "is_done", lambda job, context: job.kind == "teacher")
+    for kind in (DistillJob, EvaluateJob):
+        monkeypatch.setattr(kind, "run", other_worker_fails_the_second)
+        monkeypatch.setattr(kind, "is_done", lambda job, context: False)
+    monkeypatch.setattr(TeacherJob, "is_done", lambda job, context: True)
     report = work(run, say=lambda text: None)
     assert report.done >= 1 and set(run.failures()) >= {second.key}
 

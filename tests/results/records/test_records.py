@@ -6,9 +6,8 @@ from synthetic import digest, make_record
 
 from benchmark.core.errors import DataError, JobError, UsageError
 from benchmark.core.store import Store
-from benchmark.pipeline.jobs import Context, is_done
+from benchmark.pipeline.jobs import Context, EvaluateJob, Source
 from benchmark.pipeline.outcomes import keep_sheet, sheet_name, write_outcome
-from benchmark.pipeline.plan import Job
 from benchmark.results import records
 
 
@@ -39,7 +38,23 @@ def finished(root, record, **scores):
     place.mkdir(parents=True)
     (place / "outcome.json").write_text(json.dumps({"scores": scores}))
     (place / "artifact.json").write_text("{}")
-    return Job("evaluate", place.name, "", {"identity": record["identity"]}), context
+    job = EvaluateJob(
+        key=place.name,
+        label="",
+        source=Source("digits", ""),
+        identity=records.Identity.from_json(record["identity"]),
+        protocol="hard",
+        protocol_sets={},
+        teacher="",
+        gate="chance",
+        image_size=8,
+    )
+    return job, context
+
+
+def rewritten(record, **scores) -> records.Record:
+    """The record with further scores."""
+    return records.Record.from_json({**record, "scores": record["scores"] | scores})
 
 
 def test_a_record_with_a_metric_serves_the_run_without_it(tmp_path):
@@ -47,35 +62,36 @@ def test_a_record_with_a_metric_serves_the_run_without_it(tmp_path):
     record = make_record(top1=80.0)
     plain, context = finished(tmp_path, record, top1_last=80.5, ece=5.0)
     rich, _ = finished(tmp_path, record, top1_last=80.0, ece=5.0, fgsm=40.0)
-    assert not is_done(plain, context)
+    assert not plain.is_done(context)
     records.write_record(context.results, record)
-    assert is_done(plain, context) and not is_done(rich, context)
-    outcome, scores = record["outcome"], record["scores"]
-    write_outcome(record["identity"], context, outcome, scores=scores | {"fgsm": 40.0}, cost=record["cost"])
-    assert is_done(plain, context) and is_done(rich, context)
+    assert plain.is_done(context) and not rich.is_done(context)
+    write_outcome(rewritten(record, fgsm=40.0), context.results)
+    assert plain.is_done(context) and rich.is_done(context)
 
 
 @pytest.mark.parametrize("top1, kept", [(80.0, True), (80.5, False)])
 def test_metrics_of_another_training_are_not_mixed_in(tmp_path, top1, kept):
-    record, context = make_record(top1=80.0), Context(Store(tmp_path / "store"), tmp_path)
+    record = make_record(top1=80.0)
     records.write_record(tmp_path, {**record, "scores": record["scores"] | {"fgsm": 40.0}})
     again = make_record(top1=top1)
-    write_outcome(again["identity"], context, again["outcome"], scores=again["scores"] | {"pgd": 1.0})
+    write_outcome(rewritten(again, pgd=1.0), tmp_path)
     found = records.find_record(tmp_path, record["identity"])["scores"]
     assert found["pgd"] == 1.0 and found["top1_last"] == top1 and ("fgsm" in found) == kept
 
 
 @pytest.mark.parametrize("dataset, method", [("imagefolder:/d/" + "long" * 60, "mine" * 60), ("é" * 90, "a/b:c")])
 def test_contact_sheets_have_names_that_a_file_system_takes(tmp_path, dataset, method):
-    identity = make_record(method, dataset=dataset)["identity"]
+    identity = records.Identity.from_json(make_record(method, dataset=dataset)["identity"])
     (tmp_path / "contact_sheet.png").write_bytes(b"")
-    kept = keep_sheet(tmp_path, identity, Context(Store(tmp_path / "store"), tmp_path / "results"))
-    assert (tmp_path / "results" / kept).is_file() and kept.endswith(f"-ipc1-s0-{identity['set'][:8]}.png")
+    kept = keep_sheet(tmp_path, identity, tmp_path / "results")
+    assert (tmp_path / "results" / kept).is_file() and kept.endswith(f"-ipc1-s0-{identity.set[:8]}.png")
 
 
 def test_contact_sheets_keep_their_names():
-    identity = make_record("d3hr-ref", seed=2, dataset="imagefolder:/data/pets@val")["identity"]
-    assert sheet_name(identity) == f"imagefolder__data_pets@val-d3hr-ref-ipc1-s2-{identity['set'][:8]}.png"
+    identity = records.Identity.from_json(
+        make_record("d3hr-ref", seed=2, dataset="imagefolder:/data/pets@val")["identity"]
+    )
+    assert sheet_name(identity) == f"imagefolder__data_pets@val-d3hr-ref-ipc1-s2-{identity.set[:8]}.png"
 
 
 @pytest.mark.parametrize("part,name,value", [
