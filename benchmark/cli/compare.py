@@ -28,8 +28,8 @@ Examples:
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 @click.option("--plot", type=NamedPath(dir_okay=False), help="Draw the differences: .svg, .png, .pdf.")
 def compare(first: str, second: tuple[str, ...], **options: Any) -> int:
-    """FIRST minus each SECOND: the difference with its 95 % interval in every cell that both have, then wins over
-    cells.
+    """FIRST minus each SECOND: the difference with its 95 % interval in every cell that both have, then one number over
+    cells. Better and worse are said as on the board of the column: with Holm's correction for all methods there.
 
     A method with several variants in the records is chosen by its parameters, METHOD:KEY=VALUE,KEY=VALUE, or by
     backbone, backbone_key, inputs, precision, method_version, set, tuned (keys, inputs and tuned by their beginning;
@@ -58,4 +58,4 @@ def found(*, first: str, second: tuple[str, ...], results: Path, score: str, **w
     if not cells:
         raise no_records(results, faults)
     chosen = {name: wanted[name] for name in (*FILTERS, "ipc") if wanted[name]}
-    return comparisons(select_cells(cells, chosen), first, second, score)
+    return comparisons(select_cells(cells, chosen), first, second, score, beside=cells)

@@ -1,10 +1,54 @@
-"""Means over seeds and what they are worth: Student's t intervals, paired differences."""
+"""Means over seeds and what they are worth: t intervals, paired differences, two sources of error, many tests."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+
+LEVEL = 0.95
+MIN_SHARED = 3  # seeds that two results must share before a test can tell them apart
+
+
+class Results(NamedTuple):
+    """A cell's scores by seed, percent, and where known which test images each student got right (bool ``[N]``)."""
+
+    scores: Mapping[int, float]
+    right: Mapping[int, np.ndarray] = {}
+
+
+class Estimate(NamedTuple):
+    """A mean with its standard error, degrees of freedom and number of seeds; ``images``: over test images as well."""
+
+    mean: float
+    error: float
+    freedom: float
+    seeds: int
+    images: bool = False
+
+    @property
+    def half(self) -> float:
+        """Half width of the 95 % t interval; NaN for one seed (nothing is known)."""
+        if math.isnan(self.error):
+            return math.nan
+        return t_quantile(LEVEL, self.freedom) * self.error
+
+    @property
+    def p(self) -> float:
+        """Two-sided p value of a mean of 0; NaN for one seed."""
+        if math.isnan(self.error):
+            return math.nan
+        if self.error == 0:
+            return 1.0 if self.mean == 0 else 0.0
+        from scipy.special import stdtr
+
+        return float(2 * stdtr(self.freedom, -abs(self.mean) / self.error))
+
+
+NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
@@ -32,7 +76,7 @@ def t_quantile(level: float, freedom: float) -> float:
     return float(t.ppf(0.5 + level / 2, freedom))
 
 
-def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float]:
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float]:
     """Mean and half width of its t interval; the half width of a single value is NaN (nothing is known)."""
     mean, std = mean_std(values)
     n = len(values)
@@ -41,7 +85,7 @@ def mean_interval(values: Sequence[float], level: float = 0.95) -> tuple[float, 
     return mean, t_quantile(level, n - 1) * std / math.sqrt(n)
 
 
-def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = 0.95) -> tuple[float, float, int]:
+def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: float = LEVEL) -> tuple[float, float, int]:
     """Mean of ``a - b`` over the seeds that both have, the half width of its t interval, and how many seeds.
 
     ``(nan, nan, 0)`` where no seed is shared.
@@ -51,3 +95,81 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: flo
         return math.nan, math.nan, 0
     mean, half = mean_interval([a[s] - b[s] for s in shared], level)
     return mean, half, len(shared)
+
+
+def over_seeds(values: Sequence[float]) -> Estimate:
+    """The mean of one number a seed; its error is the spread over seeds."""
+    mean, std = mean_std(values)
+    return Estimate(mean, std / math.sqrt(len(values)), len(values) - 1, len(values))
+
+
+def over_seeds_and_images(table: np.ndarray) -> Estimate:
+    """The mean of a table ``[seeds, images]`` whose error has both sources: other seeds, other test images.
+
+    Two-way random effects without replication: ``error² = V_seeds / S + V_images / N - V_rest / (S N)``, where ``V``
+    are the variances of the seeds' means, of the images' means and of what both leave. Each source counts at least as
+    much as the rest alone makes it. Degrees of freedom after Satterthwaite (1946).
+    """
+    seeds, images = table.shape
+    mean, rows, columns = table.mean(), table.mean(1), table.mean(0)
+    rest = (((table - rows[:, None] - columns + mean) ** 2).sum()) / max((seeds - 1) * (images - 1), 1)
+    of_seeds, of_images, both = rows.var(ddof=1) / seeds, columns.var(ddof=1) / images, rest / (seeds * images)
+    error = of_seeds + max(of_images - both, 0.0)
+    if error == 0:
+        return Estimate(float(mean), 0.0, seeds - 1, seeds, True)
+    parts = (of_seeds, seeds - 1), (of_images, images - 1), (both, (seeds - 1) * (images - 1))
+    freedom = error**2 / math.fsum(value**2 / n for value, n in parts)
+    return Estimate(float(mean), math.sqrt(error), max(freedom, seeds - 1), seeds, True)
+
+
+def estimate(results: Results) -> Estimate:
+    """The mean of a cell; over test images as well where every seed's are known."""
+    return _estimate(results, sorted(results.scores))
+
+
+def difference(a: Results, b: Results) -> Estimate:
+    """``a - b`` paired by seed, and by test image where those of both are known for every shared seed."""
+    shared = sorted(set(a.scores) & set(b.scores))
+    if not shared:
+        return NOTHING
+    scores = {s: a.scores[s] - b.scores[s] for s in shared}
+    known = all(s in a.right and s in b.right and len(a.right[s]) == len(b.right[s]) for s in shared)
+    right = {s: a.right[s].astype(float) - b.right[s] for s in shared} if known else {}
+    return _estimate(Results(scores, right), shared)
+
+
+def mean_difference(pairs: Sequence[tuple[Results, Results]]) -> Estimate:
+    """One number of several cells: of each seed that all have the mean difference over cells, then as `difference`.
+
+    Cells that share distilled sets are one experiment; their differences are not independent, their means by seed are.
+    """
+    shared = sorted(set.intersection(*({*a.scores} & {*b.scores} for a, b in pairs)))
+    if not shared:
+        return NOTHING
+    return over_seeds([math.fsum(a.scores[s] - b.scores[s] for a, b in pairs) / len(pairs) for s in shared])
+
+
+def _estimate(results: Results, seeds: Sequence[int]) -> Estimate:
+    right = [results.right[s] for s in seeds if s in results.right]
+    if len(seeds) < 2 or len(right) < len(seeds) or len({len(r) for r in right}) > 1:
+        return over_seeds([results.scores[s] for s in seeds])
+    return over_seeds_and_images(100 * np.stack(right).astype(float))
+
+
+def comparisons_with_best(methods: int, seeds: int) -> float:
+    """How many comparisons the tests of ``methods`` against the best of them count for.
+
+    Between ``methods - 1``, were the best known beforehand, and the ``methods (methods - 1) / 2`` of all pairs: it was
+    chosen from the same data. The exponent is a fit to simulated columns of equal methods (docs/statistics.md).
+    """
+    return (methods - 1) * (methods / 2) ** (1 - 0.88 / math.sqrt(max(seeds - 1, 1)))
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """p values adjusted for being several (Holm 1979); NaN stays and does not count."""
+    known = sorted((value, i) for i, value in enumerate(p) if not math.isnan(value))
+    out, running = [math.nan] * len(p), 0.0
+    for place, (value, i) in enumerate(known):
+        running = max(running, min(1.0, value * (len(known) - place)))
+        out[i] = running
+    return out

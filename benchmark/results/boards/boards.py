@@ -11,7 +11,8 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from benchmark.core.errors import UsageError, unknown_name
-from benchmark.results.boards.cells import AUTHORS, Cell
+from benchmark.results.boards import standing
+from benchmark.results.boards.cells import AUTHORS, MEMBER, Cell
 
 
 class Column(NamedTuple):
@@ -86,13 +87,15 @@ def _board(group: tuple, rows: list[dict]) -> Board:
     for row in sorted(rows, key=_skipped):  # what ran goes first
         lines[line[id(row)]].setdefault(place[id(row)], row)
     entries = [Entry(names[identity], identity[0], cells) for identity, cells in lines.items()]
-    level = {c: _mean([e.rows[c]["top1_last"] for e in entries if c in e.rows]) for c in columns}
 
-    def standing(entry: Entry) -> tuple:
-        over = [r["top1_last"] - level[c] for c, r in entry.rows.items() if r["top1_last"] is not None]
-        return (not over, -math.fsum(over) / len(over) if over else 0.0, entry.label)
+    def order(entry: Entry) -> tuple:
+        """Whole lines first, by their mean over the columns: who else is on the board does not move them."""
+        known = [row["top1_last"] for row in entry.rows.values() if row["top1_last"] is not None]
+        gaps = len(columns) - len(known)
+        lost = sum(row["failed"] for row in entry.rows.values())
+        return (not known, bool(lost), gaps, -_mean(known), entry.label)
 
-    return Board(*group, columns=columns, entries=sorted(entries, key=standing), notes=_notes(rows))
+    return Board(*group, columns=columns, entries=sorted(entries, key=order), notes=_notes(rows))
 
 
 def _places(rows: list[dict]) -> dict[int, Column]:
@@ -234,25 +237,13 @@ def _notes(rows: list[dict]) -> list[str]:
 
 
 def marks(board: Board) -> dict[tuple[int, Column], str]:
-    """``best`` or ``tie`` for (entry index, column): a tie's 95 % interval overlaps that of the best.
-
-    An unknown interval (one seed) cannot be told apart from the best and is a tie.
-    """
+    """``top``, ``below`` or ``?`` for (entry index, column), by the tests of `standing` among the board's entries."""
     out = {}
     for column in board.columns:
-        cells = [
-            (i, e.rows[column])
-            for i, e in enumerate(board.entries)
-            if column in e.rows and e.rows[column]["top1_last"] is not None
-        ]
-        if len(cells) < 2:
-            continue
-        best, top = max(cells, key=lambda cell: (cell[1]["top1_last"], -cell[0]))
-        out[best, column] = "best"
-        for i, row in cells:
-            halves = (row["top1_last_half"], top["top1_last_half"])
-            if i != best and (None in halves or row["top1_last"] + sum(halves) >= top["top1_last"]):
-                out[i, column] = "tie"
+        cells = [(i, e.rows[column]) for i, e in enumerate(board.entries) if column in e.rows]
+        cells = [(i, row) for i, row in cells if row["top1_last"] is not None]
+        tests = standing.Column([row[MEMBER] for _, row in cells])
+        out |= {(i, column): tests.standing(place) for place, (i, _) in enumerate(cells) if len(cells) > 1}
     return out
 
 

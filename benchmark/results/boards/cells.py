@@ -7,11 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from benchmark.core.bits import unpack
 from benchmark.core.store.keys import canonical_json
 from benchmark.results.boards.columns import MIN_SEEDS
-from benchmark.results.statistics import mean_interval, mean_std, paired_difference
+from benchmark.results.boards.standing import Column, Member
+from benchmark.results.statistics import Results, difference, estimate, mean_interval, mean_std
 
 SHORT = 12
+MEMBER = "_member"  # of a row: what tests need of its cell; in no file (names that begin so are not written)
 BASELINE = "random"
 AUTHORS = "the authors' settings"  # by name, where the harness has others
 SCORES = ("top1_last", "top1_best", "top5_last", "ece")
@@ -80,6 +83,17 @@ class Cell(NamedTuple):
     def by_seed(self, score: str = "top1_last") -> dict[int, float]:
         """Seed to score, of the seeds that succeeded."""
         return {s.seed: s.scores[score] for s in self.samples if s.status == "ok" and score in s.scores}
+
+    def results(self, score: str = "top1_last") -> Results:
+        """`by_seed` with the test images that each student got right, which only the last epoch's top-1 has."""
+        scores = self.by_seed(score)
+        known = [s for s in self.samples if s.status == "ok" and s.right] if score == "top1_last" else []
+        return Results(scores, {s.seed: unpack(s.right) for s in known if s.seed in scores})
+
+    @property
+    def whole(self) -> bool:
+        """Whether no seed failed: else the mean is the survivors'."""
+        return not any(s.status == "failed" for s in self.samples)
 
     @property
     def tuned(self) -> str:
@@ -210,11 +224,17 @@ def rows_of(cells: list[Cell], beside: Iterable[Cell] = ()) -> list[dict[str, An
     for cell in beside:
         if cell.key.method == BASELINE:
             floors[cell.key.column].append(cell)
+    results = {id(cell): cell.results() for peers in columns.values() for cell in peers}
+    tests = {key: Column([Member(results[id(c)], c.whole) for c in peers]) for key, peers in columns.items()}
+    place = {id(cell): i for peers in columns.values() for i, cell in enumerate(peers)}
     out = []
     for cell in cells:
         peers = columns[cell.key.column]
         own = any(p.key.method == BASELINE for p in peers)
-        out.append(_row(cell, peers, peers if own else floors[cell.key.column]))
+        row = _row(cell, results[id(cell)], peers, peers if own else floors[cell.key.column])
+        row["standing"] = tests[cell.key.column].standing(place[id(cell)])
+        row[MEMBER] = Member(results[id(cell)], cell.whole)
+        out.append(row)
     return out
 
 
@@ -229,7 +249,7 @@ def baseline_of(cell: Cell, peers: Iterable[Cell]) -> Cell | None:
     return max(same or candidates, key=lambda p: (not p.key.set, len(p.by_seed())), default=None)
 
 
-def _row(cell: Cell, peers: list[Cell], floors: list[Cell]) -> dict[str, Any]:
+def _row(cell: Cell, results: Results, peers: list[Cell], floors: list[Cell]) -> dict[str, Any]:
     ok = [s for s in cell.samples if s.status == "ok"]
     row: dict[str, Any] = cell.key._asdict()
     row["seeds"] = len(ok)
@@ -244,10 +264,12 @@ def _row(cell: Cell, peers: list[Cell], floors: list[Cell]) -> dict[str, Any]:
             row[f"{name}_half"] = number(half)
         if name == "top1_last":
             row["top1_last_std"] = number(mean_std(values)[1]) if values else None
+            known = estimate(results) if values else None
+            row["top1_last_half_both"] = number(known.half) if known and known.images else None
     row["tuned"] = cell.tuned
     flags = Counter(flag for s in cell.samples for flag in s.flags)
     gain = _gain(cell, floors)
-    row["gain_over_random"], row["gain_half"], row["gain_seeds"] = gain
+    row["gain_over_random"], row["gain_half"], row["gain_half_both"], row["gain_seeds"] = gain
     for i, name in enumerate(COSTS):
         values = [s.costs[i] for s in ok if s.costs[i] is not None]
         if not values:
@@ -260,7 +282,7 @@ def _row(cell: Cell, peers: list[Cell], floors: list[Cell]) -> dict[str, Any]:
     row["set_gate"] = " ".join(sorted({s.set_gate for s in ok if s.set_gate}))
     if ok and len(ok) < MIN_SEEDS:
         flags["few-seeds"] += 1
-    if ok and gain[2] == 0 and cell.key.method != BASELINE:
+    if ok and gain[3] == 0 and cell.key.method != BASELINE:
         flags["no-random"] += 1
     if len(ok) > 1 and len({s.images or s.set for s in ok}) == 1:
         flags["one-set"] += 1
@@ -287,12 +309,15 @@ def _is_weak(row: dict[str, Any]) -> bool:
     return known and row["set_recognised"] < row["teacher_accuracy"] / 2
 
 
-def _gain(cell: Cell, peers: list[Cell]) -> tuple[float | None, float | None, int]:
+def _gain(cell: Cell, peers: list[Cell]) -> tuple[float | None, float | None, float | None, int]:
+    """Mean difference to random real images, its half width over seeds, that over test images as well, seeds."""
     baseline = baseline_of(cell, peers)
     if baseline is None or cell.key.method == BASELINE:
-        return None, None, 0
-    mean, half, n = paired_difference(cell.by_seed(), baseline.by_seed())
-    return number(mean), number(half), n
+        return None, None, None, 0
+    over_seeds = difference(Results(cell.by_seed()), Results(baseline.by_seed()))
+    both = difference(cell.results(), baseline.results())
+    half = number(both.half) if both.images else None
+    return number(over_seeds.mean), number(over_seeds.half), half, over_seeds.seeds
 
 
 def number(value: float | None) -> float | None:

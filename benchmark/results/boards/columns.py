@@ -31,6 +31,11 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("skipped", "Int64", "number of seeds that were skipped (not supported)"),
     ("top1_last", "Float64", "top-1 accuracy on the test split after the last epoch, mean, percent; ranks the boards"),
     ("top1_last_half", "Float64", "half width of its 95 % t interval over seeds; empty for one seed"),
+    (
+        "top1_last_half_both",
+        "Float64",
+        "the same over seeds and test images (two-way random effects), where every record holds its bits",
+    ),
     ("top1_last_std", "Float64", "standard deviation over seeds (n - 1)"),
     ("top1_best", "Float64", "best of the evaluated epochs (chosen on the test split), mean, percent"),
     ("top1_best_half", "Float64", "half width of its 95 % t interval"),
@@ -38,6 +43,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("ece", "Float64", "expected calibration error, mean, percent"),
     ("gain_over_random", "Float64", "mean over shared seeds of top1_last minus that of random real images, points"),
     ("gain_half", "Float64", "half width of the 95 % t interval of that paired difference"),
+    ("gain_half_both", "Float64", "the same over seeds and test images, where every record holds its bits"),
     ("gain_seeds", "Int64", "number of shared seeds"),
     (
         "distill_seconds",
@@ -52,6 +58,11 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("teacher_accuracy", "Float64", "top-1 of the teacher on the test split at the gate, percent"),
     ("set_recognised", "Float64", "part of the distilled set that the teacher gets right, mean over seeds, percent"),
     ("set_gate", "string", "ok; weak where the teacher's answers cannot be told from chance; waived"),
+    (
+        "standing",
+        "string",
+        "top: not told from the best of its column (`boards.standing`); below; ? where too little is known",
+    ),
     ("tuned", "string", "how `ddbench tune` chose the settings, or that they are the authors'; else empty"),
     ("flags", "string", "remarks, see FLAGS; separated by blanks"),
     ("reason", "string", "why seeds failed or were skipped, at most 200 characters; the records hold all of it"),

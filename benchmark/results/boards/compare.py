@@ -1,4 +1,4 @@
-"""Methods side by side: paired by seed inside a cell, counted over cells, never over protocols."""
+"""Methods side by side: paired by seed inside a cell, one number over cells, never over protocols."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
 from benchmark.core.errors import MissingError, UsageError, unknown_name
 from benchmark.core.foreign import parse_yaml
 from benchmark.results.boards.boards import labels
-from benchmark.results.boards.cells import Cell, Key, rows_of
-from benchmark.results.boards.terminal import verdict
+from benchmark.results.boards.cells import Cell, Key, number, rows_of
+from benchmark.results.boards.standing import Column, Member, verdict
 from benchmark.results.records.remake import split_commas
-from benchmark.results.statistics import mean_interval, paired_difference
+from benchmark.results.statistics import MIN_SHARED, Results, difference, holm, mean_difference, mean_interval
 
 BEGINNINGS = ("backbone_key", "inputs", "set")  # what a selector may name by its beginning
 BESIDES = ("backbone", "precision", "method_version", "tuned", *BEGINNINGS)  # and what it may name besides parameters
@@ -44,16 +44,19 @@ class Pair:
     difference: float
     half: float | None
     seeds: int
-    verdict: str  # of a against b: better, worse, undecided
+    verdict: str  # of a against b by the tests of their column: better, worse, undecided, ? (fewer than three seeds)
+    images: bool = False  # whether the interval is over test images as well
+    p: float | None = None  # two-sided, of this pair alone
     note: str = ""
+    results: tuple[Results, Results] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Over the cells of one dataset and protocol: wins and losses are intervals beyond 0, ties the rest.
+    """Over the cells of one dataset and protocol: one number a pair, the mean over cells of each seed.
 
-    ``positive`` counts cells with a difference above 0 and ``p`` is the two-sided sign test over cells (equal cells
-    left out). Cells share data, so ``p`` is a description, not a proof.
+    Cells that share distilled sets are one experiment, so ``mean_difference`` has an interval over seeds, ``half``
+    (None for a single seed), and ``p`` is that of its t test. Wins and losses are verdicts of the cells' columns.
     """
 
     dataset: str
@@ -62,9 +65,10 @@ class Summary:
     wins: int
     ties: int
     losses: int
-    positive: int
     mean_difference: float
-    p: float
+    half: float | None
+    seeds: int
+    p: float | None
 
 
 def parse_selector(text: str) -> tuple[str, dict[str, Any]]:
@@ -125,9 +129,9 @@ def _column(key: Key, across: frozenset[str]) -> tuple:
 
 def _variants(cells: list[Cell]) -> list[str]:
     names = labels(rows_of(cells))
-    for field in ACROSS:
-        if len({getattr(c.key, field) for c in cells}) > 1:
-            names = [f"{name} with {field}={getattr(c.key, field)}" for name, c in zip(names, cells)]
+    for word in ACROSS:
+        if len({getattr(c.key, word) for c in cells}) > 1:
+            names = [f"{name} with {word}={getattr(c.key, word)}" for name, c in zip(names, cells)]
     return names
 
 
@@ -144,7 +148,9 @@ def _fits(cell: Cell, name: str, wanted: Any) -> bool:
     return value == wanted or str(value) == str(wanted)
 
 
-def comparisons(cells: Sequence[Cell], first: str, others: Sequence[str], score: str = "top1_last") -> list[list[Pair]]:
+def comparisons(
+    cells: Sequence[Cell], first: str, others: Sequence[str], score: str = "top1_last", beside: Sequence[Cell] = ()
+) -> list[list[Pair]]:
     """:func:`compare` of ``first`` with each of ``others``, in their order.
 
     A wildcard for the method on both sides pairs every method with itself: ``*:protocol=soft``, ``*:protocol=hard``.
@@ -155,7 +161,7 @@ def comparisons(cells: Sequence[Cell], first: str, others: Sequence[str], score:
     """
     pattern = parse_selector(first)[0]
     if not any(c in text.partition(":")[0] for text in (first, *others) for c in "*?["):
-        return [compare(cells, first, other, score) for other in others]
+        return [compare(cells, first, other, score, beside) for other in others]
     if len(others) != 1 or parse_selector(others[0])[0] != pattern:
         raise UsageError(
             "a wildcard pairs each method with itself: it stands on both sides",
@@ -166,7 +172,7 @@ def comparisons(cells: Sequence[Cell], first: str, others: Sequence[str], score:
     for method in sorted({c.key.method for c in cells if fnmatchcase(c.key.method, pattern)}):
         sides = [method + text.removeprefix(pattern) for text in (first, *others)]
         try:
-            found.append(compare(cells, *sides, score))
+            found.append(compare(cells, *sides, score, beside))
         except MissingError as error:  # a method that has one side only
             problem = error
     if not found:
@@ -174,8 +180,13 @@ def comparisons(cells: Sequence[Cell], first: str, others: Sequence[str], score:
     return found
 
 
-def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_last") -> list[Pair]:
+def compare(
+    cells: Sequence[Cell], first: str, second: str, score: str = "top1_last", beside: Sequence[Cell] = ()
+) -> list[Pair]:
     """``first`` minus ``second`` in every cell that both have with a shared seed.
+
+    Verdicts are those of the column that both stand in, as on its board: corrected for all methods there. ``beside``
+    holds the cells of the whole results folder, where ``cells`` are a part of it.
 
     Where both name a protocol (a student), cells are paired whatever their protocol and teacher (their student) are.
 
@@ -191,11 +202,11 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
         raise _unknown_score(score, names)
     pairs = []
     for column in sorted(set(a) & set(b)):
-        ours, theirs = a[column].by_seed(score), b[column].by_seed(score)
-        mean, half, n = paired_difference(ours, theirs)
-        if not n:
+        results = a[column].results(score), b[column].results(score)
+        d = difference(*results)
+        if not d.seeds:
             continue
-        known = None if math.isnan(half) else half
+        ours, theirs = results[0].scores, results[1].scores
         shared = sorted(set(ours) & set(theirs))
         key, other = a[column].key, b[column].key
         notes = [
@@ -215,11 +226,14 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
                 key.ipc,
                 mean_interval([ours[s] for s in shared])[0],
                 mean_interval([theirs[s] for s in shared])[0],
-                mean,
-                known,
-                n,
-                verdict(mean, known),
+                d.mean,
+                number(d.half),
+                d.seeds,
+                verdict(d, _differ(a[column], b[column], beside or cells, score)),
+                d.images,
+                number(d.p),
                 "; ".join(notes),
+                results,
             )
         )
     if not pairs:
@@ -231,6 +245,14 @@ def compare(cells: Sequence[Cell], first: str, second: str, score: str = "top1_l
     return pairs
 
 
+def _differ(a: Cell, b: Cell, cells: Sequence[Cell], score: str) -> bool | None:
+    """What the tests of the column say of two cells; two columns' cells are a column of their own."""
+    same = a.key.column == b.key.column
+    peers = [c for c in cells if c.key.column == a.key.column] if same else [a, b]
+    tests = Column([Member(c.results(score), c.whole) for c in peers])
+    return tests.differ(*(next(i for i, c in enumerate(peers) if c.key == x.key) for x in (a, b)))
+
+
 def _both(a: str, b: str) -> str:
     return a if a == b else f"{a or 'none'} − {b or 'none'}"
 
@@ -240,28 +262,32 @@ def _unknown_score(score: str, known: set[str]) -> UsageError:
     return unknown_name("score", score, known, where="--score", hint=hint)
 
 
+def table_p(pairs: Sequence[Pair]) -> list[float]:
+    """p values of pairs that are shown together, with Holm's correction over them; NaN where there is none."""
+    return holm([math.nan if p.p is None or p.seeds < MIN_SHARED else p.p for p in pairs])
+
+
 def summarise(pairs: Sequence[Pair]) -> list[Summary]:
     """One summary for each dataset and protocol."""
-    from scipy.stats import binomtest
-
     groups: dict[tuple[str, str], list[Pair]] = defaultdict(list)
     for pair in pairs:
         groups[pair.dataset, pair.protocol].append(pair)
     out = []
     for (dataset, protocol), members in sorted(groups.items()):
         verdicts = [p.verdict for p in members]
-        positive, negative = (sum(s * p.difference > 0 for p in members) for s in (1, -1))
+        over = mean_difference([p.results for p in members])
         out.append(
             Summary(
                 dataset,
                 protocol,
                 len(members),
                 verdicts.count("better"),
-                verdicts.count("undecided"),
+                len(verdicts) - verdicts.count("better") - verdicts.count("worse"),
                 verdicts.count("worse"),
-                positive,
-                math.fsum(p.difference for p in members) / len(members),
-                float(binomtest(positive, positive + negative).pvalue) if positive + negative else 1.0,
+                over.mean if over.seeds else math.fsum(p.difference for p in members) / len(members),
+                number(over.half),
+                over.seeds,
+                number(over.p),
             )
         )
     return out

@@ -5,24 +5,30 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections import Counter, defaultdict
+import math
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from benchmark.core import escape
 from benchmark.core.errors import UsageError
 from benchmark.core.escape import csv_cell
 from benchmark.core.outputs import whole_file
-from benchmark.results.boards.compare import Pair, summarise
+from benchmark.results.boards.compare import Pair, Summary, summarise, table_p
+from benchmark.results.boards.standing import ALPHA
 from benchmark.results.boards.terminal import MISSING, interval
+from benchmark.results.statistics import MIN_SHARED, holm
 
 PLOTS = (".svg", ".png", ".pdf")
 LEGEND = (
-    "Points of top-1, paired by seed ({seeds} of them), mean ± 95 % t interval; bold where it leaves out 0. w/t/l "
-    "counts cells above 0, not told apart from it, below."
+    "Points of top-1, paired by seed ({seeds} of them), mean ± 95 % t interval over {over}. Bold where Holm's "
+    "correction over the {cells} cells of this table leaves a difference (p < 0.05), † where the tests of the column's "
+    "board tell the two apart. All cells: each seed's mean over the line's cells, which share distilled sets and are "
+    "one experiment."
 )
-COLOURS = {"better": "#1a7f37", "worse": "#c0392b", "undecided": "#777777"}
+COLOURS = {"better": "#1a7f37", "worse": "#c0392b", "undecided": "#777777", "?": "#777777"}
 
 
 def render(found: Sequence[Sequence[Pair]], form: str) -> str:
@@ -70,11 +76,14 @@ def plain(found: Sequence[Sequence[Pair]]) -> str:
         headers = ["dataset", "protocol", *(["teacher"] if any(taught) else []), "student", "IPC", first, second]
         headers += ["difference", "seeds", "", ""]
         text = [tabulate(lines, headers, tablefmt="simple", disable_numparse=True)]
-        text.append("difference: paired by seed, ± 95 % t interval; better or worse where it leaves out 0\n")
+        text.append(
+            "difference: paired by seed, ± 95 % t interval; better or worse by the tests of the column's board\n"
+        )
         for s in summarise(pairs):
             text.append(
                 f"{s.dataset}, {s.protocol}: {first} wins {s.wins}, ties {s.ties}, loses {s.losses} of {s.cells} "
-                f"cells; above in {s.positive} (sign test p = {s.p:.2g}); mean difference {s.mean_difference:+.1f}"
+                f"cells; mean over cells {interval(s.mean_difference, s.half, signed=True)}"
+                + ("" if s.p is None else f" over {s.seeds} seeds (p = {s.p:.2g})")
             )
         blocks.append("\n".join(text))
     return "\n\n".join(blocks) + "\n"
@@ -92,16 +101,23 @@ def markdown(found: Sequence[Sequence[Pair]]) -> str:
         text = [
             f"**{escape.markdown(f'{dataset}, protocol {protocol}: {what}')}**",
             "",
-            "| | " + " | ".join(map(escape.markdown, heads)) + " | w/t/l |",
+            "| | " + " | ".join(map(escape.markdown, heads)) + " | all cells |",
         ]
         text.append("|:---|" + "---:|" * (len(heads) + 1))
-        for number in sorted({n for cells in columns.values() for n in cells}):
-            cells = [columns[column].get(number) for column in sorted(columns)]
-            counts = Counter(pair.verdict for pair in cells if pair)
-            told = "/".join(str(counts[verdict]) for verdict in ("better", "undecided", "worse"))
-            text.append(f"| {escape.markdown(lines[number])} | " + " | ".join([*map(_cell, cells), told]) + " |")
-        seeds = _seeds(pair for cells in columns.values() for pair in cells.values())
-        blocks.append("\n".join([*text, "", LEGEND.format(seeds=seeds)]))
+        shown = [pair for cells in columns.values() for pair in cells.values()]
+        held = {id(pair): p < ALPHA for pair, p in zip(shown, table_p(shown))}
+        numbers = sorted({n for cells in columns.values() for n in cells})
+        mine = {n: [columns[column].get(n) for column in sorted(columns)] for n in numbers}
+        over = {n: summarise([pair for pair in cells if pair])[0] for n, cells in mine.items()}
+        told = dict(zip(numbers, holm([_p(over[n]) for n in numbers])))
+        for n in numbers:
+            total = interval(over[n].mean_difference, over[n].half, signed=True)
+            total = f"**{total}**" if told[n] < ALPHA else total
+            cells = [*(_cell(pair, held) for pair in mine[n]), total]
+            text.append(f"| {escape.markdown(lines[n])} | " + " | ".join(cells) + " |")
+        over_what = "seeds and test images" if all(pair.images for pair in shown) else "seeds"
+        legend = LEGEND.format(seeds=_seeds(shown), over=over_what, cells=len(shown))
+        blocks.append("\n".join([*text, "", legend]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -116,28 +132,37 @@ def _seeds(pairs: Iterable[Pair]) -> str:
     return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def _cell(pair: Pair | None) -> str:
+def _p(summary: Summary) -> float:
+    return math.nan if summary.p is None or summary.seeds < MIN_SHARED else summary.p
+
+
+def _cell(pair: Pair | None, held: dict[int, bool]) -> str:
     if pair is None:
         return MISSING
     text = interval(pair.difference, pair.half, signed=True)
-    return text if pair.verdict == "undecided" else f"**{text}**"
+    text += {"undecided": "", "?": " ?"}.get(pair.verdict, " †")
+    return f"**{text}**" if held[id(pair)] else text
 
 
 def csv_text(found: Sequence[Sequence[Pair]]) -> str:
     """A line a pair."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(asdict(found[0][0])), lineterminator="\n")
+    documents = [_document(pair) for pairs in found for pair in pairs]
+    writer = csv.DictWriter(text, list(documents[0]), lineterminator="\n")
     writer.writeheader()
-    for pairs in found:
-        writer.writerows({name: csv_cell(v) for name, v in asdict(pair).items()} for pair in pairs)
+    writer.writerows({name: csv_cell(value) for name, value in document.items()} for document in documents)
     return text.getvalue()
+
+
+def _document(pair: Pair) -> dict[str, Any]:
+    return {f.name: getattr(pair, f.name) for f in fields(pair) if f.name != "results"}
 
 
 def json_text(found: Sequence[Sequence[Pair]]) -> str:
     """All pairs, then a summary for each comparison, dataset and protocol."""
     sides = [{"first": pairs[0].first, "second": pairs[0].second} for pairs in found]
     summaries = [side | asdict(s) for side, pairs in zip(sides, found) for s in summarise(pairs)]
-    document = {"pairs": [asdict(pair) for pairs in found for pair in pairs], "summary": summaries}
+    document = {"pairs": [_document(pair) for pairs in found for pair in pairs], "summary": summaries}
     return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
 
 

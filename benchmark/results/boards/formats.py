@@ -12,6 +12,7 @@ from typing import Any
 from tabulate import tabulate
 
 from benchmark.core import escape
+from benchmark.results.boards import standing
 from benchmark.results.boards.boards import Board, Column, Entry, boards, flags, marks
 from benchmark.results.boards.columns import FLAGS
 from benchmark.results.boards.reported import Reported, by_cell
@@ -19,26 +20,32 @@ from benchmark.results.boards.terminal import MISSING, interval, seconds, size
 
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 LEGEND = (
-    "Top-1 % after the last epoch, mean ± 95 % t interval over seeds; in brackets the gain over random real images, "
-    "paired by seed. Bold is the best of a column, ≈ a tie with it (overlapping intervals)."
+    "Top-1 % after the last epoch, mean ± 95 % t interval over {over}; in brackets the gain over random real images, "
+    "paired by seed. Bold is the top set of a column: the best whole result and all that paired tests with Holm's "
+    "correction do not tell from it; ? where too little is known (fewer than three shared seeds, or seeds that failed)."
 )
+GREY = "{style}: fewer than five seeds and an interval wider than ± {wide:g}, which says little."
+WIDE = 5.0  # points of half an interval, of fewer than `STEADY` seeds, from which on a number is shown grey
+STEADY = 5
 
 
 @dataclass(frozen=True)
 class Text:
-    """One table cell; ``mark`` is ``best``, ``tie`` or empty."""
+    """One table cell; ``mark`` is ``top``, ``?`` or empty; ``wide``: few seeds and a wide interval, shown grey."""
 
     text: str
     mark: str = ""
+    wide: bool = False
 
 
 @dataclass
 class Sheet:
-    """A board as text. ``align`` is l or r for each column; ``notes`` go below."""
+    """A board as text. ``align`` is l or r for each column; ``legend`` and ``notes`` go below."""
 
     title: str
     headers: list[str]
     align: str
+    legend: str = ""
     lines: list[list[Text]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
@@ -52,10 +59,13 @@ def sheet(board: Board, reported: Sequence[Reported] = ()) -> Sheet:
     headers = ["method", *map(board.heading, board.columns), "seeds", "distil", "images", "labels", "flags"]
     headers += [f"reported {board.heading(c)}" for c in shown]
     out = Sheet(board.title, headers, "l" + "r" * (len(board.columns) + 4) + "l" + "r" * len(shown))
+    scored = [row for e in board.entries for row in e.rows.values() if row["top1_last_half"] is not None]
+    both = bool(scored) and all(row["top1_last_half_both"] is not None for row in scored)
+    out.legend = LEGEND.format(over="seeds and test images" if both else "seeds")
     sources: list[str] = []
     for i, entry in enumerate(board.entries):
         line = [Text(entry.label)]
-        line += [Text(_result(entry.rows.get(c)), marked.get((i, c), "")) for c in board.columns]
+        line += [_cell(entry.rows.get(c), marked.get((i, c), ""), both) for c in board.columns]
         line += [Text(_seeds(entry)), *(Text(_costs(entry, *pair)) for pair in COSTS)]
         line.append(Text(", ".join(sorted({f for r in entry.rows.values() for f in r["flags"].split()}))))
         for column in shown:
@@ -93,18 +103,22 @@ def _published(board: Board, entry: Entry, column: Column, published: dict) -> l
     return published.get((board.dataset, entry.method, column.student, column.ipc), [])
 
 
-def _result(row: dict | None) -> str:
+def _cell(row: dict | None, mark: str, both: bool) -> Text:
     if row is None:
-        return MISSING
+        return Text(MISSING)
     if row["top1_last"] is None:
-        return "failed" if row["failed"] else "skipped"
-    text = interval(row["top1_last"], row["top1_last_half"])
-    return text if row["gain_over_random"] is None else f"{text} ({row['gain_over_random']:+.1f})"
+        return Text("failed" if row["failed"] else "skipped")
+    half = row["top1_last_half_both" if both else "top1_last_half"]
+    text = interval(row["top1_last"], half)
+    text = text if row["gain_over_random"] is None else f"{text} ({row['gain_over_random']:+.1f})"
+    return Text(text, "" if mark == standing.BELOW else mark, row["seeds"] < STEADY and (half or 0) > WIDE)
 
 
 def _seeds(entry: Entry) -> str:
-    counts = sorted({row["seeds"] for row in entry.rows.values()})
-    return str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+    """How many succeeded, and in brackets how many failed: ``3 (2 failed)``; least and most over the columns."""
+    counts, failed = (sorted({row[name] for row in entry.rows.values()}) for name in ("seeds", "failed"))
+    text = str(counts[0]) if len(counts) == 1 else f"{counts[0]}–{counts[-1]}"
+    return f"{text} ({failed[-1]} failed)" if failed[-1] else text
 
 
 def _costs(entry: Entry, name: str, form) -> str:
@@ -127,9 +141,10 @@ def markdown(sheets: Sequence[Sheet]) -> str:
             cells = []
             for cell in line:
                 text = escape.markdown(cell.text)
-                cells.append({"best": f"**{text}**", "tie": f"{text} ≈"}.get(cell.mark, text))
+                text = f"_{text}_" if cell.wide else text
+                cells.append({"top": f"**{text}**", "?": f"{text} ?"}.get(cell.mark, text))
             lines.append("| " + " | ".join(cells) + " |")
-        lines += ["", LEGEND]
+        lines += ["", _legend(s, "Italic")]
         if s.notes:
             lines += ["", *(f"- {escape.markdown(note)}" for note in s.notes)]
         blocks.append("\n".join(lines))
@@ -140,39 +155,50 @@ def plain(sheets: Sequence[Sheet]) -> str:
     """Text for a terminal."""
     blocks = []
     for s in sheets:
-        lines = [[c.text + {"best": " *", "tie": " ≈"}.get(c.mark, "") for c in line] for line in s.lines]
+        lines = [
+            [c.text + (" ~" if c.wide else "") + {"top": " *", "?": " ?"}.get(c.mark, "") for c in line]
+            for line in s.lines
+        ]
         align = ["right" if a == "r" else "left" for a in s.align]
         text = tabulate(lines, s.headers, tablefmt="simple", disable_numparse=True, colalign=align)
-        legend = LEGEND.replace("Bold is", "* is")
+        legend = _legend(s, "~").replace("Bold is", "* is")
         blocks.append("\n".join([s.title, text, legend, *(f"  {note}" for note in s.notes)]))
     return "\n\n".join(blocks) + ("\n" if blocks else "")
 
 
+def _legend(s: Sheet, style: str) -> str:
+    """The legend; what `style` marks is said where it is used."""
+    wide = any(cell.wide for line in s.lines for cell in line)
+    return f"{s.legend} {GREY.format(style=style, wide=WIDE)}" if wide else s.legend
+
+
 def latex(sheets: Sequence[Sheet]) -> str:
-    """A ``table`` with ``booktabs`` rules for each board (needs only that package, in any engine)."""
+    """A ``table`` with ``booktabs`` rules for each board (needs that package, and ``xcolor`` for grey cells)."""
     blocks = []
     for s in sheets:
-        lines = ["\\begin{table}[t]", "\\centering", f"\\caption{{{_tex(s.title)}. {_tex(LEGEND)}}}"]
+        lines = ["\\begin{table}[t]", "\\centering", f"\\caption{{{_tex(s.title)}. {_tex(_legend(s, 'Grey'))}}}"]
         lines += [f"\\begin{{tabular}}{{{s.align}}}", "\\toprule"]
         lines += [" & ".join(map(_tex, s.headers)) + " \\\\", "\\midrule"]
         for line in s.lines:
             cells = []
             for cell in line:
                 text = _tex(cell.text)
-                cells.append({"best": f"\\textbf{{{text}}}", "tie": f"{text} $\\approx$"}.get(cell.mark, text))
+                text = f"\\textcolor{{gray}}{{{text}}}" if cell.wide else text
+                cells.append({"top": f"\\textbf{{{text}}}", "?": f"{text} ?"}.get(cell.mark, text))
             lines.append(" & ".join(cells) + " \\\\")
         lines += ["\\bottomrule", "\\end{tabular}"]
         if s.notes:
             notes = " \\\\\n".join(_tex(note) for note in s.notes)
             lines += ["", "\\smallskip", f"{{\\footnotesize\\raggedright {notes}\\par}}"]
         blocks.append("\n".join([*lines, "\\end{table}"]))
-    head = "% \\usepackage{booktabs}\n"
+    wide = any(cell.wide for s in sheets for line in s.lines for cell in line)
+    head = "% \\usepackage{booktabs" + (",xcolor" if wide else "") + "}\n"
     return head + "\n\n".join(blocks) + "\n"
 
 
 _TEX = {
     "\\": "\\textbackslash{}", "&": "\\&", "%": "\\%", "$": "\\$", "#": "\\#", "_": "\\_", "{": "\\{", "}": "\\}",
-    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "–": "--", "≈": "$\\approx$", "−": "$-$",
+    "~": "\\textasciitilde{}", "^": "\\textasciicircum{}", "±": "$\\pm$", "–": "--", "−": "$-$",
     "<": "$<$", ">": "$>$", "×": "$\\times$", "…": "\\ldots{}", "[": "{[}", "]": "{]}",
 }  # fmt: skip
 
@@ -190,12 +216,12 @@ def html_page(sheets: Sequence[Sheet]) -> str:
         "<title>ddbench leaderboard</title>",
         "<style>body{font:16px/1.5 system-ui,sans-serif;margin:2rem;color-scheme:light dark}",
         "div{overflow-x:auto}table{border-collapse:collapse}th,td{padding:.2rem .6rem;border-bottom:1px solid #8886;",
-        "white-space:nowrap}th,td{text-align:left}.r{text-align:right}.best{font-weight:bold}</style></head><body>",
+        "white-space:nowrap}th,td{text-align:left}.r{text-align:right}.top{font-weight:bold}.wide{color:#888}</style></head><body>",
         "<h1>ddbench leaderboard</h1>",
-        f"<p>{html.escape(LEGEND)}</p>",
     ]
     for s in sheets:
-        parts.append(f"<h2>{html.escape(s.title)}</h2>\n<div>{html_table(s)}</div>")
+        parts.append(f"<h2>{html.escape(s.title)}</h2>\n<p>{html.escape(_legend(s, 'Grey'))}</p>")
+        parts.append(f"<div>{html_table(s)}</div>")
         if s.notes:
             parts.append("<ul>" + "".join(f"<li>{html.escape(note)}</li>" for note in s.notes) + "</ul>")
     return "\n".join([*parts, "</body></html>", ""])
@@ -213,7 +239,10 @@ def html_table(s: Sheet) -> str:
     head = "".join(cell("th", h, r) for h, r in zip(s.headers, right))
     body = []
     for line in s.lines:
-        cells = (cell("td", c.text + (" ≈" if c.mark == "tie" else ""), r, c.mark) for c, r in zip(line, right))
+        cells = (
+            cell("td", c.text + (" ?" if c.mark == "?" else ""), r, "top" * (c.mark == "top"), "wide" * c.wide)
+            for c, r in zip(line, right)
+        )
         body.append("<tr>" + "".join(cells) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>"
 
@@ -222,6 +251,7 @@ def json_text(rows: list[dict[str, Any]], reported: Sequence[Reported] = ()) -> 
     """Rows as in the CSV, unrounded, and the reported numbers of the same datasets apart."""
     datasets = {row["dataset"] for row in rows}
     published = [vars(item) for item in reported if item.dataset in datasets]
+    rows = [{name: value for name, value in row.items() if name[0] != "_"} for row in rows]
     return json.dumps({"rows": rows, "reported": published}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 

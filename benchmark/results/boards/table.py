@@ -22,7 +22,7 @@ LONGEST = 200  # characters of a reason; tracebacks stay in the records
 
 def csv_text(rows: list[dict[str, Any]]) -> str:
     """The CSV of rows: columns of `columns.COLUMNS`, then ``score.*`` in name order; ``\\n`` ends a line."""
-    extra = sorted({name for row in rows for name in row} - set(NAMES))
+    extra = sorted({name for row in rows for name in row if name[0] != "_"} - set(NAMES))
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([*NAMES, *extra])

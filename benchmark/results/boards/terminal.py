@@ -10,7 +10,8 @@ from tabulate import tabulate
 from benchmark.results.boards.boards import labels
 from benchmark.results.boards.cells import Cell, collect, number, rows_of
 from benchmark.results.boards.columns import FLAGS
-from benchmark.results.statistics import paired_difference
+from benchmark.results.boards.standing import Column, Member, verdict
+from benchmark.results.statistics import difference
 
 MISSING = "–"
 
@@ -21,8 +22,8 @@ def table(records: Iterable[dict], *, focus: Sequence[str] = (), beside: Iterabl
     Args:
         beside: all records of the results folder: where ``records`` (those of one run) hold no random real images,
             gains are measured against these.
-        focus: method names; for each a column "NAME − this" holds the difference paired by seed, and says whether
-            its interval is above 0.
+        focus: method names; for each a column "NAME − this" holds the difference paired by seed, and what the tests
+            of the column say of it.
     """
     cells = collect(records)
     blocks: dict[tuple, list[tuple[Cell, dict]]] = defaultdict(list)
@@ -34,13 +35,20 @@ def table(records: Iterable[dict], *, focus: Sequence[str] = (), beside: Iterabl
 def _block(members: list[tuple[Cell, dict]], focus: Sequence[str]) -> str:
     names = labels([row for _, row in members])
     order = sorted(
-        range(len(members)), key=lambda i: (members[i][1]["top1_last"] is None, -(members[i][1]["top1_last"] or 0))
+        range(len(members)),
+        key=lambda i: (
+            members[i][1]["top1_last"] is None,
+            members[i][1]["failed"] > 0,
+            -(members[i][1]["top1_last"] or 0),
+        ),
     )
     stars = [
         max((c for c, _ in members if c.key.method == name), key=lambda c: len(c.by_seed()), default=None)
         for name in focus
     ]
     stars = [star for star in stars if star is not None and star.by_seed()]
+    cells = [cell for cell, _ in members]
+    tests = Column([Member(cell.results(), cell.whole) for cell in cells])
     lines, used = [], set()
     for i in order:
         cell, row = members[i]
@@ -49,9 +57,9 @@ def _block(members: list[tuple[Cell, dict]], focus: Sequence[str]) -> str:
             [
                 names[i],
                 interval(row["top1_last"], row["top1_last_half"]) if row["seeds"] else _failure(row),
-                row["seeds"],
+                f"{row['seeds']} ({row['failed']} failed)" if row["failed"] and row["seeds"] else row["seeds"],
                 interval(row["gain_over_random"], row["gain_half"], signed=True),
-                *(_versus(star, cell) for star in stars),
+                *(_versus(tests, cells, star, cell) for star in stars),
                 seconds(row["distill_seconds"]),
                 seconds(row["train_seconds"]),
                 size(row["image_bytes"]),
@@ -75,7 +83,10 @@ def _block(members: list[tuple[Cell, dict]], focus: Sequence[str]) -> str:
     title += f", teacher {key.teacher}" if key.teacher else ""
     notes = [f"  {flag}: {FLAGS[flag]}" for flag in sorted(used) if flag in FLAGS]
     reasons = sorted({f"  {names[i]}: {members[i][1]['reason']}" for i in order if members[i][1]["reason"]})
-    legend = "± is the 95 % t interval over seeds; differences are paired by seed; accuracy after the last epoch."
+    legend = (
+        "± is the 95 % t interval over seeds; differences are paired by seed, better or worse by the column's tests "
+        "with Holm's correction; accuracy after the last epoch."
+    )
     return "\n".join([title, text, legend, *notes, *reasons])
 
 
@@ -83,20 +94,18 @@ def _failure(row: dict) -> str:
     return "failed" if row["failed"] else "skipped"
 
 
-def _versus(star: Cell, cell: Cell) -> str:
-    if star.key == cell.key:
+def _versus(tests: Column, cells: Sequence[Cell], star: Cell, cell: Cell) -> str:
+    if star is cell:
         return MISSING
-    mean, half, n = paired_difference(star.by_seed(), cell.by_seed())
-    if not n:
+    d = difference(star.results(), cell.results())
+    if not d.seeds:
         return MISSING
-    return f"{interval(mean, number(half), signed=True)} {verdict(mean, number(half))}"
+    told = verdict(d, tests.differ(_at(cells, star), _at(cells, cell)))
+    return f"{interval(d.mean, number(d.half), signed=True)} {told}"
 
 
-def verdict(mean: float, half: float | None) -> str:
-    """``better`` or ``worse`` where the interval leaves out 0, else ``undecided``."""
-    if half is None or abs(mean) <= half:
-        return "undecided"
-    return "better" if mean > 0 else "worse"
+def _at(cells: Sequence[Cell], wanted: Cell) -> int:
+    return next(i for i, cell in enumerate(cells) if cell is wanted)
 
 
 def interval(mean: float | None, half: float | None, *, signed: bool = False) -> str:

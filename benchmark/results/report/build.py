@@ -64,7 +64,7 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
     return Template(page.joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         summary=html.escape(summary),
-        legend=html.escape(LEGEND),
+        legend=html.escape(LEGEND.format(over="seeds")),
         css=page.joinpath("page.css").read_text(encoding="utf-8"),
         js=page.joinpath("page.js").read_text(encoding="utf-8"),
         csv="data:text/csv;charset=utf-8;base64," + base64.b64encode(csv_text(rows).encode()).decode(),

@@ -91,13 +91,13 @@ def test_labels_name_only_what_differs():
     assert {e.label for e in made[0].entries} == {"a (depth=10)", "a (depth=30)"}
 
 
-def test_best_and_ties_by_overlapping_intervals():
-    (made,) = board(runs("best", [80, 81, 82]), runs("tie", [77, 79, 81]), runs("worse", [60, 61, 62]))
+def test_the_top_set_is_what_paired_tests_do_not_refute():
+    (made,) = board(runs("best", [80, 81, 82]), runs("tie", [77, 79, 83]), runs("worse", [60, 61.2, 62]))
     column = made.columns[0]
     assert [e.label for e in made.entries] == ["best", "tie", "worse"]
-    assert boards.marks(made) == {(0, column): "best", (1, column): "tie"}
-    (made,) = board(runs("best", [80, 81, 82]), runs("one-seed", [20]))
-    assert boards.marks(made)[1, made.columns[0]] == "tie"  # nothing is known about its spread
+    assert boards.marks(made) == {(0, column): "top", (1, column): "top", (2, column): "below"}
+    (made,) = board(runs("best", [80, 81, 82]), runs("other", [70, 71, 73]), runs("one-seed", [20]))
+    assert boards.marks(made)[2, made.columns[0]] == "?"  # nothing is known about its spread
 
 
 def test_a_skipped_cell_stands_in_the_column_of_those_that_ran():
@@ -259,7 +259,7 @@ def test_a_page_compares_records_of_a_folder_of_its_own(results, tmp_path):
         records.write_record(study, record)
     page.write_text("<!-- ddbench compare a b --results study -->\n<!-- /ddbench -->\n")
     invoke("--results", results, "--update", page)
-    assert "**digits, protocol clean-hard v1: a − b**" in page.read_text() and "**+11.0 ± 2.5**" in page.read_text()
+    assert "**digits, protocol clean-hard v1: a − b**" in page.read_text() and "**+11.0 ± 2.5 †**" in page.read_text()
 
 
 def test_update_refreshes_blocks_in_a_file(results, tmp_path):

@@ -29,14 +29,15 @@ def test_pairs_by_seed_inside_a_cell_only():
     assert pair.half == pytest.approx(2.4841, abs=1e-3)  # t(0.975, 2) * 1 / sqrt 3
 
 
-def test_wins_ties_losses_and_signs_are_counted_by_protocol():
+def test_cells_are_one_number_by_protocol_whose_error_is_over_seeds():
     groups = []
     for ipc, shift in ((1, 5), (10, 0.1), (50, -5)):
         groups += [runs("a", [50 + shift, 51 + shift, 53 + shift], ipc=ipc), runs("b", [50, 52, 52], ipc=ipc)]
     groups += [runs("a", [50, 51, 52], protocol="p2"), runs("b", [40, 41, 42.5], protocol="p2")]
     first, second = summarise(compare(cells(*groups), "a", "b"))
-    assert (first.wins, first.ties, first.losses, first.positive, first.cells) == (1, 1, 1, 2, 3)
-    assert first.p == 1.0 and first.mean_difference == pytest.approx(0.0333, abs=1e-3)
+    assert (first.wins, first.ties, first.losses, first.cells, first.seeds) == (1, 1, 1, 3, 3)
+    assert first.mean_difference == pytest.approx(0.0333, abs=1e-3)  # of each seed over cells: 0.03, -0.97, 1.03
+    assert first.half == pytest.approx(4.303 / 3**0.5, abs=1e-3) and first.p == pytest.approx(0.96, abs=0.01)
     assert second.protocol == "p2 v1" and second.cells == 1
 
 
@@ -129,7 +130,7 @@ def test_one_against_several():
     assert (
         "paired by seed (3 of them)" in text
         and "**digits, protocol p1 v1: a − …**" in text
-        and "| − c | **-5.0 ± 0.0** | 0/0/1 |" in text
+        and "| − c | **-5.0 ± 0.0 †** | **-5.0 ± 0.0** |" in text
     )
 
 
@@ -162,7 +163,7 @@ def test_a_wildcard_pairs_each_method_with_itself():
     assert [(p.first, round(p.difference, 1)) for pairs in found for p in pairs] == [
         ("a:protocol=p2", 3.2), ("b:protocol=p2", 17.2),
     ]  # fmt: skip
-    assert "| b | **+17.2 ± 0.7** | 1/0/0 |" in markdown(found)
+    assert "| b | **+17.2 ± 0.7 †** | **+17.2 ± 0.7** |" in markdown(found)
     for first, others in (("*", ["a"]), ("a", ["*"]), ("*:protocol=p2", ["*:protocol=p1", "a"])):
         with pytest.raises(UsageError, match="both sides"):
             comparisons(two_protocols(), first, others)
