@@ -104,6 +104,7 @@ class Needs:
         batch: images that pass through the backbone together, at most; memory is predicted from it.
         batch_parameter: the parameter that lowers it, named where memory is too small.
         training: whether it trains weights of the backbone, which takes more memory.
+        resize: the filter that brings its training images to the backbone's size: bicubic or bilinear.
     """
 
     backbone: bool = False
@@ -111,6 +112,7 @@ class Needs:
     batch: int = 64
     batch_parameter: str = ""
     training: bool = False
+    resize: str = "bicubic"
 
 
 class Method:
@@ -118,6 +120,7 @@ class Method:
 
     Params: ClassVar[type] = NoParams  # a frozen dataclass whose fields are made by `param`
     requires: ClassVar[frozenset[str]] = frozenset()  # of "backbone", "teacher", whatever the parameters: see `needs`
+    presets: ClassVar[dict[str, dict[str, Any]]] = {}  # named sets of parameters, for `--preset`
     trains: ClassVar[bool] = False  # by gradients, without loss scaling: float16 is refused before any work
 
     def __init__(self, params: Any) -> None:

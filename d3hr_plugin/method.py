@@ -18,6 +18,7 @@ from d3hr_plugin.decoding import denoise
 from d3hr_plugin.groups import SAMPLERS, Draw, Group
 from d3hr_plugin.inversion import add_noise, invert
 from d3hr_plugin.params import Params
+from d3hr_plugin.presets import PRESETS
 from d3hr_plugin.schedule import alphas, levels
 from d3hr_plugin.statistics import Moments, load_moments, save_moments
 
@@ -40,6 +41,7 @@ class D3HR(Method):
     """Dataset distillation with high representativeness (arXiv 2505.18399)."""
 
     Params = Params
+    presets = PRESETS
     params: Params
 
     @classmethod
@@ -53,7 +55,8 @@ class D3HR(Method):
     def needs(self) -> Needs:
         p = self.params
         batch = max(p.invert_batch, p.decode_batch)
-        return Needs(backbone=True, teacher=p.uses_teacher, batch=batch, batch_parameter="invert_batch")
+        uses = {"backbone": True, "teacher": p.uses_teacher, "resize": p.encode_resize}
+        return Needs(**uses, batch=batch, batch_parameter="invert_batch")
 
     def supports(self, dataset: Dataset, ipc: int) -> str:
         p = self.params
@@ -93,6 +96,7 @@ class D3HR(Method):
         inversion: list[Any] = [p.invert_guidance, p.invert_solver, p.invert_stride] if p.domain == "ddim" else []
         if inversion and (p.invert_evaluations or p.noise_until):
             inversion += [p.invert_evaluations, p.noise_until]
+        resized = {} if p.encode_resize == "bicubic" else {"resize": p.encode_resize}
         stage = task.stage(
             name,
             version,
@@ -104,6 +108,7 @@ class D3HR(Method):
             inversion=inversion,
             sample_posterior=p.sample_posterior,
             images=p.invert_images,
+            **resized,
         )
         # a teacher, where the method has one, has no part in inverting
         return dataclasses.replace(stage, inputs={k: v for k, v in stage.inputs.items() if k != "teacher"})
@@ -178,7 +183,7 @@ class D3HR(Method):
         if not total:
             raise DataError(f"class {name!r} has no training images", where=task.dataset.name)
         with Progress(total, f"d3hr inversion, class {name}", "image") as bar:
-            batches = class_latents(task, class_index, p.sample_posterior, p.invert_batch)
+            batches = class_latents(task, class_index, p.sample_posterior, p.invert_batch, p.encode_resize)
             for index, latents in enumerate(batches):
                 if index * p.invert_batch >= total:
                     break
@@ -268,7 +273,7 @@ class D3HR(Method):
             return rows
         if p.modes_in == "features":
             return selection.class_features(task, class_index)[: len(rows)]
-        clean = torch.cat(list(class_latents(task, class_index, p.sample_posterior)))
+        clean = torch.cat(list(class_latents(task, class_index, p.sample_posterior, resize=p.encode_resize)))
         return clean[: len(rows)].flatten(1).to(rows.device)
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 from d3hr_plugin.method import D3HR
 from d3hr_plugin.params import Params
+from d3hr_plugin.presets import FAST
 
 _FIELDS = {f.name: f for f in dataclasses.fields(Params)}
 
@@ -40,6 +41,7 @@ class D3HRModes(D3HR):
     """D3HR with modes in place of a Gaussian."""
 
     Params = ModesParams
+    presets = {"fast": FAST}
 
     @classmethod
     def authors(cls, dataset: str) -> dict[str, Any]:

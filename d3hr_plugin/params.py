@@ -75,6 +75,13 @@ class Params:
     sample_posterior: bool = param(
         True, "draw each image's latent from the VAE's posterior; false takes its mean", "authors' code"
     )
+    encode_resize: str = param(
+        "bicubic",
+        "filter that brings images to the backbone's size before they are encoded; bilinear is the authors'",
+        "own; authors' code: bilinear",
+        choices=("bicubic", "bilinear"),
+        late=True,
+    )
     invert_batch: int = param(64, "images inverted together; also what a kill can cost", "own", low=1)
     model: str = param(
         "gaussian",

@@ -30,28 +30,37 @@ class Encodable(Protocol):
     def backbone(self) -> Backbone: ...
 
 
-def moments_stage(dataset: Dataset, backbone: Backbone, class_index: int) -> Stage:
+def moments_stage(dataset: Dataset, backbone: Backbone, class_index: int, resize: str = "bicubic") -> Stage:
     """The stage of one class's moments."""
+    precision = backbone.precision.document()
     return latents_stage(
-        dataset, class_index, backbone.vae_key, backbone.image_size, backbone.padding, backbone.precision.document()
+        dataset, class_index, backbone.vae_key, backbone.image_size, backbone.padding, precision, resize
     )
 
 
 def class_moments(
-    store: Store, dataset: Dataset, backbone: Backbone, class_index: int, bar: Progress | None = None
+    store: Store,
+    dataset: Dataset,
+    backbone: Backbone,
+    class_index: int,
+    bar: Progress | None = None,
+    resize: str = "bicubic",
 ) -> list[Path]:
     """Files of the moments of one class, in order: each holds ``mean`` and ``std`` ``[<= 256, c, h, w]``.
 
     Float16 where the VAE runs in half precision, else float32. Made where missing; a kill costs one chunk.
     """
-    stage = moments_stage(dataset, backbone, class_index)
+    stage = moments_stage(dataset, backbone, class_index, resize)
     positions = dataset.train.by_class[class_index]
     count = -(-len(positions) // LATENTS_CHUNK)
     half = backbone.vae.dtype in (torch.float16, torch.bfloat16) or backbone.precision.autocast is not None
 
+    filtered = {} if resize == "bicubic" else {"resize": resize}  # not every split of a plug-in has a choice
+
     def encode(index: int, file: Path) -> None:
         chosen = positions[index * LATENTS_CHUNK : (index + 1) * LATENTS_CHUNK]
-        mean, std = backbone.moments(dataset.train.images(chosen, backbone.content_size, backbone.channels))
+        images = dataset.train.images(chosen, backbone.content_size, backbone.channels, **filtered)
+        mean, std = backbone.moments(images)
         kind = torch.float16 if half else torch.float32
         save_file({"mean": mean.to("cpu", kind).contiguous(), "std": std.to("cpu", kind).contiguous()}, file)
 
@@ -124,14 +133,17 @@ def all_moments(store: Store, dataset: Dataset, backbone: Backbone) -> tuple[Row
     return Rows(means), Rows(stds), torch.cat(labels), positions
 
 
-def class_latents(task: Encodable, class_index: int, sample: bool = True, chunk: int = 64) -> Iterator[torch.Tensor]:
+def class_latents(
+    task: Encodable, class_index: int, sample: bool = True, chunk: int = 64, resize: str = "bicubic"
+) -> Iterator[torch.Tensor]:
     """Scaled latents float32 ``[<= chunk, c, h, w]`` (CPU) of one class of ``task.train``, in order.
 
     Encoded once into the store, then read. With ``sample`` each is a draw from the VAE's posterior, from a generator
     of (class, index) alone: the same draw whatever the chunk size, the process, or the subset that the class is in.
+    ``resize`` is the filter that brings larger images to the backbone's size: bicubic or bilinear.
     """
     first, left, name = 0, None, task.dataset.backbone_class(class_index)
-    for file in class_moments(task.store, task.dataset, task.backbone, class_index):
+    for file in class_moments(task.store, task.dataset, task.backbone, class_index, resize=resize):
         part = load_file(file)
         latents = part["mean"].float()
         if sample:

@@ -56,9 +56,17 @@ def hold_out(dataset: Dataset, most: int = 1024) -> np.ndarray:
 
 
 def latents_stage(
-    dataset: Dataset, class_index: int, vae_key: str, image_size: int, padding: int, precision: dict[str, Any]
+    dataset: Dataset,
+    class_index: int,
+    vae_key: str,
+    image_size: int,
+    padding: int,
+    precision: dict[str, Any],
+    resize: str = "bicubic",
 ) -> Stage:
     """The stage of the VAE latents' moments of one class: its key holds that class's training images and no others."""
-    params = {"image_size": image_size, "padding": padding}
+    params: dict[str, Any] = {"image_size": image_size, "padding": padding}
+    if resize != "bicubic":  # the filter before there was a choice
+        params["resize"] = resize
     inputs = {"class": dataset.train.class_digest(class_index), "vae": vae_key}
     return Stage("backbone.latents", LATENTS_VERSION, params, inputs, None, precision, LATENTS_CHUNK)

@@ -139,6 +139,8 @@ def _show_method(info) -> None:
     special = {d: cls.defaults(d) for d in registry().names("dataset") if cls.defaults(d)}
     for dataset, values in special.items():
         click.echo(f"\n  defaults on {dataset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
+    for preset, values in cls.presets.items():
+        click.echo(f"\n  --preset {preset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
 
 
 def _show_backbone(info) -> None:

@@ -52,6 +52,13 @@ def _common(function):
     return functools.reduce(lambda f, option: option(f), reversed(options), function)
 
 
+_preset = click.option(
+    "--preset",
+    default="",
+    help="Settings of the method by name, e.g. released, paper, fast: `ddbench show method NAME`. --set goes first.",
+)
+
+
 def _running(function):
     """Options that say where to write and with how many workers."""
     options = [
@@ -110,7 +117,8 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
     protocols = tuple(reg.select("protocol", options.get("protocols", ()), where="--protocol"))
     given = parse_sets(options["sets"])
     per_method, protocol = split_sets(given, () if options.get("set_dir") else methods)
-    sets = {f"{m}.{k}": v for m, values in per_method.items() for k, v in values.items()}
+    sets = preset_sets(options.get("preset", ""), methods)
+    sets |= {f"{m}.{k}": v for m, values in per_method.items() for k, v in values.items()}
     sets |= {f"protocol.{k}": v for k, v in protocol.items()}
     dataset_options: dict[str, Any] = {}
     if options["download"]:
@@ -150,6 +158,27 @@ def check_teacher(name: str) -> None:
     check_name(name, "teacher", "--teacher")
     if not is_external(name):
         registry().get("student", name, where="--teacher")
+
+
+def preset_sets(name: str, methods: tuple[str, ...]) -> dict[str, Any]:
+    """``METHOD.KEY: value`` of the preset ``name`` of those of ``methods`` that have it.
+
+    Raises:
+        UsageError: none has.
+    """
+    from benchmark.plugins import registry
+
+    if not name:
+        return {}
+    known = {m: registry().get("method", m).load().presets for m in methods}
+    if not any(name in presets for presets in known.values()):
+        allowed = sorted({preset for presets in known.values() for preset in presets})
+        raise UsageError(
+            f"{', '.join(methods)} has no preset {name!r}",
+            where=f"--preset {name}",
+            allowed=", ".join(allowed) or "none: leave --preset out",
+        )
+    return {f"{m}.{key}": value for m, presets in known.items() for key, value in presets.get(name, {}).items()}
 
 
 def ipc_values(text: Any) -> tuple[int, ...]:
@@ -254,6 +283,7 @@ Examples:
 @click.option("--method", "methods", multiple=True, required=True, help="Methods, wildcards allowed; repeatable.")
 @_evaluating
 @_common
+@_preset
 @_running
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also run random real images and kmeans.")
 @click.option("--tuned", type=NamedPath(), help="Take settings that `ddbench tune` chose.")
@@ -272,6 +302,7 @@ def run(**options: Any) -> int:
 @click.option("--method", "methods", multiple=True, required=True, help="Methods, wildcards allowed; repeatable.")
 @_evaluating
 @_common
+@_preset
 @_running
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also plan random real images and kmeans.")
 @click.option("--tuned", type=NamedPath(), help="Take settings that `ddbench tune` chose.")
@@ -302,6 +333,7 @@ Examples:
 )
 @click.option("--method", "methods", multiple=True, required=True, help="The method.")
 @_common
+@_preset
 @_running
 @click.option("--out", required=True, type=NamedPath(), help="Folder to write; one sub-folder a seed.")
 @click.option("--shard", default="", metavar="I/N", help="Do only the I-th of N parts (0-based); the store joins them.")

@@ -70,17 +70,22 @@ class Split:
         for index in indices:
             yield function(self.pil(int(index)))
 
-    def images(self, indices: Sequence[int], size: int | None = None, channels: int | None = None) -> torch.Tensor:
-        """Images as uint8 ``[n, C, size, size]``: shorter side resized (antialiased bicubic), centre cropped."""
+    def images(
+        self, indices: Sequence[int], size: int | None = None, channels: int | None = None, resize: str = "bicubic"
+    ) -> torch.Tensor:
+        """Images as uint8 ``[n, C, size, size]``: shorter side resized by PIL's filter ``resize``, centre cropped."""
         import torch
 
         size, channels = size or self.image_size, channels or self.channels
         mode = "L" if channels == 1 else "RGB"
         out = torch.empty(len(indices), channels, size, size, dtype=torch.uint8)
         for row, index in enumerate(indices):
-            array = np.asarray(resize_crop(self.pil(int(index)).convert(mode), size))
+            array = np.asarray(resize_crop(self.pil(int(index)).convert(mode), size, FILTERS[resize]))
             out[row] = torch.from_numpy(array.copy()).view(size, size, channels).permute(2, 0, 1)
         return out
+
+
+FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}  # antialiased, both
 
 
 def resize_crop(image: Image.Image, size: int, resample: Image.Resampling = Image.Resampling.BICUBIC) -> Image.Image:
@@ -110,11 +115,13 @@ class ArraySplit(Split):
         rows = np.ascontiguousarray(self.array[np.asarray(indices, dtype=np.int64)])
         return hashlib.sha256(f"{rows.shape}".encode() + rows.tobytes()).hexdigest()
 
-    def images(self, indices: Sequence[int], size: int | None = None, channels: int | None = None) -> torch.Tensor:
+    def images(
+        self, indices: Sequence[int], size: int | None = None, channels: int | None = None, resize: str = "bicubic"
+    ) -> torch.Tensor:
         import torch
 
         if (size or self.image_size) != self.image_size or (channels or self.channels) != self.channels:
-            return super().images(indices, size, channels)
+            return super().images(indices, size, channels, resize)
         chosen = torch.from_numpy(self.array[np.asarray(indices, dtype=np.int64)])
         return chosen[:, None] if self.channels == 1 else chosen.permute(0, 3, 1, 2).contiguous()
 

@@ -19,7 +19,7 @@ from benchmark.core.foreign import open_regular
 from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
 from benchmark.core.store.keys import digest_open
-from benchmark.data.base import Split, resize_crop
+from benchmark.data.base import FILTERS, Split, resize_crop
 from benchmark.data.decode import EXTENSIONS, open_image
 
 THREADS = min(16, max(2, os.cpu_count() or 1))  # PIL decodes, and the kernel lists folders, outside Python's lock
@@ -123,7 +123,7 @@ class FileSplit(Split):
             for start in range(0, len(indices), BATCH):  # not all at once: results would pile up
                 yield from pool.map(lambda i: function(self.pil(i)), indices[start : start + BATCH])
 
-    def images(self, indices, size=None, channels=None):
+    def images(self, indices, size=None, channels=None, resize="bicubic"):
         import torch
 
         size, channels = size or self.image_size, channels or self.channels
@@ -132,7 +132,7 @@ class FileSplit(Split):
 
         def decode(row: int) -> None:
             image = open_image(self.index.path(int(indices[row])), mode, size)
-            out[row] = np.asarray(resize_crop(image, size)).reshape(size, size, channels)
+            out[row] = np.asarray(resize_crop(image, size, FILTERS[resize])).reshape(size, size, channels)
 
         if len(indices) < 4:
             for row in range(len(indices)):

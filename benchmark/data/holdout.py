@@ -36,9 +36,10 @@ class SubsetSplit(Split):
     def map(self, function, indices):
         return self._parent.map(function, self.indices[np.asarray(indices, dtype=np.int64)])
 
-    def images(self, indices, size=None, channels=None):
+    def images(self, indices, size=None, channels=None, resize="bicubic"):
         chosen = self.indices[np.asarray(indices, dtype=np.int64)]
-        return self._parent.images(chosen, size or self.image_size, channels or self.channels)
+        filtered = {} if resize == "bicubic" else {"resize": resize}
+        return self._parent.images(chosen, size or self.image_size, channels or self.channels, **filtered)
 
 
 def stable_order(count: int, salt: str) -> np.ndarray:

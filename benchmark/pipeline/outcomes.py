@@ -100,5 +100,8 @@ def shared_seconds(method: Method, task: Task) -> float:
     if any(work.stage == "encode" for work in method.work(len(task.train), classes, task.ipc)):
         from benchmark.backbones.latents import moments_stage
 
-        stages = [*stages, *(moments_stage(task.dataset, task.backbone, c) for c in range(classes))]
+        stages = [
+            *stages,
+            *(moments_stage(task.dataset, task.backbone, c, method.needs().resize) for c in range(classes)),
+        ]
     return sum(task.store.info(stage)["seconds"] for stage in stages if task.store.has(stage))

@@ -30,7 +30,7 @@ def make_task(tmp_path, monkeypatch):
     """A task on random images, and the latents that the fake cache gives for each class."""
     latents = {c: torch.randn(n, 4, 4, 4, generator=torch.Generator().manual_seed(c)) for c, n in enumerate([13, 7, 3])}
 
-    def fake_latents(task, class_index, sample, chunk=64):
+    def fake_latents(task, class_index, sample, chunk=64, resize="bicubic"):
         yield from latents[class_index].split(chunk)
 
     for module in (diagnostics, plugin):

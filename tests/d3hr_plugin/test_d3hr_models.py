@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import fields
 
+import numpy as np
 import pytest
 import torch
 from sklearn.cluster import KMeans
 
+from benchmark.backbones.stages import latents_stage
+from benchmark.core.errors import UsageError
+from benchmark.data.base import ArraySplit, Dataset
 from benchmark.methods import make_params
 from benchmark.pipeline import plan
 from d3hr_plugin import models, selection
@@ -190,3 +194,43 @@ def test_old_and_new_name_of_the_papers_search_are_one_key():
     documents = [plan._params_documents(make_params(D3HR, "d3hr", "toy", given))[0] for given in (old, new)]
     assert documents[0] == documents[1] and documents[0]["sampler"] == "search-by-draws"
     assert plan._params_documents(make_params(D3HR, "d3hr", "toy", {}))[0]["sampler"] == "search"
+
+
+# -- presets ----------------------------------------------------------------------------------------------------------
+
+
+def test_presets_are_allowed_and_the_user_goes_first():
+    from benchmark.cli.run import preset_sets
+
+    for cls, name in ((D3HR, "d3hr"), (D3HRModes, "d3hr-modes")):
+        for values in cls.presets.values():
+            make_params(cls, name, "digits", values)
+    released = make_params(D3HR, "d3hr", "imagenet1k", D3HR.presets["released"])
+    assert (released.first_step, released.ending, released.encode_resize) == (18, "released", "bilinear")
+    assert released.group_score.form == "released" and released.group_score.skew == 0.1
+    fast = make_params(D3HR, "d3hr", "imagenet1k", D3HR.presets["fast"])
+    assert fast.invert_calls == 10 and fast.decode_calls == 10 and Params().invert_calls == 30
+    sets = preset_sets("fast", ("d3hr", "dit"))
+    assert set(sets) == {f"d3hr.{key}" for key in D3HR.presets["fast"]}
+    with pytest.raises(UsageError, match="dit has no preset 'fast'"):
+        preset_sets("fast", ("dit",))
+    with pytest.raises(UsageError) as error:
+        preset_sets("quick", ("d3hr",))
+    assert error.value.allowed == "fast, paper, released"
+
+
+def test_the_authors_resizing_has_latents_of_its_own(tmp_path):
+    """Another filter gives other pixels and other keys, in the VAE's latents and in what is made from them."""
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 16, 16), dtype=np.uint8)
+    split = ArraySplit(pixels, np.zeros(4, np.int64))
+    assert torch.equal(split.images([0, 1], 8), split.images([0, 1], 8, resize="bicubic"))
+    assert not torch.equal(split.images([0, 1], 8), split.images([0, 1], 8, resize="bilinear"))
+    dataset = Dataset("toy", ("a",), ("a",), 16, 1, split, split, "toy", (0.5,), (0.5,))
+    keys = [latents_stage(dataset, 0, "vae", 8, 0, {}, *resize).key for resize in ((), ("bicubic",), ("bilinear",))]
+    assert keys[0] == keys[1] != keys[2]
+
+
+def test_the_statistics_know_how_images_were_resized(make_task):
+    stages = [make_task(encode_resize=r) for r in ("bicubic", "bilinear")]
+    keys = [method.statistics_stage(task, 0, 6).key for task, method in stages]
+    assert keys[0] == make_task()[1].statistics_stage(make_task()[0], 0, 6).key != keys[1]
