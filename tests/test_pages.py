@@ -69,7 +69,7 @@ def test_the_readme_names_every_method_and_dataset():
     text = (ROOT / "README.md").read_text()
     rows = {k: next(x for x in text.splitlines() if x.startswith(f"| {k} |")) for k in ("methods", "datasets")}
     for kind, row in rows.items():
-        named = set(re.findall(r"[\w:-]+", row.split("|")[2]))
+        named = set(re.findall(r"[\w:+-]+", row.split("|")[2]))
         owner = registry().owner
         own = {n.rstrip(":") for n in registry().names(kind[:-1]) if "(ddbench " in owner[kind[:-1], n]}
         own = {n for n in own if not n.startswith(("imagewoof", "imageidc", "synthetic"))}

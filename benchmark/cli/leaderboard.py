@@ -90,6 +90,10 @@ def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
     from benchmark.cli.compare import compare, found
     from benchmark.results.boards.differences import markdown
 
+    if command == "reproduction":
+        from benchmark.results.boards.reproduction import markdown as table
+
+        return table(_reproduction(page))
     program = {"leaderboard": leaderboard, "compare": compare}[command]
     try:
         options = program.make_context(command, ["--format", "markdown", "--results", str(results), *arguments]).params
@@ -98,6 +102,15 @@ def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
     if options["results"] != results:
         options["results"] = page.parent / options["results"]
     return _text(options)[0] if command == "leaderboard" else markdown(found(**options))
+
+
+def _reproduction(page: Path) -> list[dict]:
+    """The lines of the page's table of reproductions, described in the file of its name that ends in .yaml."""
+    from functools import cache
+
+    from benchmark.results.boards.reproduction import table
+
+    return table(page.with_suffix(".yaml"), cache(lambda folder: read_rows(folder.resolve(), {})[0]))
 
 
 def _document(file: Path) -> str:
@@ -125,5 +138,9 @@ def _update(file: Path, results: Path, ignore_bad: bool) -> int:
     rows, faults = read_rows(results, {})
     write_text(csv_text(rows), results / "leaderboard.csv", within=results)
     write_text(refresh(text, lambda command, arguments: block(command, arguments, file, results)), file, "--update")
+    if any(command == "reproduction" for command, *_ in blocks(text)):
+        from benchmark.results.boards.reproduction import csv_text as data
+
+        write_text(data(_reproduction(file)), file.with_suffix(".csv"), within=file.parent)
     click.echo(f"{len(blocks(text))} table(s) refreshed in {file}, leaderboard.csv rebuilt in {results}")
     return 1 if faults and not ignore_bad else 0

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from benchmark.core.errors import DDBenchError, UsageError
 
 _BLOCK = re.compile(
-    r"(<!-- ddbench (?P<command>leaderboard|compare)(?P<args>[^\r\n]*?) ?-->(?P<end>\r?\n))(?P<body>.*?)"
+    r"(<!-- ddbench (?P<command>leaderboard|compare|reproduction)(?P<args>[^\r\n]*?) ?-->(?P<end>\r?\n))(?P<body>.*?)"
     r"(<!-- /ddbench -->)",
     re.DOTALL,
 )
