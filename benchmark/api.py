@@ -40,6 +40,7 @@ _HOMES = {
     "Progress": "benchmark.core.progress",
     "Stage": "benchmark.core.store",
     "Store": "benchmark.core.store",
+    "decode": "benchmark.training.formation",
     "derive_seed": "benchmark.core.compute",
     "digest_file": "benchmark.core.store",
     "digest_of": "benchmark.core.store",
@@ -120,6 +121,7 @@ if TYPE_CHECKING:
     from benchmark.students.library import Enlarged  # noqa: F401
     from benchmark.teachers import Teacher, get_teacher, teacher_key  # noqa: F401
     from benchmark.training.augment import Augment, mix  # noqa: F401
+    from benchmark.training.formation import decode  # noqa: F401
     from benchmark.training.loop import Averaged, batches, rate_at, train  # noqa: F401
 
 

@@ -185,6 +185,11 @@ class Method:
         """:meth:`work`, for methods whose cost also depends on the resolution."""
         return self.work(images, classes, ipc)
 
+    def tiles(self, dataset: Dataset) -> int:
+        """Training images along a stored image's side: students train on tiles x tiles enlarged cuts of each image
+        (`benchmark.training.formation`); 1 for images that are trained on as they are."""
+        return 1
+
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
         """Make the unit's images.
 

@@ -50,7 +50,7 @@ class Watching(abc.ABC):
         self.task, self.settings, self.name = task, settings, task.method
         self.learner = Learner(task, settings["network"], seed=(self.name,), **SGD)
         self.real = Real(task, range(len(task.train)))
-        self.labels = torch.as_tensor(task.train.labels).to(task.device)
+        self.labels = torch.tensor(task.train.labels).to(task.device)
         self.mean, self.std = (
             torch.tensor(x).view(-1, 1, 1).to(task.device) for x in (task.dataset.mean, task.dataset.std)
         )

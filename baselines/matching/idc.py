@@ -3,7 +3,7 @@
 Source: "Dataset Condensation via Efficient Synthetic-Data Parameterization" (arXiv 2205.14959), repository
 snu-mllab/Efficient-Dataset-Condensation, ``condense.py`` with ``--reproduce`` (``misc/reproduce.py``,
 ``argument.py``). An iteration begins with a new network and clipped pixels. ``inner`` times each class's images are
-decoded (:mod:`baselines.matching.formation`), augmented together with 64 real ones (colour, then shift, then cutout:
+decoded (:mod:`benchmark.training.formation`), augmented together with 64 real ones (colour, then shift, then cutout:
 :mod:`baselines.matching.siamese`), compared by the gradients on the convolutions, and moved by one step of SGD; then
 the network learns from some batches of real images, half of them mixed by CutMix. Factor 1 is the paper's IDC-I.
 
@@ -26,7 +26,7 @@ Deviations: 8-bit images; images begin as random real ones (theirs: the first on
 for the network run on over the end of an epoch; 10 epochs of training before an ImageNet network is used (``--early
 10``) are left out.
 
-Students must be trained on the decoded images: ``factor`` is in the set's manifest.
+Students are trained on the decoded images under every protocol (`Method.tiles`); the protocol ``idc`` is the paper's.
 """
 
 from __future__ import annotations
@@ -38,13 +38,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from baselines.matching.formation import decode
 from baselines.matching.gradients import match, weighted_layers
 from baselines.matching.images import Pixels, Real, noise, real_start, stored
 from baselines.matching.method import Matching, Optimisation
 from baselines.matching.networks import NETWORKS, Learner
 from baselines.matching.siamese import NUMBERS, augment, idc_program
-from benchmark.api import Task, Work, batches, generator, mix, param
+from benchmark.api import Dataset, Task, Work, batches, decode, generator, mix, param
 
 LARGE = 128  # px from which the settings are those for ImageNet
 REFERENCE_IPC = 10  # argument.py tune_lr_img
@@ -99,7 +98,7 @@ class Matched(Optimisation):
         names = [name for name in settings["strategy"].split("_") if name and name != left_out]
         self.net_program = idc_program("_".join(names))
         self.everything = Real(task, range(len(task.train)))
-        self.labels = torch.as_tensor(task.train.labels).to(task.device)
+        self.labels = torch.tensor(task.train.labels).to(task.device)
 
     def match(self, real: Sequence[Tensor], numbers: Tensor, generators: Sequence[torch.Generator]) -> tuple:
         """The distance of the gradients, summed over classes, and its gradient on the pixels.
@@ -202,6 +201,9 @@ class IDC(Matching):
         known = {"fashionmnist": grey, "svhn": few, "cifar10": cifar, "cifar100": cifar}
         return (known | {"digits": grey | {"iterations": 5}}).get(dataset.partition("@")[0], {})
 
+    def tiles(self, dataset: Dataset) -> int:
+        return self.params.factor or (3 if dataset.image_size >= LARGE else 2)
+
     def settings(self, task: Task) -> dict[str, Any]:
         p, dataset = self.params, task.dataset
         size = dataset.image_size
@@ -211,7 +213,7 @@ class IDC(Matching):
             rate *= task.ipc / REFERENCE_IPC * (size / (224 if large else 32)) ** 2
         names = ("inner", "momentum", "drift", "batch", "batch_synthetic", "batch_net", "lr_net", "strategy", "cutmix")
         return {name: getattr(p, name) for name in (*names, "start")} | {
-            "factor": p.factor or (3 if large else 2),
+            "factor": self.tiles(dataset),
             "iterations": p.iterations or (500 if large else 2000),
             "metric": p.metric if p.metric != "auto" else "l1" if absolute else "mse",
             "lr": rate,

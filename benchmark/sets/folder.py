@@ -89,6 +89,12 @@ class DistilledSet:
     digest: str
     manifest: dict[str, Any]
 
+    def training(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images and labels on which students train: the tiles of each image where the manifest says how many."""
+        from benchmark.training.formation import training_images
+
+        return training_images(self.images, self.labels, self.manifest.get("tiles", 1))
+
 
 def write_set(
     root: Path, dataset: Dataset, ipc: int, images: Iterable[tuple[int, int, np.ndarray]], meta: dict[str, Any]

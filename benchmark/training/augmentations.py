@@ -23,6 +23,9 @@ OPERATIONS: dict[str, dict[str, tuple[Any, str]]] = {
         "degrees": (15.0, "rotation up to this angle either way"),
         "scale": (1.2, "zoom between 1/scale and scale"),
     },
+    "diffaug": {
+        "strategy": ("color_crop_flip_scale_rotate", "flip, color, cutout, and one of the others a batch (IDC)")
+    },
     "dsa": {"strategy": ("color_crop_cutout_flip_scale_rotate", "one of these is drawn for each batch (DSA)")},
 }
 

@@ -94,7 +94,24 @@ def dsa(x: Tensor, *, strategy: str, generator: torch.Generator) -> Tensor:
     saturation 2, contrast 0.5; shift 1/8; cutout 1/2; flip 1/2; zoom 1.2; rotation 15 degrees.
     """
     names = strategy.split("_")
-    name = names[int(torch.randint(len(names), (), generator=generator))]
+    return _named(names[int(torch.randint(len(names), (), generator=generator))], x, generator)
+
+
+def diffaug(x: Tensor, *, strategy: str, generator: torch.Generator) -> Tensor:
+    """IDC's augmentation when students are trained: DSA's operations, flip, colour and cutout always where named.
+
+    ``snu-mllab/Efficient-Dataset-Condensation``, ``misc/augment.py`` (``DiffAug``): flip, then colour, then one of the
+    strategy's other operations for the batch, then cutout; parameters for each image.
+    """
+    names = strategy.split("_")
+    rest = [name for name in names if name not in ("flip", "color", "cutout")]
+    chosen = rest[int(torch.randint(len(rest), (), generator=generator))] if rest else ""
+    for name in [n for n in ("flip", "color") if n in names] + [chosen] * bool(rest) + ["cutout"] * ("cutout" in names):
+        x = _named(name, x, generator)
+    return x
+
+
+def _named(name: str, x: Tensor, generator: torch.Generator) -> Tensor:
     n = len(x)
     if name == "color":
         return _color(x, generator)

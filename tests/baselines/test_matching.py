@@ -14,11 +14,11 @@ from method_bench import Bench
 from torch import nn
 
 from baselines.matching import gradients
-from baselines.matching.formation import decode
 from baselines.matching.gradients import class_gradients, match, weighted_layers
 from baselines.matching.images import Pixels
 from baselines.matching.siamese import OPERATIONS, augment, dsa_program, idc_program
 from benchmark.api import build_student
+from benchmark.training.formation import decode, training_images
 
 torch.set_num_threads(1)
 
@@ -134,6 +134,22 @@ def test_decoding_cuts_and_enlarges(side, factor):
     torch.testing.assert_close(decode(images, factor), wanted)
     torch.testing.assert_close(decode(images[None], factor)[0], wanted)
     assert decode(images, 1) is images
+
+
+def test_students_of_idc_train_on_tiles(bench, tmp_path):
+    from benchmark.sets.folder import read_set, write_set
+
+    method, task, units = bench.task("idc", 2)
+    assert method.tiles(task.dataset) == 2 and bench.task("dm", 2)[0].tiles(task.dataset) == 1
+    images = method.distill(task, units[0])
+    cells = zip(units[0].cells, images.permute(0, 2, 3, 1).numpy(), strict=True)
+    write_set(tmp_path, task.dataset, 2, ((c, i, x) for (c, i), x in cells), {"method": {"name": "idc"}, "tiles": 2})
+    found = read_set(tmp_path, task.dataset)
+    x, labels = found.training()
+    assert len(x) == len(labels) == 4 * len(images) and labels.bincount().tolist() == [8] * 4
+    wanted = F.interpolate(images[:1, :, :4, 4:].float(), (8, 8), mode="bilinear")  # the second tile of the first image
+    assert (x[len(images)].float() - wanted[0]).abs().max() <= 0.5 and int(labels[len(images)]) == 0
+    assert training_images(images, labels, 1)[0] is images
 
 
 def test_coasting_is_steps_without_a_gradient():

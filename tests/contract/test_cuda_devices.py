@@ -211,6 +211,7 @@ def test_students_train_without_waiting(tmp_path, monkeypatch, protocol, sets, c
 
 AUGMENTATIONS = [{"op": "dsa", "strategy": name} for name in ["color", "crop", "cutout", "flip", "scale", "rotate"]]
 AUGMENTATIONS += [
+    {"op": "diffaug", "strategy": "color_crop_flip_scale_rotate"},
     {"op": "random_resized_crop", "scale": [0.3, 1.0], "ratio": [0.75, 1.33], "rounding": "float"},
     {"op": "random_resized_crop", "scale": [0.3, 1.0], "ratio": [0.75, 1.33], "rounding": "uint8"},
     {"op": "patch_shuffle", "factor": 2},

@@ -201,6 +201,20 @@ def test_every_dsa_operation_changes_images_one_by_one(name):
     assert torch.equal(out, again)
 
 
+def test_diffaug_flips_colours_and_takes_one_more(monkeypatch):
+    x, taken = torch.randn(4, 3, 16, 16, generator=generator(0)), []
+    plain = geometry._named
+    monkeypatch.setattr(geometry, "_named", lambda name, x, g: (taken.append(name), plain(name, x, g))[1])
+    for seed in range(8):
+        geometry.diffaug(x, strategy="color_crop_flip_scale_rotate", generator=generator(seed))
+    assert (
+        taken[0::3] == ["flip"] * 8 and taken[1::3] == ["color"] * 8 and set(taken[2::3]) == {"crop", "scale", "rotate"}
+    )
+    taken.clear()
+    geometry.diffaug(x, strategy="cutout_color", generator=generator(0))
+    assert taken == ["color", "cutout"]
+
+
 def test_the_whole_recipe_equals_torchvisions_pipeline():
     x = images(6)
     recipe = [{"op": "random_resized_crop", "scale": [0.08, 1], "ratio": [3 / 4, 4 / 3], "rounding": "uint8"}]

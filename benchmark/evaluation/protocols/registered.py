@@ -15,5 +15,8 @@ PROTOCOLS = [
     ProtocolInfo("fkd", "SRe2L as published: soft labels stored as fp16, counted", f"{_HERE}:fkd.yaml"),
     ProtocolInfo("dc", "DC, DM as published: class labels, ConvNet-3 with instance norm", f"{_HERE}:dc.yaml"),
     ProtocolInfo("dc-dsa", "DSA as published: dc with 1000 epochs and DSA's augmentation", f"{_HERE}:dc-dsa.yaml"),
+    ProtocolInfo(
+        "idc", "IDC as published: 1000 epochs, its augmentation, half of the batches mixed", f"{_HERE}:idc.yaml"
+    ),
     ProtocolInfo("smoke", "a few steps, to see that everything works; numbers mean nothing", f"{_HERE}:smoke.yaml"),
 ]

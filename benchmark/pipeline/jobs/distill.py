@@ -155,6 +155,8 @@ class DistillJob(Job):
                 "device": context.device_name,
             },
         }
+        if (tiles := method.tiles(task.dataset)) > 1:
+            about["tiles"] = tiles
         write_set(folder, task.dataset, task.ipc, _in_order(files, units, task), about)
 
 

@@ -126,13 +126,14 @@ class EvaluateJob(Job):
 
         dataset = self.source.load()
         teacher, teacher_check = _checked_teacher(str(context.store.root), self.teacher, context.device, self.source)
+        images, labels = found.training()
         checks = {
             "teacher": teacher_check,
-            "set": gates.check_set(found.images, found.labels, teacher, dataset, self.gate == "waived", self.given),
+            "set": gates.check_set(images, labels, teacher, dataset, self.gate == "waived", self.given),
         }
         result = train_student(
-            found.images,
-            found.labels,
+            images,
+            labels,
             dataset=dataset,
             protocol=protocol,
             student=self.identity.student,

@@ -36,7 +36,18 @@ def test_every_protocol_is_complete_and_explained(name):
 
 def test_names_begin_as_scripts_rely_on():
     names = {p.name for p in PROTOCOLS}
-    assert {"soft", "hard", "smoke", "rded-paper", "d3hr-paper", "fkd", "dc", "dc-dsa", "compute-matched"} <= names
+    assert {
+        "soft",
+        "hard",
+        "smoke",
+        "rded-paper",
+        "d3hr-paper",
+        "fkd",
+        "dc",
+        "dc-dsa",
+        "idc",
+        "compute-matched",
+    } <= names
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+CHUNK = 256  # images decoded at once
 PADDING = 0.5  # grey, right and below, where the side does not divide by the factor
 
 
@@ -20,6 +21,18 @@ def enlargement(small: int, large: int) -> Tensor:
     """Bilinear weights ``[large, small]`` (pixel centres aligned as in ``F.interpolate``, edges repeated)."""
     position = ((torch.arange(large, dtype=torch.float64) + 0.5) * small / large - 0.5).clamp(0, small - 1)
     return (1 - (position[:, None] - torch.arange(small)).abs()).clamp(min=0).float()
+
+
+def training_images(images: Tensor, labels: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Stored images and labels as students are trained on them: :func:`decode` of 8-bit images, rounded.
+
+    Args:
+        images: uint8 ``[n, C, H, H]``; labels: ``[n]``.
+    """
+    if factor == 1:
+        return images, labels
+    parts = [decode(part.float() / 255, factor).mul(255).round().byte() for part in images.split(CHUNK)]
+    return torch.cat(parts), torch.cat([part.repeat(factor**2) for part in labels.split(CHUNK)])
 
 
 def decode(images: Tensor, factor: int) -> Tensor:
