@@ -172,7 +172,7 @@ class CIM(Method):
 
     The surest real images of a class are shrunk into mosaics, and 200 steps change the mosaics until the teacher's
     features of each enlarged tile are those of the image it shows. Needs the run's teacher and training images; costs
-    200 passes and half as many backward over two images a tile. Defaults are those of the authors' scripts.
+    200 forward and backward passes over two images a tile. Defaults are those of the authors' scripts.
     """
 
     Params = CIMParams

@@ -132,6 +132,18 @@ METHODS: list[MethodInfo] = [
         "baselines.cim:CIM",
         paper="LINs-lab, ECCV 2026, repository LINs-lab/CIM",
     ),
+    MethodInfo(
+        "gvbsm",
+        "noise matched to real statistics in every layer of several classifiers",
+        "baselines.gvbsm.method:GVBSM",
+        paper="Shao et al., CVPR 2024, arXiv 2311.17950",
+    ),
+    MethodInfo(
+        "edc",
+        "G-VBSM from real images, half of its goals those of the classes",
+        "baselines.gvbsm.method:EDC",
+        paper="Shao et al., NeurIPS 2024, arXiv 2404.13733",
+    ),
     MethodInfo("recon", "random real images through the VAE: the ceiling the VAE sets", "baselines.recon:Recon"),
 ]
 

@@ -30,6 +30,8 @@ QUICK = {
     "sre2l++": {"iterations": 3},
     "fadrm": {"iterations": 4},
     "cim": {"iterations": 3, "factor": 1},
+    "gvbsm": {"iterations": 4, "squeeze": "convnet3_bn+convnet3_in"},
+    "edc": {"iterations": 4, "squeeze": "convnet3_bn+convnet3_in", "flatness": 0.25},
     "minimax": {"steps": 5, "phase": 2, "memory": 3, "sampling_steps": 3},
     "d4m": {"steps": 4},
     "mgd3": {"steps": 4, "stop": 1, "scale": 1.0},
@@ -85,10 +87,10 @@ def write_backbone(path) -> None:
     DiTPipeline(dit, vae, make_scheduler()).save_pretrained(path)
 
 
-def make_teacher(dataset: Dataset, student: str = "convnet3_bn", name: str = "") -> Teacher:
+def make_teacher(dataset: Dataset, student: str = "convnet3_bn", name: str = "", device: str = "cpu") -> Teacher:
     """An untrained network with BatchNorm."""
     model = build_student(student, CLASSES, dataset.channels, dataset.image_size, 0)
-    known = {"name": name or student, "key": f"{name or student}-teacher", "accuracy": 50.0}
+    known = {"name": name or student, "key": f"{name or student}-teacher", "accuracy": 50.0, "device": device}
     return Teacher(model, mean=dataset.mean, std=dataset.std, size=dataset.image_size, **known)
 
 
@@ -113,7 +115,9 @@ class Bench:
         if method.needs().teacher:
             task.load_teacher, task.teacher_key = (lambda: self.teacher), self.teacher.key
         if named := method.classifiers(self.dataset):
-            task.load_classifiers = lambda label: [make_teacher(self.dataset, n) for n in named[label].split("+")]
+            task.load_classifiers = lambda label: [
+                make_teacher(self.dataset, n, device=task.device) for n in named[label].split("+")
+            ]
         return method, task, method.units(task)
 
     def images(self, name: str, ipc: int, seed: int = 0, store: str = "store", turn: int = 1, **params) -> dict:

@@ -168,12 +168,12 @@ class DWAParams(StartParams):
 
 
 class DWA(Descendant):
-    """Real images recovered from a classifier whose weights were moved for each batch, against its likes.
+    """Real images recovered from a classifier whose weights were first moved for each batch.
 
     Before a batch is optimised, the weights climb the cross-entropy of its first images, so each index is recovered
     from a network of its own; variances weigh more than means. Needs the run's teacher and training images; costs
-    what SRe2L costs, with a quarter of CIFAR's steps more on ImageNet's side and 12 or 15 backward passes a batch.
-    Defaults are those of the authors' scripts.
+    SRe2L's passes below 64 px and half of them from there on, and 12 or 15 backward passes a batch. Defaults are those
+    of the authors' scripts.
     """
 
     Params = DWAParams
