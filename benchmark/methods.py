@@ -323,7 +323,16 @@ def make_params(
                 hint=f"ddbench show method {name}",
             )
         values[key] = convert(value, fields[key], f"--set {key}={value}")
-    return method.Params(**values)
+    try:
+        return method.Params(**values)
+    except (TypeError, ValueError, ArithmeticError) as error:  # from checks of its own, of values that fit their types
+        shown = ", ".join(f"{key}={value}" for key, value in given.items()) or "defaults"
+        raise UsageError(
+            f"{name} takes no such parameters: {error}",
+            where=f"--set {shown[:200]}",
+            allowed=", ".join(sorted(fields)) or "none",
+            hint=f"ddbench show method {name}",
+        ) from error
 
 
 def convert(value: Any, spec: dataclasses.Field, where: str) -> Any:
@@ -353,12 +362,17 @@ def convert(value: Any, spec: dataclasses.Field, where: str) -> Any:
                 good = False
         if kind is tuple and isinstance(value, list):
             value, good = tuple(value), True
+        element = next((t for n, t in _TYPES.items() if kind is tuple and f"tuple[{n}," in str(spec.type)), None)
+        if good and element is not None:
+            whole = element is float and all(isinstance(v, int) for v in value)
+            good = all(isinstance(v, element) or whole for v in value) and not any(isinstance(v, bool) for v in value)
         for number in value if isinstance(value, (tuple, list)) else (value,):
             if isinstance(number, (int, float)) and not abs(number) <= LARGEST:  # NaN, infinities, endless digits
                 good = False
         if not good:
             shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]}…"
-            raise UsageError(f"{spec.name} must be {_type_name(kind)}, not {shown}", where=where)
+            wanted = _type_name(kind) + (f", each item {_type_name(element)}" if element else "")
+            raise UsageError(f"{spec.name} must be {wanted}, not {shown}", where=where)
     choices, low, high = (spec.metadata.get(k) for k in ("choices", "low", "high"))
     if choices and value not in choices:
         import difflib
@@ -379,4 +393,6 @@ _TYPES = {"int": int, "float": float, "bool": bool, "str": str, "tuple": tuple} 
 
 
 def _type_name(kind: type) -> str:
-    return {int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(kind, kind.__name__)
+    return {tuple: "a list", int: "a whole number", float: "a number", bool: "true or false", str: "text"}.get(
+        kind, kind.__name__
+    )

@@ -34,7 +34,7 @@ class Params:
         low=0,
         tune=(15, 30),
     )
-    keep_depths: tuple = param(
+    keep_depths: tuple[int, ...] = param(
         (),
         "further depths whose statistics are kept from the same pass; never changes a result",
         "authors keep 24-38",

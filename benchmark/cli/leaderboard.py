@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from benchmark.cli.options import FILTERS, NamedPath, filters, good_records, no_records
-from benchmark.core.errors import UsageError
+from benchmark.core.errors import DDBenchError, UsageError
 
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 
@@ -129,7 +129,12 @@ def _update(file: Path, results: Path, ignore_bad: bool) -> int:
     from benchmark.results.boards.readme import blocks, refresh
 
     text = _document(file)
-    if not blocks(text):
+    try:
+        found = blocks(text)
+    except DDBenchError as error:
+        error.where = f"{file}, {error.where}"
+        raise
+    if not found:
         raise UsageError(
             f"{file} holds no table to refresh",
             where="--update",
@@ -138,9 +143,9 @@ def _update(file: Path, results: Path, ignore_bad: bool) -> int:
     rows, faults = read_rows(results, {})
     write_text(csv_text(rows), results / "leaderboard.csv", within=results)
     write_text(refresh(text, lambda command, arguments: block(command, arguments, file, results)), file, "--update")
-    if any(command == "reproduction" for command, *_ in blocks(text)):
+    if any(command == "reproduction" for command, *_ in found):
         from benchmark.results.boards.reproduction import csv_text as data
 
         write_text(data(_reproduction(file)), file.with_suffix(".csv"), within=file.parent)
-    click.echo(f"{len(blocks(text))} table(s) refreshed in {file}, leaderboard.csv rebuilt in {results}")
+    click.echo(f"{len(found)} table(s) refreshed in {file}, leaderboard.csv rebuilt in {results}")
     return 1 if faults and not ignore_bad else 0

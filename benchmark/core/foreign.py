@@ -29,6 +29,7 @@ DOCUMENT_BYTES = 256 << 20  # of a manifest: 1.3 million files take 130 MB
 YAML_BYTES = 4 << 20
 DEPTH = 40  # of a document's nesting
 VALUES = 20_000_000  # in a document, aliases of YAML counted each time
+YAML_VALUES = 500_000
 LARGEST = 10**18  # of whole numbers: they must fit where they go (pandas' Int64, a float without an overflow)
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")  # decoded in this process: no helper program, no PostScript
 IMAGE_PIXELS = 180_000_000
@@ -201,7 +202,7 @@ def parse_yaml(text: str, where: str = "") -> Any:
         if len(text) > YAML_BYTES:
             raise ValueError(f"{len(text):,} characters are too many")
         document = yaml.safe_load(text)
-        check_plain(document, finite=False)
+        check_plain(document, finite=False, most=YAML_VALUES)
     except (yaml.YAMLError, ValueError, RecursionError, OverflowError) as error:
         reason = "nested too deep" if isinstance(error, RecursionError) else str(error)
         raise UsageError(f"cannot read {_short(text)}: not YAML: {reason}", where=where) from error
@@ -226,19 +227,19 @@ def _short(text: str) -> str:
     return repr(text if len(text) <= 60 else f"{text[:60]}…")
 
 
-def check_plain(document: Any, *, finite: bool = True) -> None:
+def check_plain(document: Any, *, finite: bool = True, most: int = VALUES) -> None:
     """Refuse what JSON or YAML can hold and no code expects: deep nesting, endless numbers, broken characters.
 
     Raises:
         ValueError: says what.
     """
-    left = VALUES
+    left = most
     stack: list[tuple[Any, int]] = [(document, 0)]
     while stack:
         value, depth = stack.pop()
         left -= 1
         if left < 0:
-            raise ValueError(f"more than {VALUES:,} values")
+            raise ValueError(f"more than {most:,} values")
         if depth > DEPTH:
             raise ValueError(f"nested more than {DEPTH} deep")
         if isinstance(value, str):

@@ -145,9 +145,9 @@ def whole_file(path: Path | str, option: str, *, within: Path | None = None) -> 
     path = Path(os.path.abspath(path))
     if within is not None:
         inside(within, os.path.relpath(path, os.path.abspath(within)), where=option)
-    if path.is_dir():
-        raise UsageError(f"{path} is a folder, not a file", where=option, hint=f"name a file with {option}")
     with writing(path, option):
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder, not a file", where=option, hint=f"name a file with {option}")
         state = _state(path)
         if _DESCRIPTOR.fullmatch(str(path)) or (state is not None and not stat.S_ISREG(state.st_mode)):
             with _elsewhere(path) as temporary:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from benchmark.core.errors import DataError, MissingError
-from benchmark.core.foreign import open_regular
+from benchmark.core.foreign import is_odd, open_regular
 from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
 from benchmark.core.store.keys import digest_open
@@ -154,10 +154,19 @@ def class_folders(root: Path) -> tuple[str, ...]:
     """Names of the folders in ``root``, sorted; hidden ones left out.
 
     Raises:
-        DataError: the folder cannot be listed.
+        DataError: the folder cannot be listed, or a name is no text (not UTF-8) or holds control characters.
     """
     with readable(root), os.scandir(root) as entries:
-        return tuple(sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir()))
+        names = tuple(sorted(e.name for e in entries if not e.name.startswith(".") and e.is_dir()))
+    odd = [name for name in names if is_odd(name)]
+    if odd:
+        raise DataError(
+            f"{ascii(odd[0])} is no name for a class",
+            where=str(root),
+            allowed="printable characters in UTF-8: names go into records and tables",
+            hint="rename the folder, in every split alike",
+        )
+    return names
 
 
 @contextlib.contextmanager

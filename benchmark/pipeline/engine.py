@@ -104,7 +104,7 @@ def do_job(
     began = time.monotonic()
     failed = False
     try:
-        with _shown(run, job, context, alive, limit), guarded("the job"):
+        with _shown(run, job, context, alive, limit), guarded("the job", threads=False):
             _run_with_inputs(run, job, context)
     except Exception as error:  # noqa: BLE001 - whatever a plug-in raises fails its job only
         failed = True

@@ -21,17 +21,18 @@ THREAD_SECONDS = 2.0  # how long a thread that was started may take to end by it
 
 
 @contextlib.contextmanager
-def guarded(what: str, dataset: Dataset | None = None) -> Iterator[None]:
+def guarded(what: str, dataset: Dataset | None = None, *, threads: bool = True) -> Iterator[None]:
     """Run plug-in code; its exceptions pass.
 
     Args:
         what: for messages, e.g. ``"the method evil"``.
         dataset: whose labels must be the same afterwards.
+        threads: whether a thread that goes on is a fault (libraries below the harness may keep some).
 
     Raises:
         JobError: it ended the program, closed the output, left a thread running or changed the labels.
     """
-    threads = set(threading.enumerate())
+    before = set(threading.enumerate())
     streams = _Streams()
     try:
         yield
@@ -44,7 +45,7 @@ def guarded(what: str, dataset: Dataset | None = None) -> Iterator[None]:
         called = "sys.exit" if isinstance(error, SystemExit) else type(error).__name__
         raise JobError(f"{what} ended the program: {called}{code}", hint=_TELL) from error
     fault = streams.restore()
-    left = _left_running(threads)
+    left = _left_running(before) if threads else []
     if left:
         fault = f"left a thread running: {', '.join(left)}"
     changed = dataset.changed() if dataset is not None else ""

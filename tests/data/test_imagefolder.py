@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -267,3 +269,41 @@ def test_map_keeps_order_and_raises(tmp_path, monkeypatch):
 def test_no_path_at_all(name):
     with pytest.raises(UsageError, match="imagefolder: names no folder"):
         load_dataset(name)
+
+
+def test_a_class_whose_name_is_no_text_is_refused(tmp_path):
+    base = tree(tmp_path / "pets")
+    for part in ("train", "val"):
+        os.rename(base / part / "ant", os.fsencode(base / part) + b"/go\xff")
+    with pytest.raises(DataError, match="is no name for a class"):
+        load(base)
+
+
+def test_a_fifo_among_the_images_is_skipped_or_named_and_never_waited_for(tmp_path):
+    base = tree(tmp_path / "pets")
+    os.mkfifo(base / "train" / "ant" / "z.png")
+    with pytest.raises(DataError, match="no regular file"):
+        load(base)
+    assert "1 corrupt in train" in load(base, on_corrupt="skip").notes["skipped"]
+
+
+def test_data_changed_under_equal_sizes_and_times_is_noticed_when_hashed_anew(tmp_path, monkeypatch):
+    from benchmark.core.store.keys import hashing_anew
+    from benchmark.data import external, loading
+
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    base = tree(tmp_path / "pets", suffix=".bmp")
+    first = load(base).digest
+    file = base / "train" / "ant" / "0.bmp"
+    stamp, content = file.stat(), bytearray(file.read_bytes())
+    content[-20] ^= 1
+    file.write_bytes(content)
+    os.utime(file, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    loading._load.cache_clear()
+    assert load(base).digest == first  # sizes and times are equal
+    external.changed.clear()
+    with hashing_anew():
+        fresh = load(base).digest
+    assert fresh != first and "content" in external.changed
+    loading._load.cache_clear()
+    assert load(base).digest == fresh  # remembered

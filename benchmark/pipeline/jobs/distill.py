@@ -16,6 +16,7 @@ from benchmark.core.cost import Meter
 from benchmark.core.errors import DDBenchError, JobError
 from benchmark.core.progress import Progress
 from benchmark.core.store import Stage, Store
+from benchmark.pipeline.guard import guarded
 from benchmark.pipeline.jobs.base import Context, Job, Source
 from benchmark.pipeline.outcomes import shared_seconds
 from benchmark.plugins import registry
@@ -174,7 +175,7 @@ class PartJob(DistillJob):
             return True
         try:
             units = len(self.open(context)[2])
-        except Exception:  # noqa: BLE001 - a plug-in that cannot name its units: the job will say why
+        except (Exception, SystemExit):  # noqa: BLE001 - a plug-in that cannot name its units: the job will say why
             return False
         return not set(range(*self.share(units))) & set(context.store.missing_chunks(self.stage, units))
 
@@ -219,7 +220,8 @@ def _distilled(method: Method, task: Task, unit: Unit) -> torch.Tensor:
     import torch
 
     try:
-        images = method.distill(task, unit)
+        with guarded(f"the method {task.method}", task.dataset):
+            images = method.distill(task, unit)
     except (DDBenchError, OSError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:

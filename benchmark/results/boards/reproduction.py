@@ -24,7 +24,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from benchmark.core.errors import DataError, MissingError
+from benchmark.core.errors import DataError, MissingError, UsageError
+from benchmark.core.foreign import read_yaml
 from benchmark.results.boards.reported import Reported, read_reported
 
 WITHIN = 2.0  # points: so near counts as met (or the published number lies in our interval)
@@ -60,14 +61,13 @@ def read(file: Path) -> list[dict[str, Any]]:
     Raises:
         MissingError: there is none; DataError: a cell with unknown or missing fields; names it.
     """
-    import yaml
-
     if not file.is_file():
         raise MissingError(f"no {file}", hint="a table of reproductions is described beside it, in reproduction.yaml")
     try:
-        cells = yaml.safe_load(file.read_text(encoding="utf-8"))
+        cells = read_yaml(file)
         assert isinstance(cells, list) and all(isinstance(cell, dict) for cell in cells)
-    except (yaml.YAMLError, AssertionError) as error:
+        assert all(isinstance(cell.get(name, {}), dict) for cell in cells for name in ("published", "ours"))
+    except (UsageError, AssertionError) as error:
         raise DataError("not a list of cells", where=str(file), allowed=", ".join(FIELDS)) from error
     for number, cell in enumerate(cells, start=1):
         wrong = sorted(set(cell) - set(FIELDS)) or sorted({"paper", "published"} - set(cell))

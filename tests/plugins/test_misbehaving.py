@@ -1,0 +1,71 @@
+"""Installed plug-ins that end the process they run in: a failed row each, and the methods beside them are unharmed."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from test_example import install
+
+ROOT = Path(__file__).parents[2]
+CODE = """
+import ctypes, os, sys, threading, time
+
+from benchmark.api import Method, MethodInfo, hookimpl
+
+FAULTS = ("exit", "sysexit", "segv", "thread", "closed", "labels")
+
+
+@hookimpl
+def ddbench_methods():
+    return [MethodInfo(f"evil-{name}", name, f"ddbench_evil:{name}") for name in FAULTS]
+
+
+class Evil(Method):
+    def distill(self, task, unit):
+        self.act(task)
+        return task.train.images([task.train.by_class[label][0] for label, _ in unit.cells])
+
+
+def made(name, act):
+    return type(name, (Evil,), {"act": staticmethod(act)})
+
+
+exit = made("exit", lambda task: os._exit(0))
+sysexit = made("sysexit", lambda task: sys.exit(0))
+segv = made("segv", lambda task: ctypes.string_at(0))
+thread = made("thread", lambda task: threading.Thread(target=time.sleep, args=(600,), name="stray").start())
+closed = made("closed", lambda task: (os.close(1), os.close(2)))
+labels = made("labels", lambda task: task.train.labels.fill(0))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_each_is_a_failed_row_that_says_so(tmp_path, digits_teacher_store):
+    site, store = tmp_path / "site", tmp_path / "store"
+    install(site, "ddbench-evil", "[ddbench]\nevil = ddbench_evil\n")
+    (site / "ddbench_evil.py").write_text(CODE)
+    shutil.copytree(digits_teacher_store.root, store)
+    names = ("exit", "sysexit", "segv", "thread", "closed", "labels")
+    methods = [*(f"evil-{name}" for name in names), "random"]
+    command = [str(Path(sys.executable).parent / "ddbench"), "run", "--method", ",".join(methods), "--no-floor"]
+    command += ["--dataset", "digits", "--ipc", "1", "--seeds", "1", "--protocol", "smoke", "--jobs", "1"]
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{site}{os.pathsep}{ROOT}",
+        "DDBENCH_CACHE": str(store),
+        "DDBENCH_PROGRESS": "0",
+    }
+    done = subprocess.run([*command, "--device", "cpu"], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert done.returncode == 1 and "Traceback" not in done.stderr, done.stderr
+    found = [json.loads(file.read_text()) for file in (tmp_path / "results" / "records").glob("*.json")]
+    rows = {record["identity"]["method"]["name"]: record["outcome"] for record in found}
+    assert set(rows) == set(methods) and rows.pop("random")["status"] == "ok"
+    told = ("os._exit", "sys.exit(0)", "SIGSEGV", "stray", "output", "read-only")
+    for name, word in zip(names, told):
+        outcome = rows[f"evil-{name}"]
+        assert outcome["status"] == "failed" and word in outcome["reason"], (name, outcome, done.stderr)
