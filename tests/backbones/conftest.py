@@ -1,5 +1,7 @@
 """Shared by the tests of backbones."""
 
+from functools import partial
+
 import pytest
 from toy_backbones import make_dataset, write_folder
 
@@ -23,7 +25,9 @@ def judge(monkeypatch):
         return {"name": judge or "brightest", "key": "", "accuracy": 100.0}, classify
 
     monkeypatch.setattr(report_module, "classifier", classifier)
-    monkeypatch.setattr(classifiers, "FEWEST_STEPS", 3)  # the second classifier, trained for a moment
+    monkeypatch.setattr(classifiers, "FEWEST_STEPS", 3)  # the second classifier: narrow, trained for a moment
+    for kind, network in classifiers.KINDS.items():
+        monkeypatch.setitem(classifiers.KINDS, kind, partial(network, widths=(8, 8, 8)))
 
 
 @pytest.fixture
