@@ -145,3 +145,18 @@ def _cached_digest(file: Path) -> str:
     except OSError:
         pass  # only a cache
     return found
+
+
+def difference(first: Path, second: Path) -> str:
+    """In words, how far the weights of two folders of one recipe are apart."""
+    import torch
+    from safetensors.torch import load_file
+
+    most = 0.0
+    for part in ("vae", "transformer"):
+        name = f"{part}/diffusion_pytorch_model.safetensors"
+        one, two = load_file(first / name), load_file(second / name)
+        for key, value in one.items():
+            if not torch.equal(value, two[key]):
+                most = max(most, float((value - two[key]).abs().max()))
+    return "equal bit for bit" if most == 0 else f"weights differ by up to {most:.3g} (another processor or torch)"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import time
 from pathlib import Path
@@ -57,6 +58,7 @@ def _data(function):
 @click.option(
     "--teacher", default="", help="Who judges the samples, as in `run`. Default: that of the protocol `soft`."
 )
+@click.option("--retrain", is_flag=True, help="Train anew, in a store of its own, what came with the package too.")
 @click.option("--ladder", is_flag=True, help="Keep the DiT at about 1, 3, 10 and 30 % of its steps too.")
 @click.option(
     "--card-images", type=click.IntRange(0), default=0, help="Samples a class in the card. Default: 10 to 50."
@@ -70,12 +72,16 @@ def train(
     sets: tuple[str, ...],
     teacher: str,
     device: str,
+    retrain: bool,
     ladder: bool,
     card_images: int,
     time_limit: float | None,
     **data: Any,
 ):
     """Train a VAE and a DiT on a dataset and print the report card.
+
+    With --retrain nothing that the package brings is used: VAE, DiT and the card's classifiers are trained in
+    $DDBENCH_CACHE/retrained, and the result is compared with what the package brings.
 
     With --ladder, --out holds a folder a rung: rung-STEPS.
     """
@@ -93,11 +99,17 @@ def train(
     stage = backbone_stage(found, preset, **values)  # refuses wrong settings before anything runs
     if teacher:
         teacher_key(found, teacher)  # and a teacher that is not there
+    from benchmark.backbones.folder import difference
     from benchmark.backbones.training import Run, rung_folders
+    from benchmark.core.store import default_cache
+    from benchmark.core.store.shipped import shipped
     from benchmark.training.loop import OutOfTime
 
     run = Run(teacher, ladder, card_images, deadline)
-    store = Store()
+    store = Store(default_cache() / "retrained") if retrain else Store()
+    brought = shipped(stage.name, stage.key) if retrain else None
+    if retrain:
+        os.environ["DDBENCH_SHIPPED"] = "0"
     try:
         with distributed.together():
             folder = train_backbone(store, found, preset, resolve_device(device), run=run, **values)
@@ -107,6 +119,8 @@ def train(
     if not ladder:
         if folder is not None:
             _finish(folder, stage.key, out)
+        if folder is not None and brought is not None:
+            click.echo(f"beside the package {difference(brought, folder)}")
         return
     from benchmark.backbones.settings import settings
 

@@ -25,6 +25,7 @@ from benchmark.core.errors import JobError, UsageError
 from benchmark.core.outputs import expanded, sync
 from benchmark.core.store import lease
 from benchmark.core.store.keys import Stage, digest_file
+from benchmark.core.store.shipped import shipped
 
 MANIFEST = "artifact.json"
 SECONDS = "seconds.txt"  # in a work folder: what each chunk took
@@ -82,10 +83,13 @@ class Store:
 
     def has_key(self, name: str, key: str) -> bool:
         """:meth:`has` where only the stage's name and key are known."""
-        return (self.place(name, key) / MANIFEST).is_file()
+        return (self.place(name, key) / MANIFEST).is_file() or shipped(name, key) is not None
 
     def open(self, stage: Stage) -> Path | None:
-        """The artifact's folder with its digests verified, or None; a damaged one is set aside and reported."""
+        """The artifact's folder with its digests verified, or None; a damaged one is set aside and reported.
+
+        One that came with the package (`benchmark.core.store.shipped`) is copied into the store first.
+        """
         return self.open_key(stage.name, stage.key)
 
     def open_key(self, name: str, key: str) -> Path | None:
@@ -93,12 +97,24 @@ class Store:
         path = self.place(name, key)
         if key in self._verified and path.is_dir():
             return path
-        if not (path / MANIFEST).is_file():
+        if not (path / MANIFEST).is_file() and not self._copy_shipped(name, key):
             return None
         if self.fault(path) and self._set_aside(path, key):
             return None
         self._verified.add(key)
         return path
+
+    def _copy_shipped(self, name: str, key: str) -> bool:
+        """Bring in what the package holds under this key; False where it holds nothing."""
+        source, target = shipped(name, key), self.place(name, key)
+        if source is None:
+            return False
+        temporary = self.root / "tmp" / f"{lease.host()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+        with disk_errors(self.root):
+            shutil.copytree(source, temporary, copy_function=shutil.copyfile)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._publish(temporary, target)
+        return True
 
     def _set_aside(self, path: Path, key: str) -> bool:
         """Move a damaged artifact away; False where another process has done so and made it again."""
