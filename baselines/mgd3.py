@@ -89,7 +89,12 @@ def towards(modes: torch.Tensor, scale: float, above: int) -> Guidance:
 
 
 class MGD3(Method):
-    """Samples pulled towards the centres of their class."""
+    """While noise is high, image k of a class is pulled towards centre k of a k-means of the class's latents.
+
+    It needs the backbone and the training images, no classifier and no training. A set costs what plain sampling costs
+    (digits, IPC 10: 13 CPU seconds), and the encoding of the training images and a k-means a class once.
+    Defaults are those of the forks' code; the guidance is the backbone's.
+    """
 
     Params = MGD3Params
     requires = frozenset({"backbone"})
