@@ -46,7 +46,7 @@ R_BN = (0.01, 0.1, 1.0)
 
 
 @dataclass(frozen=True)
-class Preset:
+class Published:
     """Published values at one resolution."""
 
     lr: float
@@ -56,8 +56,8 @@ class Preset:
     r_bn: float = 0.01
 
 
-def by_size(size: int, small: Preset, middle: Preset, large: Preset) -> Preset:
-    """The preset for images of ``size`` pixels; below 32 px the jitter is an eighth of the side at most."""
+def by_size(size: int, small: Published, middle: Published, large: Published) -> Published:
+    """The values for images of ``size`` pixels; below 32 px the jitter is an eighth of the side at most."""
     chosen = large if size >= 128 else middle if size >= 64 else small
     return replace(chosen, jitter=min(chosen.jitter, size // 8))
 
@@ -90,11 +90,11 @@ class Descendant(SRe2L):
     Params = StartParams
     several = True
     begins = "random"  # real images; "ranked": in order of difficulty; "mosaics": of crops in order of difficulty
-    presets: tuple[Preset, Preset, Preset]  # below 64 px, below 128 px, from there on
+    published: tuple[Published, Published, Published]  # below 64 px, below 128 px, from there on
     curriculum = False
 
     def settings(self, size: int) -> Settings:
-        p, own = self.params, by_size(size, *self.presets)
+        p, own = self.params, by_size(size, *self.published)
         crops = p.crop == "on" or (p.crop == "auto" and own.crops)
         return Settings(
             iterations=p.iterations or own.iterations,
@@ -177,7 +177,7 @@ class DWA(Descendant):
     """
 
     Params = DWAParams
-    presets = (Preset(0.25, 1000, 4, crops=False), Preset(0.1, 2000, 4), Preset(0.25, 2000, 32))
+    published = (Published(0.25, 1000, 4, crops=False), Published(0.1, 2000, 4), Published(0.25, 2000, 32))
 
     def settings(self, size: int) -> Settings:
         p, large = self.params, size >= 128
@@ -202,13 +202,13 @@ class DELT(Descendant):
     """Real images of middling certainty, of which the first are optimised long and the last only briefly.
 
     A class's images enter over eight rounds, so the first get all steps and the last an eighth of them; crops shrink
-    as in CDA. Needs the run's teacher and training images, which the teacher ranks once; costs about half of CDA's
+    as in CDA. Needs the run's teacher and training images, which the teacher ranks once; costs about 0.6 of CDA's
     passes at the same number of steps from IPC 8 on. Defaults are those of the authors' scripts for ImageNet-1K.
     """
 
     Params = DELTParams
     begins, curriculum = "ranked", True
-    presets = (Preset(0.25, 4000, 0), Preset(0.25, 4000, 0), Preset(0.25, 4000, 0))
+    published = (Published(0.25, 4000, 0), Published(0.25, 4000, 0), Published(0.25, 4000, 0))
 
     def units(self, task: Task) -> list[Unit]:
         """Batches of images, class by class: the images of a class share its rounds."""
@@ -248,7 +248,7 @@ class SRe2LPlusPlus(Descendant):
     """
 
     begins = "mosaics"
-    presets = (Preset(0.25, 4000, 4), Preset(0.25, 4000, 4), Preset(0.25, 4000, 32))
+    published = (Published(0.25, 4000, 4), Published(0.25, 4000, 4), Published(0.25, 4000, 32))
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ class FADRM(Descendant):
 
     Params = FADRMParams
     begins = "mosaics"
-    presets = (Preset(0.25, 2000, 4), Preset(0.01, 1000, 4), Preset(0.25, 2000, 32))
+    published = (Published(0.25, 2000, 4), Published(0.01, 1000, 4), Published(0.25, 2000, 32))
 
     def settings(self, size: int) -> Settings:
         p, own = self.params, super().settings(size)

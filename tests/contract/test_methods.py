@@ -10,6 +10,7 @@ from method_bench import CLASSES, Bench
 
 from benchmark.core.store import Store
 from benchmark.data.withheld import WithheldError
+from benchmark.methods import Method
 from benchmark.pipeline.outcomes import shared_seconds
 from benchmark.plugins import registry
 
@@ -31,6 +32,14 @@ def test_all_the_promised_methods_are_registered():
     promised = {"d3hr", "sre2l", "cda", "d4m", "minimax", "rded"}
     floors = {"random", "kmeans", "herding", "dit", "recon", "noise"}
     assert promised | floors <= set(METHODS) and not registry().broken
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_class_attributes_mean_what_the_contract_says(name):
+    """A subclass that takes one of these names for something of its own breaks `--preset` or `plan`."""
+    cls = registry().get("method", name).load()
+    for attribute in ("Params", "requires", "presets", "trains"):
+        assert isinstance(getattr(cls, attribute), type(getattr(Method, attribute))), attribute
 
 
 @pytest.mark.parametrize("name", METHODS)
