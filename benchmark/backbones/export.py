@@ -12,7 +12,6 @@ from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import load_parts
 from benchmark.backbones.card import text
 
-WEIGHTS = "diffusion_pytorch_model.safetensors"
 KEPT = (folders.REPORT, "report.png", "curve.json")
 
 
@@ -28,10 +27,10 @@ def export(source: Path, out: Path, command: str = "") -> None:
     from diffusers import DiTPipeline
 
     folders.check(source)
-    vae, dit, scheduler = load_parts(source, torch.float32)
+    vae, dit, scheduler = load_parts(source, torch.bfloat16)
     about = {**folders.about(source), "weights": "bfloat16"}
     about.pop("vae_key", None)
-    DiTPipeline(dit.to(torch.bfloat16), vae.to(torch.bfloat16), scheduler).save_pretrained(out)
+    DiTPipeline(dit, vae, scheduler).save_pretrained(out)
     (out / folders.ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True) + "\n")
     for name in KEPT:
         if (source / name).is_file():

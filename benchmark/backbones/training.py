@@ -14,7 +14,8 @@ from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone, load_backbone, pad
 from benchmark.backbones.classifiers import Plain, get_classifier
-from benchmark.backbones.dit import build_dit, make_scheduler, train_dit
+from benchmark.backbones.dit import build_dit, make_scheduler
+from benchmark.backbones.dit_training import train_dit
 from benchmark.backbones.latents import all_moments
 from benchmark.backbones.report import write_report
 from benchmark.backbones.resident import token_features
