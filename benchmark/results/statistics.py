@@ -21,34 +21,56 @@ class Results(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """A mean with its standard error, degrees of freedom and number of seeds; ``images``: over test images as well."""
+    """A mean with what makes it uncertain: ``sources`` are (variance of the mean, its degrees of freedom) each.
+
+    ``images``: the sources are seeds and test images, else seeds alone. No sources: a single seed, nothing is known.
+    """
 
     mean: float
-    error: float
-    freedom: float
+    sources: tuple[tuple[float, float], ...]
     seeds: int
     images: bool = False
 
+    def half_at(self, level: float) -> float:
+        """Half width of the interval of ``level`` (0..1): those of the sources, each with its own t, in quadrature."""
+        if not self.sources:
+            return math.nan
+        return math.sqrt(math.fsum(t_quantile(level, n) ** 2 * variance for variance, n in self.sources))
+
     @property
     def half(self) -> float:
-        """Half width of the 95 % t interval; NaN for one seed (nothing is known)."""
-        if math.isnan(self.error):
-            return math.nan
-        return t_quantile(LEVEL, self.freedom) * self.error
+        """Half width of the 95 % interval; NaN for one seed."""
+        return self.half_at(LEVEL)
+
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the whole (Satterthwaite 1946), at least those of the seeds."""
+        total = math.fsum(variance for variance, _ in self.sources)
+        parts = math.fsum(variance**2 / n for variance, n in self.sources)
+        return max(total**2 / parts, self.seeds - 1) if parts else self.seeds - 1
 
     @property
     def p(self) -> float:
-        """Two-sided p value of a mean of 0; NaN for one seed."""
-        if math.isnan(self.error):
+        """Two-sided p value of a mean of 0: one minus the level of the interval that ends there; NaN for one seed."""
+        if not self.sources:
             return math.nan
-        if self.error == 0:
+        variances = [variance for variance, _ in self.sources if variance > 0]
+        if not variances or self.mean == 0:
             return 1.0 if self.mean == 0 else 0.0
-        from scipy.special import stdtr
+        from scipy.special import stdtr, stdtrit
 
-        return float(2 * stdtr(self.freedom, -abs(self.mean) / self.error))
+        if len(variances) == 1:
+            ((variance, n),) = (source for source in self.sources if source[0] > 0)
+            return float(2 * stdtr(n, -abs(self.mean) / math.sqrt(variance)))
+        low, high = -80.0, 0.0  # of the logarithm of p
+        for _ in range(50):
+            middle = (low + high) / 2
+            half = math.fsum(stdtrit(n, math.exp(middle) / 2) ** 2 * variance for variance, n in self.sources)
+            low, high = (low, middle) if half < self.mean**2 else (middle, high)
+        return math.exp((low + high) / 2)
 
 
-NOTHING = Estimate(math.nan, math.nan, math.nan, 0)
+NOTHING = Estimate(math.nan, (), 0)
 
 
 def mean_std(values: Sequence[float]) -> tuple[float, float]:
@@ -100,26 +122,23 @@ def paired_difference(a: Mapping[int, float], b: Mapping[int, float], level: flo
 def over_seeds(values: Sequence[float]) -> Estimate:
     """The mean of one number a seed; its error is the spread over seeds."""
     mean, std = mean_std(values)
-    return Estimate(mean, std / math.sqrt(len(values)), len(values) - 1, len(values))
+    n = len(values)
+    return Estimate(mean, ((std**2 / n, n - 1),) if n > 1 else (), n)
 
 
 def over_seeds_and_images(table: np.ndarray) -> Estimate:
     """The mean of a table ``[seeds, images]`` whose error has both sources: other seeds, other test images.
 
-    Two-way random effects without replication: ``error² = V_seeds / S + V_images / N - V_rest / (S N)``, where ``V``
-    are the variances of the seeds' means, of the images' means and of what both leave. Each source counts at least as
-    much as the rest alone makes it. Degrees of freedom after Satterthwaite (1946).
+    Two-way random effects without replication: the variance of the mean is ``V_seeds / S + V_images / N - V_rest /
+    (S N)``, of the seeds' means, of the images' means, and of what both leave, which the first two count twice. The
+    second difference is the images' part (0 at least).
     """
     seeds, images = table.shape
     mean, rows, columns = table.mean(), table.mean(1), table.mean(0)
     rest = (((table - rows[:, None] - columns + mean) ** 2).sum()) / max((seeds - 1) * (images - 1), 1)
-    of_seeds, of_images, both = rows.var(ddof=1) / seeds, columns.var(ddof=1) / images, rest / (seeds * images)
-    error = of_seeds + max(of_images - both, 0.0)
-    if error == 0:
-        return Estimate(float(mean), 0.0, seeds - 1, seeds, True)
-    parts = (of_seeds, seeds - 1), (of_images, images - 1), (both, (seeds - 1) * (images - 1))
-    freedom = error**2 / math.fsum(value**2 / n for value, n in parts)
-    return Estimate(float(mean), math.sqrt(error), max(freedom, seeds - 1), seeds, True)
+    of_images = max(columns.var(ddof=1) / images - rest / (seeds * images), 0.0)
+    sources = (float(rows.var(ddof=1) / seeds), seeds - 1), (float(of_images), images - 1)
+    return Estimate(float(mean), sources, seeds, True)
 
 
 def estimate(results: Results) -> Estimate:
@@ -156,13 +175,16 @@ def _estimate(results: Results, seeds: Sequence[int]) -> Estimate:
     return over_seeds_and_images(100 * np.stack(right).astype(float))
 
 
-def comparisons_with_best(methods: int, seeds: int) -> float:
+def comparisons_with_best(methods: int, freedom: float) -> float:
     """How many comparisons the tests of ``methods`` against the best of them count for.
 
     Between ``methods - 1``, were the best known beforehand, and the ``methods (methods - 1) / 2`` of all pairs: it was
     chosen from the same data. The exponent is a fit to simulated columns of equal methods (docs/statistics.md).
+
+    Args:
+        freedom: degrees of freedom of the comparison in question.
     """
-    return (methods - 1) * (methods / 2) ** (1 - 0.88 / math.sqrt(max(seeds - 1, 1)))
+    return (methods - 1) * (methods / 2) ** (1 - 0.8 / math.sqrt(max(freedom, 1)))
 
 
 def holm(p: Sequence[float]) -> list[float]:

@@ -68,10 +68,10 @@ class Column:
             if i != self.best and member.results.scores:
                 d = difference(self.members[self.best].results, member.results)
                 if d.seeds >= MIN_SHARED:
-                    found.append((d.p if d.mean > 0 else 1.0, d.seeds, i))
+                    found.append((d.p if d.mean > 0 else 1.0, d.freedom, i))
         adjusted, running = {}, 0.0
-        for place, (p, seeds, i) in enumerate(sorted(found)):
-            running = max(running, min(1.0, p * comparisons_with_best(len(found) + 1 - place, seeds)))
+        for place, (p, freedom, i) in enumerate(sorted(found)):
+            running = max(running, min(1.0, p * comparisons_with_best(len(found) + 1 - place, freedom)))
             adjusted[i] = running
         return adjusted
 
