@@ -11,6 +11,8 @@ import click
 from benchmark.cli.options import JOBS, SEEDS, NamedPath
 from benchmark.core.errors import UsageError
 
+LIMIT = 3  # times the wanted number of trials that are made of a method at most, where they fail
+
 
 @click.command(
     epilog="""\b
@@ -48,7 +50,6 @@ def tune(**options: Any) -> int:
     from benchmark.data import load_dataset
     from benchmark.pipeline.request import Request, parse_sets, split_sets
     from benchmark.plugins import registry
-    from benchmark.studies import run as grids
     from benchmark.studies import tune as tuning
     from benchmark.studies.spec import Grid
 
@@ -73,10 +74,10 @@ def tune(**options: Any) -> int:
     size = registry().get("dataset", name).image_size
     size = size or load_dataset(name, root=options["data_root"]).image_size  # of a folder of images
     cells = tuning.cells(methods, ipc, options["trials"], base, given, size)
-    return _run(grid, cells, Path(options["results"]) / "tuning", name, options, grids, tuning)
+    return _run(grid, cells, Path(options["results"]) / "tuning", name, options, given, size)
 
 
-def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, tuning) -> int:
+def _run(grid, cells, results: Path, name: str, options: dict[str, Any], given: dict, size: int | None) -> int:
     from benchmark.core.compute import resolve_device
     from benchmark.core.outputs import writable_folder
     from benchmark.core.store import Store
@@ -86,9 +87,15 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
     from benchmark.plugins import registry
     from benchmark.results.boards import write_csv
     from benchmark.results.records import read_records
+    from benchmark.studies import run as grids
+    from benchmark.studies import tune as tuning
 
     device, store = resolve_device(options["device"]), Store()
-    planned = grids.plan_grid(grid, cells, store, results, device, data_root=options["data_root"])
+
+    def plan(seeds, some):
+        return grids.plan_grid(replace(grid, seeds=seeds), some, store, results, device, data_root=options["data_root"])
+
+    planned = plan(grid.seeds, cells)
     click.echo(f"tune {name}: " + grids.describe(planned, Context(store, results, device)))
     if options["plan_only"]:
         return 0
@@ -97,9 +104,24 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
     writable_folder(store.root, "DDBENCH_CACHE")
     writable_folder(results, "--results")
     engine = registry().get("executor", "local").load()
-    failures = run_plan(planned.plan, engine, worker_count(options["jobs"], device))
+    workers, failures = worker_count(options["jobs"], device), 0
+    count = options["trials"]
+    while True:
+        failures += bool(run_plan(planned.plan, engine, workers))
+        found = tuning.chosen(cells, grids.gather(planned, results, grid.seeds), len(grid.seeds))
+        more = [c for c in tuning.further(found, count, grid.base, given, size) if c.axes["trial"] < LIMIT * count]
+        if not more:
+            break
+        click.echo(f"{len(more)} further trials: for some that failed, or beyond the edge of an axis")
+        cells = [*cells, *more]
+        planned = plan(grid.seeds, cells)
     rows = grids.gather(planned, results, grid.seeds)
-    found = tuning.chosen(cells, rows, len(grid.seeds))
+    winners = tuning.winners(found, grid.base)
+    if winners:
+        fresh = tuple(len(grid.seeds) + seed for seed in grid.seeds)
+        again = plan(fresh, winners)
+        failures += bool(run_plan(again.plan, engine, workers))
+        tuning.add_fresh(found, winners, grids.gather(again, results, fresh))
     write_csv(read_records(results, []), results / "leaderboard.csv")
     held = load_dataset(grid.base["dataset"], root=options["data_root"])
     about = {"dataset": grid.base["dataset"], "digest": held.digest, "protocol": options["protocol"]}
@@ -107,6 +129,8 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
     about |= {"student": options["student"] or _student(rows)}
     about |= {key: options[key] for key in ("backbone", "teacher", "precision")}
     about |= {"seeds": len(grid.seeds), "budget": options["trials"]}
+    if seen := _seen(options):
+        about["seen"] = seen
     usual = results / f"{name.replace(':', '-').replace('/', '_')}.yaml"
     file = tuning.write(usual, about, found)
     if file != usual:
@@ -114,6 +138,15 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], grids, 
         click.echo(f"{usual} stays as it is: it was tuned otherwise ({others})", err=True)
     click.echo("\n" + _table(found) + f"\n\ntuning file  {file}\nnext         ddbench run … --tuned {file}")
     return 1 if failures else 0
+
+
+def _seen(options: dict[str, Any]) -> str:
+    """What was not trained here on the kept part alone, and may know the held-out images; empty where nothing."""
+    from benchmark.plugins import registry
+
+    backbone = options["backbone"] and options["backbone"] not in registry().names("backbone")
+    given = [name for name, there in (("backbone", backbone), ("teacher", "@" in options["teacher"])) if there]
+    return " and ".join(given)
 
 
 def _student(rows: list[dict]) -> str:
@@ -128,6 +161,7 @@ def _table(found: dict[str, dict[int, dict]]) -> str:
         for ipc, entry in by_ipc.items():
             first = entry["trials"][0].get("top1")
             changed = ", ".join(f"{k}={v}" for k, v in entry.get("params", {}).items()) or "defaults"
-            lines.append([method, ipc, len(entry["trials"]), first, entry.get("top1", "failed"), changed])
-    heads = ["method", "IPC", "trials", "defaults", "best", "chosen"]
-    return tabulate(lines, heads, floatfmt=".1f", disable_numparse=[5])
+            scores = [first, entry.get("top1", "failed"), entry.get("fresh")]
+            lines.append([method, ipc, len(entry["trials"]), *scores, changed])
+    heads = ["method", "IPC", "trials", "defaults", "best", "best on fresh seeds", "chosen"]
+    return tabulate(lines, heads, floatfmt=".1f", disable_numparse=[6])

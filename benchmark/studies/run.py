@@ -153,7 +153,7 @@ def grid_csv(rows: list[dict[str, Any]]) -> str:
     import io
 
     first = list(dict.fromkeys(n for row in rows for n in row if n.startswith("axis.") or n == "beside"))
-    extra = sorted({n for row in rows for n in row} - set(NAMES) - set(first))
+    extra = sorted({n for row in rows for n in row if n[0] != "_"} - set(NAMES) - set(first))
     names = [*first, *NAMES, *extra]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")

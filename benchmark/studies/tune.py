@@ -1,8 +1,11 @@
 """Equal tuning for every method: the same number of trials, on the same held-out part of the training split.
 
-A method's parameters say which values are worth trying (``param(..., tune=(...))``). The first trial is the method's
-defaults for the dataset, the others are drawn without repetition from the product of those values. Every trial is an
-ordinary run on ``DATASET@val`` with ordinary records; the best mean top-1 wins, ties go to the earlier trial.
+A method's parameters say which values are worth trying (``param(..., tune=(...))``); guidance, which methods share, has
+one grid for all of them. The first trial is the method's defaults for the dataset, the others are drawn without
+repetition from the product of those values. Every trial is an ordinary run on ``DATASET@val`` with ordinary records,
+on the same seeds; the best mean top-1 wins, ties go to the earlier trial. A trial that was refused or failed is
+replaced by the next one; a winner on the edge of an axis has the axis widened by one value; and the winner is run again
+on fresh seeds, since the best of several trials on the seeds that chose it is too good.
 """
 
 from __future__ import annotations
@@ -48,11 +51,7 @@ def trials(
     cls = registry().get("method", method, where="--method").load()
     chosen = guidance.chosen(name, backbone)
     default = make_params(cls, method, name, given or {}, chosen)
-    axes = {
-        f.name: f.metadata["tune"]
-        for f in dataclasses.fields(cls.Params)
-        if f.metadata.get("tune") and f.name not in (given or {})
-    }
+    axes = axes_of(cls.Params, given or {})
     others = []
     for values in itertools.product(*axes.values()):
         changed = {k: v for k, v in zip(axes, values) if v != getattr(default, k)}
@@ -69,6 +68,63 @@ def trials(
     return found[:count]
 
 
+def axes_of(params: type, given: dict[str, Any]) -> dict[str, tuple]:
+    """The values that are tried of each parameter: its own, or for the backbone's guidance the grid that all share."""
+    return {
+        f.name: guidance.VALUES if f.metadata.get("backbone") == "guidance" else f.metadata["tune"]
+        for f in dataclasses.fields(params)
+        if f.metadata.get("tune") and f.name not in given
+    }
+
+
+def widened(
+    method: str,
+    dataset: str,
+    tried: Sequence[dict[str, Any]],
+    best: dict[str, Any],
+    given: dict[str, Any],
+    image_size: int | None = None,
+    backbone: str = "",
+) -> dict[str, Any] | None:
+    """The best setting with one value further out on an axis at whose edge it lies; None where it lies on none.
+
+    The next value keeps the ratio of the last two (their difference where one is not above 0), has to be one that the
+    method allows, and must not have been tried. An axis is widened once in each direction.
+
+    Args:
+        tried: changes from the defaults, one a trial, as ``best`` is; ``given``: what the user fixed.
+    """
+    name = dataset.removesuffix("@val")
+    cls = registry().get("method", method).load()
+    choice = guidance.chosen(name, backbone)
+
+    def make(changed: dict[str, Any]) -> Any:
+        return make_params(cls, method, name, {**given, **changed}, choice)
+
+    def acts(changed: dict[str, Any]) -> Any:
+        return cls(make(changed)).resolved(size)
+
+    size = image_size or registry().get("dataset", name).image_size or 0
+    known = [acts(changed) for changed in tried]
+    for axis, values in axes_of(cls.Params, given).items():
+        numbers = sorted({v for v in values if isinstance(v, (int, float)) and not isinstance(v, bool)})
+        value = acts(best).get(axis, getattr(make(best), axis))
+        if len(numbers) < 2 or len(numbers) < len(set(values)) or value not in (numbers[0], numbers[-1]):
+            continue
+        edge, inner = (numbers[0], numbers[1]) if value == numbers[0] else (numbers[-1], numbers[-2])
+        out = edge * edge / inner if edge > 0 and inner > 0 else 2 * edge - inner
+        out = round(out) if isinstance(edge, int) else round(out, 6)
+        if axes_of(cls.Params, given)[axis] is guidance.VALUES and out < 1:
+            continue  # below 1 the guidance is away from the class
+        try:
+            settings = acts({**best, axis: out})
+        except UsageError:
+            continue
+        if settings not in known:
+            return {**best, axis: out}
+    return None
+
+
 def cells(
     methods: Sequence[str],
     ipc: Sequence[int],
@@ -83,11 +139,62 @@ def cells(
     for method, n in itertools.product(methods, ipc):
         fixed = (given or {}).get(method, {})
         found = trials(method, base["dataset"], count, fixed, image_size, base.get("backbone", ""))
-        for number, changed in enumerate(found):
-            params = {f"{method}.{k}": v for k, v in (fixed | changed).items()}
-            axes = {"method": method, "ipc": n, "trial": number}
-            out.append(GridCell({**base, "method": method, "ipc": n, **params}, axes))
+        out += [cell(method, n, number, fixed | changed, base) for number, changed in enumerate(found)]
     return out
+
+
+def cell(method: str, ipc: int, number: int, params: dict[str, Any], base: dict[str, Any]) -> GridCell:
+    """The grid cell of one trial."""
+    settings = {f"{method}.{k}": v for k, v in params.items()}
+    return GridCell({**base, "method": method, "ipc": ipc, **settings}, {"method": method, "ipc": ipc, "trial": number})
+
+
+def further(
+    found: dict[str, dict[int, dict]],
+    count: int,
+    base: dict[str, Any],
+    given: dict[str, dict[str, Any]],
+    image_size: int | None = None,
+) -> list[GridCell]:
+    """Trials to make after those of ``found``: one for each that failed, then one beyond an edge where the best lies.
+
+    None where every method has ``count`` good trials (or no more settings) and its best lies inside its axes.
+    """
+    out = []
+    for method, by_ipc in found.items():
+        fixed = given.get(method, {})
+        every = trials(method, base["dataset"], 10**6, fixed, image_size, base.get("backbone", ""))
+        for n, entry in by_ipc.items():
+            tried = [_changed(trial["params"], fixed) for trial in entry["trials"]]
+            good = sum("top1" in trial for trial in entry["trials"])
+            more = [changed for changed in every if changed not in tried][: max(count - good, 0)]
+            if not more and "params" in entry:
+                best = _changed(entry["params"], fixed)
+                out_of = widened(method, base["dataset"], tried, best, fixed, image_size, base.get("backbone", ""))
+                more = [out_of] if out_of else []
+            out += [cell(method, n, len(tried) + i, fixed | changed, base) for i, changed in enumerate(more)]
+    return out
+
+
+def _changed(params: dict[str, Any], fixed: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in params.items() if k not in fixed}
+
+
+def winners(found: dict[str, dict[int, dict]], base: dict[str, Any]) -> list[GridCell]:
+    """The cell of each method's best settings, to be run on fresh seeds."""
+    return [
+        cell(method, n, 0, entry["params"], base)
+        for method, by_ipc in found.items()
+        for n, entry in by_ipc.items()
+        if "params" in entry
+    ]
+
+
+def add_fresh(found: dict[str, dict[int, dict]], cells: Sequence[GridCell], rows: Sequence[dict[str, Any]]) -> None:
+    """Put the winners' scores on fresh seeds, ``fresh`` and ``fresh_half``, into their entries."""
+    for one, row in zip(cells, rows, strict=True):
+        entry = found[one.settings["method"]][one.settings["ipc"]]
+        entry |= {"fresh": _rounded(row.get("top1_last")), "fresh_half": _rounded(row.get("top1_last_half"))}
 
 
 def chosen(planned: Sequence[GridCell], rows: Sequence[dict[str, Any]], seeds: int) -> dict[str, dict[int, dict]]:
@@ -181,4 +288,8 @@ def settings(document: dict[str, Any], dataset: str, method: str, ipc: int) -> d
     protocol = "+".join(filter(None, (document["protocol"], changes)))
     note = {"on": document["dataset"], "digest": document["digest"], "protocol": protocol}
     note |= {"student": document["student"], "trials": len(entry["trials"]), "seeds": document["seeds"]}
+    if document.get("seen"):
+        note["seen"] = document["seen"]
+    if "fresh" in entry:
+        note["fresh"] = entry["fresh"]
     return {"params": entry["params"], "note": note | {"top1": entry["top1"], "params": entry["params"]}}

@@ -199,7 +199,8 @@ def tuned_text(tuning: dict[str, Any]) -> str:
         return AUTHORS
     seeds = f"{tuning['seeds']} seed" + ("s" if tuning["seeds"] > 1 else "")
     trials = f"best of {tuning['trials']} trials ({seeds} each)"
-    return f"{trials} on {tuning['on']}, protocol {tuning['protocol']}, student {tuning['student']}"
+    text = f"{trials} on {tuning['on']}, protocol {tuning['protocol']}, student {tuning['student']}"
+    return f"{text}; the {tuning['seen']} may have seen the held-out images" if tuning.get("seen") else text
 
 
 def rows(records: Iterable[dict]) -> list[dict[str, Any]]:
