@@ -84,3 +84,34 @@ def test_training_again_gives_the_shipped_networks(digits, tmp_path, monkeypatch
     for guidance in (1, 2, 4):
         name = f"recognised_guidance_{guidance}"
         assert new["samples"][name] == pytest.approx(old["samples"][name], abs=6)
+
+
+def test_retrain_uses_nothing_that_the_package_brings_and_compares(digits, tmp_path, monkeypatch):
+    """The command trains in a store of its own (here: finds there what it would train) and says how far weights are."""
+    import shutil
+
+    from click.testing import CliRunner
+    from safetensors.torch import load_file, save_file
+
+    from benchmark.cli.backbone import backbone
+
+    _, _, stage, _ = stages(digits)
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    made = tmp_path / "made"
+    shutil.copytree(Store(tmp_path / "a").open(stage), made)
+    asked = []
+
+    def train(store, dataset, preset, device, *, run):
+        asked.append((store.root, store.has(stage)))
+        return made
+
+    monkeypatch.setattr("benchmark.backbones.training.train_backbone", train)
+    command = ["train", "--dataset", "digits", "--device", "cpu", "--retrain"]
+    first = CliRunner().invoke(backbone, command, catch_exceptions=False)
+    assert asked == [(tmp_path / "cache" / "retrained", False)] and "equal bit for bit" in first.output
+    file = made / "vae/diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    next(iter(weights.values()))[0] += 0.5
+    save_file(weights, file)
+    monkeypatch.setenv("DDBENCH_SHIPPED", "1")
+    assert "differ by up to 0.5" in CliRunner().invoke(backbone, command, catch_exceptions=False).output
