@@ -39,7 +39,7 @@ import torch
 from baselines.sre2l.method import SRe2L, SRe2LParams
 from baselines.sre2l.recover import Settings, constant_crop, curriculum_crop
 from baselines.sre2l.starts import DIFFICULTIES, mosaics, mosaics_stage, random_rows, ranked, scores, scores_stage
-from benchmark.api import TEACHER, Stage, Task, Teacher, Unit, Work, param
+from benchmark.api import TEACHER, Stage, Task, Teacher, Unit, UsageError, Work, param
 
 LR = (0.05, 0.1, 0.25)
 R_BN = (0.01, 0.1, 1.0)
@@ -278,3 +278,24 @@ class FADRM(Descendant):
         small = size * 200 // 224 if p.shrink and size >= 128 else size
         sizes = tuple(size if (count - k) % 2 else small for k in range(count))  # the last has the images' size
         return replace(own, kept=p.kept, sizes=sizes)
+
+    def teachers(self, task: Task) -> list[Teacher]:
+        """As in SRe2L.
+
+        Raises:
+            UsageError: one takes images of one size only, and segments have several.
+        """
+        found, channels = super().teachers(task), task.dataset.channels
+        size = task.dataset.image_size
+        for teacher in found:
+            for side in sorted({*self.settings(size).sizes} - {size}):
+                try:
+                    teacher.model(torch.zeros(1, channels, side, side, device=task.device))
+                except RuntimeError as error:
+                    raise UsageError(
+                        f"the classifier {teacher.name} takes no images of {side} px, at which {task.method} begins",
+                        where="--teacher",
+                        allowed="a network that pools to one position: resnet18, mobilenetv2 …",
+                        hint=f"--set {task.method}.shrink=false keeps all segments at {size} px",
+                    ) from error
+        return found

@@ -182,6 +182,23 @@ def test_the_first_images_are_real(tmp_path, name):
         assert all(image.float().std() > 5 for image in images.values())
 
 
+def test_a_classifier_of_one_size_is_refused_where_segments_shrink():
+    from benchmark.api import UsageError, build_student
+
+    networks = {name: build_student(name, 4, 1, 128, 0).eval() for name in ("convnet3_bn", "mobilenetv2")}
+    for name, model in networks.items():
+        teacher = SimpleNamespace(name=name, model=model)
+        task = SimpleNamespace(
+            dataset=SimpleNamespace(image_size=128, channels=1), device="cpu", method="fadrm", teacher=teacher
+        )
+        if name == "mobilenetv2":
+            assert FADRM(FADRM.Params()).teachers(task) == [teacher]
+            continue
+        with pytest.raises(UsageError, match="no images of 114 px"):
+            FADRM(FADRM.Params()).teachers(task)
+        assert FADRM(FADRM.Params(shrink=False)).teachers(task) == [teacher]
+
+
 def test_classifiers_take_turns_only_where_the_method_says_so(tmp_path):
     bench = Bench(tmp_path)
     method, task, units = bench.task("fadrm", 1, squeeze="convnet3_bn+convnet4_bn")

@@ -138,13 +138,14 @@ def test_matching_does_not_wait(bench, monkeypatch, name):
         assert not waits
 
 
-def test_recovering_images_does_not_wait(bench):
+@pytest.mark.parametrize("name", ["cda", "dwa", "delt", "fadrm", "cim", "gvbsm", "edc"])
+def test_recovering_images_does_not_wait(bench, name):
     counts = []
-    for iterations in (2, 6):
+    for iterations in (8, 16):
         with pretended() as waits:
             placed = Placed(bench, GPU)
             waits.clear()
-            placed.images("cda", 1, store=f"recover-{iterations}", iterations=iterations)
+            placed.images(name, 1, store=f"recover-{name}-{iterations}", iterations=iterations)
             counts.append(Counter(waits))
     assert counts[0] == counts[1]
 
