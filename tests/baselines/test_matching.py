@@ -3,7 +3,7 @@
 The authors' functions (``DiffAugment``, ``match_loss``, ``epoch``, ``ConvNet`` of VICO-UoE/DatasetCondensation;
 ``matchloss``, ``DiffAug``, ``Synthesizer``, ``train_epoch`` of snu-mllab/Efficient-Dataset-Condensation) were run for
 five steps beside this code with the same images, weights and random numbers. In double precision losses, their
-gradients, pixels and the trained network agree within 1e-14, for every augmentation; in single precision the first
+gradients, pixels and IDC's trained network agree within 1e-14, for every augmentation; in single precision the first
 gradients within 3e-6 (zoom and rotation: 5e-4, for their positions are rounded to 1e-5 of a grey deviation).
 """
 
