@@ -26,7 +26,7 @@ def test_imagenet_without_anything():
     text = found.output
     for words in (
         "1,281,167 images x 30 steps x 2 passes (guided) x 237 GFLOP",
-        "2 sets x 50,000 images x 31 steps x 2 passes (guided) x 237 GFLOP",
+        "2 sets x 50,000 images x 30 steps x 2 passes (guided) x 237 GFLOP",
         "18.2 EFLOP",
         "no row of the throughput table",
         "NVIDIA Imaginary",
@@ -61,7 +61,7 @@ def test_what_is_there_costs_nothing(monkeypatch):
     assert "674 images x 30 steps" in "\n".join(forecast.forecast(request, facts, half, place, digits))
     none = forecast.ToDo({("d3hr", 10): 1}, {}, {"d3hr": 0.0})
     text = "\n".join(forecast.forecast(request, facts, none, place, digits))
-    assert "1,347" not in text and "100 images x 31 steps" in text and "10 images x 31" not in text.replace("100", "")
+    assert "1,347" not in text and "100 images x 30 steps" in text and "10 images x 30" not in text.replace("100", "")
     assert forecast.forecast(request, facts, forecast.ToDo({}, {}, {}), place, digits) == []
 
 
