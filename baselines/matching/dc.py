@@ -10,9 +10,9 @@ from.
 Defaults: ``main.py``'s: 1,000 iterations, rate 0.1, momentum 0.5, the network's rate 0.01; DC begins with noise, DSA
 with real images (readme.md). ``outer`` and ``inner`` are those of ``get_loops`` for the nearest IPC that it has. On
 ``digits``, which the papers do not have: 100 iterations from real images at rate 0.001, and no mirrored digits. Some
-gradients are far larger at 8 px, where the last maps have 2 x 2 pixels: a ConvNet-3 that reads 66.6 % of digits from one
-real image a class reads 14.1 % after 20 steps of DSA at rate 0.1, 48.2 % at 0.01; after 30 of DC from the same images at
-0.001, 63.1 % (accuracy on training images, 2 students).
+gradients are far larger at 8 px, where the last maps have 2 x 2 pixels: a ConvNet-3 that reads 66.6 % of digits from
+one real image a class reads 14.1 % after 20 steps of DSA at rate 0.1, 48.2 % at 0.01; after 30 of DC from the same
+images at 0.001, 63.1 % (2 students, accuracy on a quarter of the training images).
 
 Deviations: 8-bit images (theirs: unclipped float tensors, see ``clip``); the loop ends after 1,000 iterations, where
 theirs evaluates (it saves after one more).
