@@ -7,10 +7,10 @@ images, the same counts.
 import numpy as np
 import pytest
 import torch
-from method_bench import Bench
 
 from baselines.coresets.el2n import distances
 from baselines.coresets.kcenter import farthest_first
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 

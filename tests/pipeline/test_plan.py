@@ -198,7 +198,7 @@ def test_a_plan_may_have_the_options_of_its_run(at, monkeypatch):
 def test_emitted_plans_write_their_skipped_cells(at, monkeypatch):
     monkeypatch.chdir(at.parent)
     asked = ["--method", "random", "--method", "d4m", "--no-floor", "--dataset", "digits", "--seeds", "1"]
-    monkeypatch.setattr("baselines.d4m.method.D4M.supports", lambda self, dataset, ipc: "too many")
+    monkeypatch.setattr("baselines.d4m.method.D4M.why_not", lambda self, dataset, ipc: "too many")
     CliRunner().invoke(cli.plan, [*asked, "--emit", "joblist", "--jobs", "1"], catch_exceptions=False)
     (record,) = read_records(Path("results"))
     assert record["outcome"] == {"status": "skipped", "reason": "too many", "flags": []}
