@@ -17,8 +17,8 @@ from baselines.matching.gradients import class_gradients, match, weighted_layers
 from baselines.matching.images import Pixels
 from baselines.matching.siamese import OPERATIONS, augment, dsa_program, idc_program
 from benchmark.api import build_student
-from benchmark.training.formation import decode, training_images
 from benchmark.testing.bench import Bench
+from benchmark.training.formation import decode, training_images
 
 torch.set_num_threads(1)
 
