@@ -66,7 +66,6 @@ class DiT(Method):
 
     Params = DiTParams
     requires = frozenset({"backbone"})
-    quick = {"steps": 3}
 
     def work(self, images: int, classes: int, ipc: int) -> list[Work]:
         made = classes * ipc

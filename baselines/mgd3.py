@@ -98,9 +98,8 @@ class MGD3(Method):
 
     Params = MGD3Params
     requires = frozenset({"backbone"})
-    quick = {"steps": 4, "stop": 1, "scale": 1.0}
 
-    def why_not(self, dataset: Dataset, ipc: int) -> str:
+    def supports(self, dataset: Dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
 
     def stage(self, task: Task, class_index: int) -> Stage:

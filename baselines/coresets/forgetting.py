@@ -72,7 +72,6 @@ class Forgetting(Dynamics):
 
     Params = ForgettingParams
     stage_name = "forgetting.scores"
-    quick = {"epochs": 2, "batch": 20}
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:

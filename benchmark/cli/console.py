@@ -127,8 +127,9 @@ def _store_logs() -> Path:
 
 def leave(code: int) -> None:
     """End the process with this code, whatever a plug-in left running; a fault of the output streams is said."""
-    with contextlib.suppress(ValueError):  # in another thread than the main one
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a late Ctrl-C changes nothing
+    if isinstance(sys.stdout, _Text):  # a process of its own, not a test that calls `main`
+        with contextlib.suppress(ValueError):  # in another thread than the main one
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a late Ctrl-C changes nothing
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         fault = None

@@ -319,7 +319,8 @@ def new_folder(path: Path | str, option: str) -> Path:
 def whole_folder(path: Path | str, option: str) -> Iterator[Path]:
     """A temporary folder to fill; it becomes ``path`` (new, or empty until now) where nothing was raised.
 
-    A link to an empty folder is followed. Every file in it is on the disk before it becomes ``path``.
+    A link to an empty folder is followed. The files at its top (manifests, checksums) are on the disk before it becomes
+    ``path``; images below it are not waited for, one by one: what a power loss took of them, their digests show.
 
     Raises:
         UsageError: ``path`` is a file, holds something, or cannot be written.
@@ -331,7 +332,10 @@ def whole_folder(path: Path | str, option: str) -> Iterator[Path]:
         temporary.mkdir()
         try:
             yield temporary
-            sync_tree(temporary)
+            for entry in temporary.iterdir():
+                if entry.is_file():
+                    sync(entry)
+            sync(temporary)
             if path.is_dir():
                 os.chmod(temporary, stat.S_IMODE(path.stat().st_mode))
             os.replace(temporary, path)  # over an empty folder too

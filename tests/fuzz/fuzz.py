@@ -165,7 +165,6 @@ class Report:
             code = error.code
         finally:
             console.unexpected = before
-            signal.signal(signal.SIGINT, signal.default_int_handler)
         self.text = out.getvalue()
         self.codes.append(code)
         if code not in (0, 1, 2, 3):

@@ -136,7 +136,8 @@ _ELEMENTS: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
         "identity.dataset.name", "identity.dataset.digest", "identity.method.name", "identity.student",
         "identity.protocol.name", "identity.protocol.digest", "identity.teacher.name", "identity.teacher.key",
         "identity.backbone.name", "identity.backbone.key", "identity.set", "id", "digest",
-        "artifacts.tuning.on", "artifacts.tuning.protocol", "artifacts.tuning.student", "provenance.commit",
+        "artifacts.tuning.on", "artifacts.tuning.protocol", "artifacts.tuning.student", "artifacts.tuning.seen",
+        "provenance.commit",
     )),
     ("identity.method.version", lambda v: isinstance(v, int) or _name(v), "a number or a name"),
     ("identity.protocol.version", lambda v: isinstance(v, int) or _name(v), "a number or a name"),
@@ -227,7 +228,7 @@ def _elements(record: dict) -> Iterator[str]:
         if value is not _MISSING and not check(value):
             yield f"{'.'.join(names)} must be {meaning}, not {_short(value)}"
     tuning = record["artifacts"].get("tuning")
-    if tuning and tuning.get("settings") != "authors":  # which nobody tuned
+    if isinstance(tuning, dict) and tuning and tuning.get("settings") != "authors":  # which nobody tuned
         yield from (f"artifacts.tuning.{name} is missing" for name in _TUNED if name not in tuning)
     for part in ("scores", "cost"):
         for name, value in record[part].items():
