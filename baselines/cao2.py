@@ -185,6 +185,7 @@ class CaO2(Method):
 
     Params = CaO2Params
     trains = True
+    quick = {"steps": 4, "candidates": 2, "refine_steps": 2, "refine_levels": 2, "refine_lr": 0.05}
 
     def needs(self) -> Needs:
         return Needs(backbone=True, teacher=self.params.select != "none")

@@ -178,6 +178,7 @@ class CIM(Method):
     Params = CIMParams
     requires = frozenset({"teacher"})
     trains = True
+    quick = {"iterations": 3, "factor": 1}
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:
@@ -187,7 +188,7 @@ class CIM(Method):
         """Images a class to choose from at this IPC."""
         return self.params.pool or (1000 if ipc >= 200 else 500 if ipc >= 100 else 300)
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         need = ipc * self.params.factor**2
         for name, rows in zip(dataset.classes, dataset.train.by_class, strict=True):
             if need > len(rows):

@@ -66,6 +66,7 @@ class DiT(Method):
 
     Params = DiTParams
     requires = frozenset({"backbone"})
+    quick = {"steps": 3}
 
     def work(self, images: int, classes: int, ipc: int) -> list[Work]:
         made = classes * ipc

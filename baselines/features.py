@@ -63,7 +63,7 @@ class Selection(Method):
     def needs(self) -> Needs:
         return Needs(teacher=self.params.features == "teacher")
 
-    def supports(self, dataset, ipc: int) -> str:
+    def why_not(self, dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
 
     def stages(self, task: Task) -> list[Stage]:

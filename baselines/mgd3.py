@@ -98,8 +98,9 @@ class MGD3(Method):
 
     Params = MGD3Params
     requires = frozenset({"backbone"})
+    quick = {"steps": 4, "stop": 1, "scale": 1.0}
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
 
     def stage(self, task: Task, class_index: int) -> Stage:

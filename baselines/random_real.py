@@ -48,7 +48,7 @@ def drawn(task: Task, unit: Unit) -> list[int]:
 class Random(Method):
     """Real images, drawn without replacement."""
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:

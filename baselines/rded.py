@@ -117,12 +117,13 @@ class RDED(Method):
 
     Params = RDEDParams
     requires = frozenset({"teacher"})
+    quick = {"pool": 12, "crops": 2}
 
     def factor(self, size: int) -> int:
         """Patches along a mosaic's side at this resolution."""
         return self.params.factor or (2 if size >= LARGE else 1)
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         need = ipc * self.factor(dataset.image_size) ** 2
         for name, rows in zip(dataset.classes, dataset.train.by_class, strict=True):
             if need > len(rows):

@@ -24,7 +24,7 @@ class Recon(Method):
 
     requires = frozenset({"backbone"})
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
 
     def work(self, images: int, classes: int, ipc: int) -> list[Work]:

@@ -123,6 +123,13 @@ class Method:
     presets: ClassVar[dict[str, dict[str, Any]]] = {}  # named sets of parameters, for `--preset`
     trains: ClassVar[bool] = False  # by gradients, without loss scaling: float16 is refused before any work
 
+    quick: ClassVar[dict[str, Any]] = {}  # parameter values with which `ddbench check` takes a moment
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "supports" in vars(cls):  # what `why_not` was called; its truth value read as its opposite
+            cls.why_not = cls.supports
+
     def __init__(self, params: Any) -> None:
         self.params = params
 
@@ -148,8 +155,8 @@ class Method:
         """
         return Needs(backbone="backbone" in self.requires, teacher="teacher" in self.requires)
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
-        """Why this method cannot make ``ipc`` images a class of ``dataset``; an empty string if it can."""
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
+        """Reason this method cannot make ``ipc`` images per class of ``dataset``, or "" if it can."""
         return ""
 
     def inputs(self, dataset: Dataset) -> dict[str, str]:

@@ -42,6 +42,7 @@ class D3HR(Method):
 
     Params = Params
     presets = PRESETS
+    quick = {"steps": 4, "depth": 2, "m": 20, "invert_batch": 4, "decode_batch": 4, "start_step": 2}
     params: Params
 
     @classmethod
@@ -58,7 +59,7 @@ class D3HR(Method):
         uses = {"backbone": True, "teacher": p.uses_teacher, "resize": p.encode_resize}
         return Needs(**uses, batch=batch, batch_parameter="invert_batch")
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         p = self.params
         smallest = min(range(len(dataset.classes)), key=lambda c: len(dataset.train.by_class[c]))
         name, count = dataset.classes[smallest], len(dataset.train.by_class[smallest])

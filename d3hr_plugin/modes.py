@@ -42,6 +42,7 @@ class D3HRModes(D3HR):
 
     Params = ModesParams
     presets = {"fast": FAST}
+    quick = {"steps": 4, "depth": 2, "invert_batch": 4, "decode_batch": 4}
 
     @classmethod
     def authors(cls, dataset: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ LAYERS = (  # from the bottom up; packages of one line do not import each other
     ("benchmark.sets",),
     ("benchmark.pipeline",),
     ("benchmark.studies",),
+    ("benchmark.testing",),
     ("benchmark.api",),
     ("benchmark.cli", "benchmark.builtin", "baselines", "d3hr_plugin"),
 )

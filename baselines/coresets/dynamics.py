@@ -101,7 +101,7 @@ class Dynamics(Method):
     trains = True
     stage_name = ""
 
-    def supports(self, dataset, ipc: int) -> str:
+    def why_not(self, dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
 
     def settings(self, task: Task) -> dict[str, Any]:

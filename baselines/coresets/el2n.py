@@ -82,6 +82,7 @@ class EL2N(Dynamics):
 
     Params = EL2NParams
     stage_name = "el2n.scores"
+    quick = {"epochs": 2, "networks": 2, "batch": 20}
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:

@@ -72,6 +72,7 @@ class Forgetting(Dynamics):
 
     Params = ForgettingParams
     stage_name = "forgetting.scores"
+    quick = {"epochs": 2, "batch": 20}
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:

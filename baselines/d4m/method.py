@@ -57,6 +57,7 @@ class D4M(Method):
     """Prototypes through img2img."""
 
     Params = D4MParams
+    quick = {"steps": 4}
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)
@@ -69,7 +70,7 @@ class D4M(Method):
     def on_backbone(cls, given: dict[str, Any]) -> bool:
         return not given.get("model")
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
 
     def inputs(self, dataset: Dataset) -> dict[str, str]:

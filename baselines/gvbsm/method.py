@@ -83,6 +83,7 @@ class GVBSM(Method):
     """
 
     Params = GVBSMParams
+    quick = {"iterations": 4, "squeeze": "convnet3_bn+convnet3_in"}
     trains = True
     by_class = False
 
@@ -219,6 +220,7 @@ class EDC(GVBSM):
     """
 
     Params = EDCParams
+    quick = {"iterations": 4, "squeeze": "convnet3_bn+convnet3_in", "flatness": 0.25}
     by_class = True
 
     def published(self, image_size: int, classes: int) -> tuple[int, float, float]:
@@ -236,11 +238,11 @@ class EDC(GVBSM):
             smallest_crop=0.5 if image_size >= LARGE else 0.08,
         )
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         if dataset.image_size >= LARGE:
             from baselines.rded import RDED, RDEDParams
 
-            return RDED(RDEDParams()).supports(dataset, ipc)
+            return RDED(RDEDParams()).why_not(dataset, ipc)
         for name, rows in zip(dataset.classes, dataset.train.by_class, strict=True):
             if ipc > len(rows):
                 return f"IPC {ipc} needs as many images to begin with; class {name!r} has {len(rows)}"

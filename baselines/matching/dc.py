@@ -158,6 +158,7 @@ class DC(Matching):
 
     Params = DCParams
     stage_name = "dc.matching"
+    quick = {"iterations": 2, "outer": 2, "inner": 2, "batch": 5}
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class DM(Matching):
 
     Params = DMParams
     stage_name = "dm.matching"
+    quick = {"iterations": 4, "batch": 5, "group": 2}
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:

@@ -193,6 +193,7 @@ class IDC(Matching):
 
     Params = IDCParams
     stage_name = "idc.matching"
+    quick = {"iterations": 2, "inner": 2, "batch": 5, "images_net": 6, "batch_net": 4}
 
     @classmethod
     def defaults(cls, dataset: str) -> dict[str, Any]:

@@ -68,7 +68,7 @@ class Matching(Method):
     stage_name = ""
     version = 1  # of the stage
 
-    def supports(self, dataset, ipc: int) -> str:
+    def why_not(self, dataset, ipc: int) -> str:
         return too_few(dataset, ipc)
 
     def network(self, size: int) -> str:

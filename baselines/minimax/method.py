@@ -65,6 +65,7 @@ class Minimax(Method):
 
     Params = MinimaxParams
     trains = True
+    quick = {"steps": 5, "phase": 2, "memory": 3, "sampling_steps": 3}
 
     def needs(self) -> Needs:
         return Needs(backbone=True, batch=self.params.batch, batch_parameter="batch", training=True)

@@ -73,6 +73,7 @@ class SRe2L(Method):
     trains = True
     curriculum = False
     several = False  # whether several classifiers take turns
+    quick = {"iterations": 3}
 
     def needs(self) -> Needs:
         return Needs(teacher=not self.params.squeeze)  # else it squeezes a classifier of its own
@@ -81,7 +82,7 @@ class SRe2L(Method):
     def defaults(cls, dataset: str) -> dict[str, Any]:
         return {"flip": False} if dataset.partition("@")[0] == "digits" else {}  # a mirrored digit is none
 
-    def supports(self, dataset: Dataset, ipc: int) -> str:
+    def why_not(self, dataset: Dataset, ipc: int) -> str:
         if "+" in self.params.squeeze and not self.several:
             return (
                 f"squeeze={self.params.squeeze} names several classifiers; it recovers from one (fadrm takes several)"

@@ -118,15 +118,15 @@ class Descendant(SRe2L):
             return [mosaics_stage(task, self.judge(), c, self.params.difficulty) for c in labels]
         return []
 
-    def supports(self, dataset, ipc: int) -> str:
+    def why_not(self, dataset, ipc: int) -> str:
         if self.begins == "mosaics":
             from baselines.rded import RDED, RDEDParams
 
-            return RDED(RDEDParams()).supports(dataset, ipc)
+            return RDED(RDEDParams()).why_not(dataset, ipc)
         for name, rows in zip(dataset.classes, dataset.train.by_class, strict=True):
             if ipc > len(rows):
                 return f"IPC {ipc} needs as many images to begin with; class {name!r} has {len(rows)}"
-        return super().supports(dataset, ipc)
+        return super().why_not(dataset, ipc)
 
     def work_at(self, images: int, classes: int, ipc: int, image_size: int) -> list[Work]:
         from baselines.rded import RDEDParams
@@ -178,6 +178,7 @@ class DWA(Descendant):
 
     Params = DWAParams
     published = (Published(0.25, 1000, 4, crops=False), Published(0.1, 2000, 4), Published(0.25, 2000, 32))
+    quick = {"iterations": 3, "ascents": 2}
 
     def settings(self, size: int) -> Settings:
         p, large = self.params, size >= 128
@@ -207,6 +208,7 @@ class DELT(Descendant):
     """
 
     Params = DELTParams
+    quick = {"iterations": 8}
     begins, curriculum = "ranked", True
     published = (Published(0.25, 4000, 0), Published(0.25, 4000, 0), Published(0.25, 4000, 0))
 
@@ -271,6 +273,7 @@ class FADRM(Descendant):
     Params = FADRMParams
     begins = "mosaics"
     published = (Published(0.25, 2000, 4), Published(0.01, 1000, 4), Published(0.25, 2000, 32))
+    quick = {"iterations": 4}
 
     def settings(self, size: int) -> Settings:
         p, own = self.params, super().settings(size)

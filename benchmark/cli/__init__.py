@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plan": ("benchmark.cli.run:plan", "What `run` would do: what is cached, what is skipped and why."),
     "distill": ("benchmark.cli.run:distill", "Make only the distilled set."),
     "evaluate": ("benchmark.cli.run:evaluate", "Train students on a given distilled set."),
+    "check": ("benchmark.cli.check:check", "Check a method against the contract, on tiny data."),
     "grid": ("benchmark.cli.grid:grid", "Run an ablation grid."),
     "tune": ("benchmark.cli.tune:tune", "Tune methods, each with the same number of trials."),
     "leaderboard": ("benchmark.cli.leaderboard:leaderboard", "Rebuild and print the leaderboard from records."),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import COUNT, JOBS, SEEDS, NamedPath, Number
+from benchmark.cli.options import COUNT, SEEDS, WORKERS, NamedPath, shared
 from benchmark.core import distributed
 from benchmark.core.errors import UsageError
 
@@ -32,14 +32,9 @@ Examples:
 @click.option("--ipc", type=COUNT, default=None, help="Instead of the grid's.")
 @click.option("--seeds", type=SEEDS, default=None, help="How many seeds, instead of the grid's.")
 @click.option("--set", "sets", multiple=True, metavar="NAME=VALUE", help="A base value: METHOD.KEY or protocol.KEY.")
-@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
+@shared("data-root")
 @click.option("--results", type=NamedPath(file_okay=False), default="results", show_default=True)
-@click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`.")
-@click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto.")
-@click.option("--ddp", is_flag=True, help="Under torchrun: train backbones, teachers, large students together.")
-@click.option("--time-limit", type=Number(max=10**8), default=None, help="Seconds a job may take before it has failed.")
-@click.option("--jobs", type=JOBS, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@shared(*WORKERS, "device")
 @click.option("--plots/--no-plots", default=True, show_default=True, help="Draw the pivots.")
 def grid(name: str | None, **options: Any) -> int:
     """Run a grid of cells: axes over any method, protocol, dataset or student setting, product or one at a time.
@@ -74,47 +69,31 @@ def _changes(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _run(found, options: dict[str, Any]) -> int:
-    from benchmark.cli.run import check_engine
-    from benchmark.core.compute import resolve_device
+    from benchmark.cli.run import execution_of
     from benchmark.core.outputs import writable_folder
     from benchmark.core.store import Store
     from benchmark.pipeline.jobs import Context
-    from benchmark.pipeline.outcomes import write_skipped
-    from benchmark.pipeline.run import run_plan, worker_count
-    from benchmark.plugins import registry
-    from benchmark.results.boards import write_csv
-    from benchmark.results.records import read_records
+    from benchmark.pipeline.run import carry_out
     from benchmark.studies import run as runner
     from benchmark.studies.expand import expand
 
-    check_engine(options, planning=options["plan_only"])
-    engine = registry().get("executor", options["executor"], where="--executor")
+    how = execution_of(options, planning=options["plan_only"])
     cells = expand(found, yes=options["yes"])
-    results, device = options["results"], resolve_device(options["device"], engine.elsewhere)
     store = Store()
-    planned = runner.plan_grid(found, cells, store, results, device, data_root=options["data_root"])
-    context = Context(store, results, device)
+    planned = runner.plan_grid(found, cells, store, how.results, how.device, data_root=options["data_root"])
     if distributed.leads():
-        click.echo(f"grid {found.name}: " + runner.describe(planned, context))
+        click.echo(f"grid {found.name}: " + runner.describe(planned, Context(store, how.results, how.device)))
     if options["plan_only"]:
         return 0
     if all(planned.faults):
         raise UsageError(f"no cell of the grid can run: {planned.faults[0]}", where=found.name)
-    count = worker_count(options["jobs"], device, options["executor"], options["address"])
-    writable_folder(store.root, "DDBENCH_CACHE")
-    writable_folder(results / "grids" / found.name, "--results")
-    write_skipped(planned.plan, results)
+    writable_folder(how.results / "grids" / found.name, "--results")
     try:
-        how = {name: options[name] for name in ("address", "time_limit", "ddp")}
-        failures = run_plan(planned.plan, engine.load(), count, **how)
+        failures, _ = carry_out(planned.plan, how)
     finally:
-        rows = _write(found, planned, results, options["plots"], runner) if distributed.leads() else []
+        rows = _write(found, planned, how.results, options["plots"], runner) if distributed.leads() else []
     if not distributed.leads():
         return 0
-    faults: list = []
-    write_csv(read_records(results, faults), results / "leaderboard.csv")
-    for fault in faults:
-        click.echo(f"left out: {fault}", err=True)
     lost = [(cell, row) for cell, row in zip(planned.cells, rows) if row["failed"]]
     for cell, row in lost:
         click.echo(f"failed: {cell.label}: {row['reason']}", err=True)

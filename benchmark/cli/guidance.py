@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import JOBS, SEEDS, NamedPath
+from benchmark.cli.options import shared
 from benchmark.core.errors import JobError, UsageError
 
 METHOD = "dit"  # plain sampling
@@ -25,18 +25,13 @@ Examples:
 @click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's.")
 @click.option("--values", default="1,1.5,2,3,4,7", show_default=True, help="Guidances to try.")
 @click.option("--ipc", default="1,10", show_default=True, help="Images per class; the mean over them decides.")
-@click.option("--seeds", type=SEEDS, default=3, show_default=True, help="Seeds a guidance and IPC, the same for all.")
+@click.option("--seeds", default=3, show_default=True, help="Seeds a guidance and IPC, the same for all.")
 @click.option("--student", default="", help="Default: the protocol's.")
 @click.option("--protocol", default="hard", show_default=True)
 @click.option("--set", "sets", multiple=True, metavar="protocol.KEY=VALUE", help="Change the protocol.")
-@click.option("--teacher", default="", help="As in `run`.")
-@click.option("--precision", default="fp32", show_default=True, help="As in `run`.")
-@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
-@click.option(
-    "--results", type=NamedPath(), default="results", show_default=True, help="Trials go to RESULTS/guidance/records."
-)
-@click.option("--jobs", type=JOBS, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@shared("teacher", "precision", "data-root")
+@click.option("--results", default="results", show_default=True, help="Trials go to RESULTS/guidance/records.")
+@shared("executor", "address", "time-limit", "jobs", "device")
 def guidance(**options: Any) -> int:
     """Choose the guidance that every diffusion method uses on a backbone, unless its user says otherwise.
 
@@ -78,13 +73,11 @@ def _numbers(text: str) -> list[float]:
 
 def _scores(name: str, values: list[float], ipc: tuple[int, ...], options: dict[str, Any]):
     """(mean top-1 in percent by guidance and IPC, number of failed jobs)."""
-    from benchmark.core.compute import resolve_device
-    from benchmark.core.outputs import writable_folder
+    from benchmark.cli.run import execution_of
     from benchmark.core.store import Store
     from benchmark.pipeline.jobs import Context
     from benchmark.pipeline.request import parse_sets
-    from benchmark.pipeline.run import run_plan, worker_count
-    from benchmark.plugins import registry
+    from benchmark.pipeline.run import carry_out
     from benchmark.studies import run as grids
     from benchmark.studies.expand import GridCell
     from benchmark.studies.spec import Grid
@@ -97,15 +90,13 @@ def _scores(name: str, values: list[float], ipc: tuple[int, ...], options: dict[
         GridCell({**base, "ipc": n, f"{METHOD}.guidance": value}, {"guidance": value, "ipc": n}) for value, n in pairs
     ]
     grid = Grid("guidance", base=base, axes={"guidance": values}, seeds=tuple(range(options["seeds"])))
-    device, store, results = resolve_device(options["device"]), Store(), Path(options["results"]) / "guidance"
-    planned = grids.plan_grid(grid, cells, store, results, device, data_root=options["data_root"])
-    click.echo(f"guidance of {name}: " + grids.describe(planned, Context(store, results, device)))
+    store, results = Store(), Path(options["results"]) / "guidance"
+    how = execution_of({**options, "results": results}, planning=False)
+    planned = grids.plan_grid(grid, cells, store, results, how.device, data_root=options["data_root"])
+    click.echo(f"guidance of {name}: " + grids.describe(planned, Context(store, results, how.device)))
     if any(planned.faults):
         raise UsageError(next(filter(None, planned.faults)), where="ddbench backbone guidance")
-    writable_folder(store.root, "DDBENCH_CACHE")
-    writable_folder(results, "--results")
-    engine = registry().get("executor", "local").load()
-    failures = run_plan(planned.plan, engine, worker_count(options["jobs"], device))
+    failures, _ = carry_out(planned.plan, how)
     found: dict[float, dict[int, float]] = {}
     for (value, n), row in zip(pairs, grids.gather(planned, results, grid.seeds), strict=True):
         if row["seeds"] != len(grid.seeds):  # a value that failed somewhere cannot be compared

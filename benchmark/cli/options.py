@@ -40,6 +40,66 @@ class NamedPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+# Options that mean the same in every command, by name.
+SHARED = {
+    "set": click.option(
+        "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter: KEY, METHOD.KEY or protocol.KEY."
+    ),
+    "backbone": click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's."),
+    "teacher": click.option(
+        "--teacher",
+        default="",
+        help="A student name, torchvision:NAME, timm:NAME or ARCHITECTURE@FILE. FILE's name with .json may hold "
+        "mean, std, size (default: the dataset's), accuracy, student.",
+    ),
+    "precision": click.option(
+        "--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …"
+    ),
+    "data-root": click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
+    "download": click.option("--download", is_flag=True, help="Fetch the dataset if it is missing."),
+    "on-corrupt": click.option(
+        "--on-corrupt", default="error", show_default=True, help="error or skip (counted in the record)."
+    ),
+    "image-size": click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, for imagefolder:."),
+    "device": click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+    "executor": click.option(
+        "--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`."
+    ),
+    "address": click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto."),
+    "ddp": click.option(
+        "--ddp", is_flag=True, help="Under torchrun: train backbones, teachers, large students together."
+    ),
+    "time-limit": click.option(
+        "--time-limit", type=Number(max=10**8), default=None, help="Seconds a job may take before it has failed."
+    ),
+    "jobs": click.option(
+        "--jobs",
+        type=JOBS,
+        default=None,
+        help="Workers. Default: one a GPU, or one a core (at most 4); of a Ray cluster one a GPU, or one a CPU.",
+    ),
+}
+DATA = ("data-root", "download", "on-corrupt", "image-size", "device")
+WORKERS = ("executor", "address", "ddp", "time-limit", "jobs")
+
+
+def shared(*names: str):
+    """The options of `SHARED` with these names, in this order."""
+
+    def add(function):
+        for name in reversed(names):
+            function = SHARED[name](function)
+        return function
+
+    return add
+
+
+def dataset_options(options: dict[str, Any]) -> dict[str, Any]:
+    """What of the parsed `DATA` options `benchmark.data.load_dataset` takes, where it is not the default."""
+    found = {name: options.get(name) for name in ("download", "on_corrupt", "image_size")}
+    return {name: value for name, value in found.items() if value not in (None, False, "error")}
+
+
 MOST_BAD = 10  # bad records that are named one by one
 FILTERS = ("dataset", "protocol", "student", "method", "teacher", "backbone", "precision")
 

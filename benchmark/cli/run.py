@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.cli.options import JOBS, PIXELS, SEEDS, NamedPath, Number
+from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, shared
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.core.foreign import check_name
 from benchmark.core.outputs import expanded
 
 if TYPE_CHECKING:
     from benchmark.pipeline import Request
+    from benchmark.pipeline.run import Execution
 
 FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
 
@@ -32,24 +33,17 @@ def _common(function):
             show_default=True,
             help="How many seeds: each a new set and a new student.",
         ),
-        click.option(
-            "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A parameter: KEY, METHOD.KEY or protocol.KEY."
-        ),
-        click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's."),
-        click.option(
-            "--teacher",
-            default="",
-            help="A student name, torchvision:NAME, timm:NAME or ARCHITECTURE@FILE. FILE's name with .json may hold "
-            "mean, std, size (default: the dataset's), accuracy, student.",
-        ),
-        click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …"),
-        click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
-        click.option("--download", is_flag=True, help="Fetch the dataset if it is missing."),
-        click.option("--on-corrupt", default="error", show_default=True, help="error or skip (counted in the record)."),
-        click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, for imagefolder:."),
-        click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+        shared("set", "backbone", "teacher", "precision", *DATA),
     ]
     return functools.reduce(lambda f, option: option(f), reversed(options), function)
+
+
+def _running(function):
+    """Options that say where to write and with how many workers."""
+    results = click.option(
+        "--results", type=NamedPath(), default="results", show_default=True, help="Folder of records and board."
+    )
+    return results(shared(*WORKERS)(function))
 
 
 _preset = click.option(
@@ -57,28 +51,6 @@ _preset = click.option(
     default="",
     help="Settings of the method by name, e.g. released, paper, fast: `ddbench show method NAME`. --set goes first.",
 )
-
-
-def _running(function):
-    """Options that say where to write and with how many workers."""
-    options = [
-        click.option(
-            "--results", type=NamedPath(), default="results", show_default=True, help="Folder of records and board."
-        ),
-        click.option("--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`."),
-        click.option("--address", default="", help="For --executor ray: a running cluster, e.g. auto."),
-        click.option("--ddp", is_flag=True, help="Under torchrun: train backbones, teachers, large students together."),
-        click.option(
-            "--time-limit", type=Number(max=10**8), default=None, help="Seconds a job may take before it has failed."
-        ),
-        click.option(
-            "--jobs",
-            type=JOBS,
-            default=None,
-            help="Workers. Default: one a GPU, or one a core (at most 4); of a Ray cluster one a GPU, or one a CPU.",
-        ),
-    ]
-    return functools.reduce(lambda f, option: option(f), reversed(options), function)
 
 
 def _evaluating(function):
@@ -120,13 +92,6 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
     sets = preset_sets(options.get("preset", ""), methods)
     sets |= {f"{m}.{k}": v for m, values in per_method.items() for k, v in values.items()}
     sets |= {f"protocol.{k}": v for k, v in protocol.items()}
-    dataset_options: dict[str, Any] = {}
-    if options["download"]:
-        dataset_options["download"] = True
-    if options["on_corrupt"] != "error":
-        dataset_options["on_corrupt"] = options["on_corrupt"]
-    if options["image_size"] is not None:
-        dataset_options["image_size"] = options["image_size"]
     return Request(
         dataset=options["dataset"],
         methods=methods + tuple(f for f in floors if f not in methods),
@@ -139,7 +104,7 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
         backbone=options["backbone"],
         precision=options["precision"],
         data_root=options["data_root"],
-        dataset_options=dataset_options,
+        dataset_options=dataset_options(options),
         set_dir=options.get("set_dir", ""),
         waive_gate=options.get("waive_gate", False),
         metrics=tuple(reg.select("metric", options.get("metrics", ()), where="--metric")),
@@ -295,7 +260,7 @@ def run(**options: Any) -> int:
     methods = _methods(options["methods"])
     request = _request(options, methods, FLOORS if options["floor"] else ())
     check_first(request, methods, options["device"])
-    return execute(_requests(options, request), **_where(options))
+    return execute(_requests(options, request), execution_of(options))
 
 
 @click.command()
@@ -317,7 +282,7 @@ def plan(**options: Any) -> int:
     request = _request(options, methods, FLOORS if options["floor"] else ())
     requests = _requests(options, request)
     try:
-        return print_plan(requests, every=options["every"], emit=options["emit"], **_where(options))
+        return print_plan(requests, execution_of(options), every=options["every"], emit=options["emit"])
     except MissingError:
         if not options["emit"]:
             print_forecast_without_data(request, options["device"])
@@ -349,7 +314,7 @@ def distill(**options: Any) -> int:
     if options["settings"] == "authors":
         request = _authors(request)
     check_first(request, methods, options["device"], students=False)
-    return distill_to(request, options["out"], shard=_shard(options["shard"]), **_where(options))
+    return distill_to(request, options["out"], execution_of(options), _shard(options["shard"]))
 
 
 @click.command(
@@ -381,7 +346,7 @@ def evaluate(**options: Any) -> int:
     name = options["name"] or known.get("method") or Path(options["set_dir"]).resolve().name
     request = _request(options, (name,))
     check_first(request, request.methods, options["device"])
-    return execute([request], **_where(options))
+    return execute([request], execution_of(options))
 
 
 @click.command(hidden=True)
@@ -413,14 +378,13 @@ def check_engine(options: dict[str, Any], planning: bool = False) -> None:
         UsageError: an unknown executor, an option that the executor or the way of starting has no use for.
     """
     from benchmark.core import distributed
-    from benchmark.pipeline.run import worker_count
     from benchmark.plugins import registry
 
     engine = registry().get("executor", options["executor"], where="--executor")
     if options["time_limit"] is not None and not options["time_limit"] > 0:
         raise UsageError(f"{options['time_limit']} s is no time limit", where="--time-limit", allowed="seconds above 0")
-    if options["jobs"] is not None:
-        worker_count(options["jobs"], options["device"])
+    if options["jobs"] is not None and options["jobs"] < 1:
+        raise UsageError(f"--jobs must be at least 1, got {options['jobs']}", where="--jobs", allowed="1 or more")
     if options["address"] and not engine.elsewhere:
         hint = f"add --executor ray, or leave out --address {options['address']}"
         raise UsageError(f"the executor {engine.name!r} joins no cluster", where="--address", hint=hint)
@@ -435,22 +399,29 @@ def check_engine(options: dict[str, Any], planning: bool = False) -> None:
         raise UsageError("--emit needs the number of workers", where="--jobs", hint=hint)
 
 
-def _where(options: dict[str, Any]) -> dict[str, Any]:
+def execution_of(options: dict[str, Any], *, planning: bool | None = None) -> Execution:
+    """How to carry out what the parsed options ask for; an option that a command does not have has its default.
+
+    Raises:
+        UsageError: as :func:`check_engine`.
+    """
     from benchmark.core.compute import resolve_device
+    from benchmark.pipeline.run import Execution
     from benchmark.plugins import registry
 
-    check_engine(options, planning="emit" in options)
+    options = {"executor": "local", "address": "", "time_limit": None, "ddp": False, **options}
+    check_engine(options, planning="emit" in options if planning is None else planning)
     engine = registry().get("executor", options["executor"])
     elsewhere = bool(options.get("emit")) or engine.elsewhere  # this machine may have no GPU; those may
-    return {
-        "results": Path(options["results"]),
-        "device": resolve_device(options["device"], elsewhere),
-        "executor": options["executor"],
-        "workers": options["jobs"],
-        "address": options["address"],
-        "time_limit": options["time_limit"],
-        "ddp": options["ddp"],
-    }
+    return Execution(
+        results=Path(options["results"]),
+        device=resolve_device(options["device"], elsewhere),
+        executor=options["executor"],
+        workers=options["jobs"],
+        address=options["address"],
+        time_limit=options["time_limit"],
+        ddp=options["ddp"],
+    )
 
 
 def _shard(text: str) -> tuple[int, int] | None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import JOBS, SEEDS, NamedPath
+from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, shared
+from benchmark.core import distributed
 from benchmark.core.errors import UsageError
 
 LIMIT = 3  # times the wanted number of trials that are made of a method at most, where they fail
@@ -30,15 +31,10 @@ Examples:
 @click.option("--student", default="", help="Default: the protocol's.")
 @click.option("--protocol", default="hard", show_default=True)
 @click.option("--set", "sets", multiple=True, metavar="METHOD.KEY=VALUE", help="Fix a parameter; it is not tuned.")
-@click.option("--backbone", default="", help="A preset, a folder or a hub id, the same for every method.")
-@click.option("--teacher", default="", help="As in `run`.")
-@click.option("--precision", default="fp32", show_default=True, help="As in `run`.")
-@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
+@shared("backbone", "teacher", "precision", *DATA, *WORKERS)
 @click.option(
     "--results", type=NamedPath(), default="results", show_default=True, help="Trials go to RESULTS/tuning/records."
 )
-@click.option("--jobs", type=JOBS, default=None, help="Workers. Default: one a GPU, or one a core (at most 4).")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
 @click.option("--plan", "plan_only", is_flag=True, help="Say what would run; run nothing.")
 def tune(**options: Any) -> int:
     """Find each method's settings, every method with the same number of trials on the same validation images.
@@ -64,55 +60,52 @@ def tune(**options: Any) -> int:
     chosen = {key: options[key] for key in ("backbone", "teacher", "precision")}
     sets = {f"{m}.{k}": v for m, values in given.items() for k, v in values.items()}
     wanted = Request(options["dataset"], methods, ipc, protocols=(options["protocol"],), sets=sets, **chosen)
-    check_first(replace(wanted, data_root=options["data_root"]), methods, options["device"])
+    wanted = replace(wanted, data_root=options["data_root"], dataset_options=dataset_options(options))
+    check_first(wanted, methods, options["device"])
     name = options["dataset"].removesuffix("@val")
     base = {"dataset": f"{name}@val", "protocol": options["protocol"], "student": options["student"]}
     base |= chosen
     base |= {f"protocol.{k}": v for k, v in protocol.items()}
+    base |= {f"dataset.{k}": v for k, v in dataset_options(options).items()}
     seeds = tuple(range(options["seeds"]))
     grid = Grid("tune", base=base, axes={"method": methods}, seeds=seeds)
-    size = registry().get("dataset", name).image_size
-    size = size or load_dataset(name, root=options["data_root"]).image_size  # of a folder of images
+    size = registry().get("dataset", name).image_size  # known but for a folder of images
+    size = size or load_dataset(name, root=options["data_root"], **dataset_options(options)).image_size
     cells = tuning.cells(methods, ipc, options["trials"], base, given, size)
     return _run(grid, cells, Path(options["results"]) / "tuning", name, options, given, size)
 
 
 def _run(grid, cells, results: Path, name: str, options: dict[str, Any], given: dict, size: int | None) -> int:
-    from benchmark.core.compute import resolve_device
-    from benchmark.core.outputs import writable_folder
+    from benchmark.cli.run import execution_of
     from benchmark.core.store import Store
     from benchmark.data import load_dataset
     from benchmark.pipeline.jobs import Context
-    from benchmark.pipeline.run import run_plan, worker_count
-    from benchmark.plugins import registry
-    from benchmark.results.boards import write_csv
-    from benchmark.results.records import read_records
+    from benchmark.pipeline.run import carry_out
     from benchmark.studies import run as grids
     from benchmark.studies import tune as tuning
 
-    device, store = resolve_device(options["device"]), Store()
+    how, store = execution_of({**options, "results": results}, planning=options["plan_only"]), Store()
+    root, device = options["data_root"], how.device
 
     def plan(seeds, some):
-        return grids.plan_grid(replace(grid, seeds=seeds), some, store, results, device, data_root=options["data_root"])
+        return grids.plan_grid(replace(grid, seeds=seeds), some, store, results, device, data_root=root)
 
     planned = plan(grid.seeds, cells)
-    click.echo(f"tune {name}: " + grids.describe(planned, Context(store, results, device)))
+    if distributed.leads():
+        click.echo(f"tune {name}: " + grids.describe(planned, Context(store, results, device)))
     if options["plan_only"]:
         return 0
     if all(planned.faults):
         raise UsageError(f"no trial can run: {planned.faults[0]}", where="ddbench tune")
-    writable_folder(store.root, "DDBENCH_CACHE")
-    writable_folder(results, "--results")
-    engine = registry().get("executor", "local").load()
-    workers, failures = worker_count(options["jobs"], device), 0
-    count = options["trials"]
+    failures, count = 0, options["trials"]
     while True:
-        failures += bool(run_plan(planned.plan, engine, workers))
+        failures += bool(carry_out(planned.plan, how)[0])
         found = tuning.chosen(cells, grids.gather(planned, results, grid.seeds), len(grid.seeds))
         more = [c for c in tuning.further(found, count, grid.base, given, size) if c.axes["trial"] < LIMIT * count]
         if not more:
             break
-        click.echo(f"{len(more)} further trials: for some that failed, or beyond the edge of an axis")
+        if distributed.leads():
+            click.echo(f"{len(more)} further trials: for some that failed, or beyond the edge of an axis")
         cells = [*cells, *more]
         planned = plan(grid.seeds, cells)
     rows = grids.gather(planned, results, grid.seeds)
@@ -120,10 +113,11 @@ def _run(grid, cells, results: Path, name: str, options: dict[str, Any], given: 
     if winners:
         fresh = tuple(len(grid.seeds) + seed for seed in grid.seeds)
         again = plan(fresh, winners)
-        failures += bool(run_plan(again.plan, engine, workers))
+        failures += bool(carry_out(again.plan, how)[0])
         tuning.add_fresh(found, winners, grids.gather(again, results, fresh))
-    write_csv(read_records(results, []), results / "leaderboard.csv")
-    held = load_dataset(grid.base["dataset"], root=options["data_root"])
+    if not distributed.leads():
+        return 0
+    held = load_dataset(grid.base["dataset"], root=root, **dataset_options(options))
     about = {"dataset": grid.base["dataset"], "digest": held.digest, "protocol": options["protocol"]}
     about |= {"protocol_changes": {k: v for k, v in grid.base.items() if k.startswith("protocol.")}}
     about |= {"student": options["student"] or _student(rows)}

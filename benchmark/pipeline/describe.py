@@ -7,7 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmark.core.errors import DDBenchError
 from benchmark.core.provenance import cpu_name
@@ -21,29 +21,20 @@ from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
 
+if TYPE_CHECKING:
+    from benchmark.pipeline.run import Execution
+
 SHOWN = 12  # jobs of a kind that are listed without --all
 
 
-def print_plan(
-    requests: Sequence[Request],
-    *,
-    every: bool,
-    emit: str | None,
-    results: Path,
-    device: str,
-    executor: str,
-    workers: int | None,
-    address: str = "",
-    time_limit: float | None = None,
-    ddp: bool = False,
-) -> int:
+def print_plan(requests: Sequence[Request], execution: Execution, *, every: bool, emit: str | None) -> int:
     """Print the plan; nothing is made. ``emit`` (with ``workers``) writes a run for these, and its skipped cells."""
-    store = Store()
+    store, results, device, workers = Store(), execution.results, execution.device, execution.workers
     parts = parts_for(requests, workers) if emit and workers else 1
     plan = make_plan(requests, store, results, device=device, parts=parts)
     context = Context(store, results, device)
     if emit and workers:
-        plan.time_limit = time_limit
+        plan.time_limit = execution.time_limit
         write_skipped(plan, results)
         return emit_commands(plan, store, emit, workers)
     finished = {job.key: job.is_done(context) for job in plan.jobs}

@@ -232,7 +232,7 @@ class _Builder:
         known = MethodId(name, info.version, document)
         first = name == self.request.methods[0]
         handed = self.dataset.without_test()
-        reason = method.supports(handed, ipc)
+        reason = method.why_not(handed, ipc)
         if reason:
             if first:
                 raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="--ipc")

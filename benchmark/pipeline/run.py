@@ -7,6 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,32 +26,78 @@ from benchmark.pipeline.runs import Run
 from benchmark.plugins import registry
 
 
-def execute(
-    requests: Sequence[Request], *, results: Path, device: str, executor: str, workers: int | None, **more
-) -> int:
-    """Run the requests, rewrite ``leaderboard.csv``, print the table; the exit code (0, or 1 if a job failed)."""
-    from benchmark.results.boards import table, write_csv
+@dataclass(frozen=True)
+class Execution:
+    """How a plan is carried out: where its records go, and who works.
+
+    Attributes:
+        workers: None: as many as the executor takes by default.
+        address: of a running cluster, for an executor that works elsewhere.
+        time_limit: seconds a job may take.
+        ddp: under torchrun all ranks train together what is large.
+    """
+
+    results: Path
+    device: str = "cpu"
+    executor: str = "local"
+    workers: int | None = None
+    address: str = ""
+    time_limit: float | None = None
+    ddp: bool = False
+
+    def count(self) -> int:
+        """The number of workers.
+
+        Raises:
+            UsageError: fewer than one, or an unknown executor.
+        """
+        if self.workers is not None and self.workers < 1:
+            raise UsageError(f"--jobs must be at least 1, got {self.workers}", where="--jobs", allowed="1 or more")
+        info = registry().get("executor", self.executor, where="--executor")
+        return self.workers or (info.load(info.slots)(self.address, self.device) if info.slots else 1)
+
+    def plan(self, requests: Sequence[Request], store: Store) -> Plan:
+        """The plan of the requests, cut into parts for the workers."""
+        parts = parts_for(requests, self.count() * distributed.world())
+        return make_plan(requests, store, self.results, device=self.device, parts=parts)
+
+
+def carry_out(plan: Plan, execution: Execution) -> tuple[dict[str, str], list[dict]]:
+    """Work on a plan and rewrite ``leaderboard.csv``: (failures by job key, every record of the results folder).
+
+    Raises:
+        UsageError: the store or the results folder cannot be written; nothing has run then.
+    """
+    from benchmark.results.boards import write_csv
     from benchmark.results.records import read_records
 
-    began = time.monotonic()
-    engine = registry().get("executor", executor, where="--executor").load()
-    count = worker_count(workers, device, executor, more.get("address", ""))
-    store = Store()
-    writable_folder(store.root, "DDBENCH_CACHE")
-    writable_folder(results, "--results")
-    plan = make_plan(requests, store, results, device=device, parts=parts_for(requests, count * distributed.world()))
-    write_skipped(plan, results)
-    failures = run_plan(plan, engine, count, **more)
+    writable_folder(Path(plan.store), "DDBENCH_CACHE")
+    writable_folder(execution.results, "--results")
+    write_skipped(plan, execution.results)
+    failures = run_plan(plan, execution)
     if not distributed.leads():
-        return 0
+        return failures, []
     faults: list = []
-    records = read_records(results, faults)
+    records = read_records(execution.results, faults)
     for fault in faults:
         print(f"left out: {fault}", file=sys.stderr)
-    with disk_errors(results):
-        write_csv(records, results / "leaderboard.csv")
-    asked = {job.identity.id for job in plan.of_kind("evaluate")}
-    asked |= {cell.identity.id for cell in plan.skipped}
+    with disk_errors(execution.results):
+        write_csv(records, execution.results / "leaderboard.csv")
+    return failures, records
+
+
+def execute(requests: Sequence[Request], execution: Execution) -> int:
+    """Run the requests, rewrite ``leaderboard.csv``, print the table; the exit code (0, or 1 if a job failed)."""
+    from benchmark.results.boards import table
+
+    began, results, store = time.monotonic(), execution.results, Store()
+    writable_folder(store.root, "DDBENCH_CACHE")
+    writable_folder(results, "--results")
+    plan = execution.plan(requests, store)
+    failures, records = carry_out(plan, execution)
+    if not distributed.leads():
+        return 0
+    asked = {cell.identity.id for cell in (*plan.of_kind("evaluate"), *plan.skipped)}
     print("\n" + table([r for r in records if r["id"] in asked], focus=_focus(requests), beside=records) + "\n")
     print(f"records      {results / 'records'}/")
     for sheet in _sheets(plan, results)[:4]:
@@ -67,15 +114,14 @@ def _focus(requests: Sequence[Request]) -> list[str]:
     return list(dict.fromkeys(request.methods[0] for request in requests if len(request.methods) > 1))
 
 
-def run_plan(
-    plan: Plan, engine, workers: int, *, address: str = "", time_limit: float | None = None, ddp: bool = False
-) -> dict[str, str]:
+def run_plan(plan: Plan, execution: Execution) -> dict[str, str]:
     """Run what is not done yet and return the failures; says what is reused.
 
     Under torchrun every rank comes here: they share one run, and leave together. ``ddp`` has them train together what
     is large (`benchmark.pipeline.engine.work_together`).
     """
-    plan.time_limit = time_limit
+    engine = registry().get("executor", execution.executor, where="--executor").load()
+    plan.time_limit = execution.time_limit
     store = Store(plan.store)
     context = Context(store, Path(plan.results), plan.device)
     folder, missing = "", []
@@ -92,9 +138,9 @@ def run_plan(
     small = len([j for j in missing if j.kind in ("part", "distill", "evaluate")]) < 2 and distributed.world() == 1
     try:
         with run.present("driver"):
-            if ddp and distributed.world() > 1:
+            if execution.ddp and distributed.world() > 1:
                 work_together(run, plan.device)
-            engine(run, 1 if small else workers, {"address": address, "device": plan.device})
+            engine(run, 1 if small else execution.count(), {"address": execution.address, "device": plan.device})
     except KeyboardInterrupt:
         print(f"stopped; repeat the command to go on, or: ddbench worker {run.folder}", file=sys.stderr)
         raise
@@ -125,19 +171,8 @@ def _say_reused(plan: Plan, missing: list[Job], context: Context) -> None:
             print(f"{stages.name}: {stages.text}", flush=True)
 
 
-def distill_to(
-    request: Request,
-    out: Path,
-    *,
-    shard: tuple[int, int] | None,
-    results: Path,
-    device: str,
-    executor: str,
-    workers,
-    **more,
-) -> int:
+def distill_to(request: Request, out: Path, execution: Execution, shard: tuple[int, int] | None = None) -> int:
     """Make the request's sets and copy them to ``out`` (``out/seed0`` … for several seeds)."""
-    engine = registry().get("executor", executor, where="--executor").load()
     out = Path(os.path.abspath(out))  # `.` has no name of its own
     store = Store()
     writable_folder(store.root, "DDBENCH_CACHE")
@@ -151,9 +186,9 @@ def distill_to(
     if out.exists() and any(out.iterdir()) and not any(path.exists() for path in mine):
         raise UsageError(f"{out} is not empty", where="--out", hint="name a new folder, or empty that one")
     room_for(out, "--out")
-    jobs = worker_count(workers, device, executor, more.get("address", ""))
+    jobs = execution.count()
     count = shard[1] * jobs if shard else jobs * distributed.world()
-    plan = make_plan([request], store, results, device=device, parts=count, only_distill=True)
+    plan = make_plan([request], store, execution.results, device=execution.device, parts=count, only_distill=True)
     sets = plan.of_kind("distill")
     targets = [out if len(sets) == 1 else out / f"seed{job.seed}" for job in sets]
     for job, target in zip(sets, targets):
@@ -161,15 +196,15 @@ def distill_to(
     if shard:
         first = ("backbone", "teacher")
         plan.jobs = [j for j in plan.jobs if j.kind in first or (j.kind == "part" and j.part // jobs == shard[0])]
-        failures = run_plan(plan, engine, jobs, **more)
-        context = Context(store, results, device)
-        whole = make_plan([request], store, results, device=device, parts=count, only_distill=True)
+        failures = run_plan(plan, execution)
+        context = Context(store, execution.results, execution.device)
+        whole = make_plan([request], store, execution.results, device=execution.device, parts=count, only_distill=True)
         waiting = [j for j in whole.jobs if j.kind == "part" and not j.is_done(context)]
         if failures or waiting:
             print(f"shard {shard[0]}/{shard[1]} done; {len(waiting)} parts are still to be made by the other shards")
             return 1 if failures else 0
         plan = whole
-    failures = run_plan(plan, engine, jobs, **more)
+    failures = run_plan(plan, execution)
     if not distributed.leads():
         return 0
     if failures:
@@ -179,14 +214,6 @@ def distill_to(
         print(f"distilled set {target}")
         print(f"contact sheet {target / 'contact_sheet.png'}")
     return 0
-
-
-def worker_count(given: int | None, device: str, executor: str = "local", address: str = "") -> int:
-    """``--jobs``, or the executor's default for the device."""
-    if given is not None and given < 1:
-        raise UsageError(f"--jobs must be at least 1, got {given}", where="--jobs", allowed="1 or more")
-    info = registry().get("executor", executor, where="--executor")
-    return given or (info.load(info.slots)(address, device) if info.slots else 1)
 
 
 def copy_set(store: Store, job: DistillJob, target: Path) -> None:

@@ -76,7 +76,7 @@ def declined(request: Request) -> str:
 
     dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
     (name,), (ipc,) = request.methods, request.ipc
-    return method_of(request, name, dataset.name).supports(dataset.without_test(), ipc)
+    return method_of(request, name, dataset.name).why_not(dataset.without_test(), ipc)
 
 
 def describe(planned: GridPlan, context: Context) -> str:

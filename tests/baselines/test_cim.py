@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from method_bench import Bench
 from torch import nn
 
 from baselines.cim import CIM, CIMParams, augment, correct, difference, features, matched_layer, surest, tiles
@@ -18,6 +17,7 @@ from baselines.crops import seeded
 from baselines.rded import stitch
 from benchmark.core.errors import UsageError
 from benchmark.teachers import Teacher
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 MEAN, STD = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in ((0.49, 0.48, 0.45), (0.2, 0.19, 0.21)))
@@ -135,5 +135,5 @@ def test_mosaics_are_corrected_and_draws_follow_the_seed(tmp_path):
 def test_published_pools_and_what_a_mosaic_needs(tmp_path):
     method, dataset = CIM(CIM.Params()), Bench(tmp_path).dataset
     assert [method.pool(ipc) for ipc in (1, 50, 100, 200)] == [300, 300, 500, 1000]
-    assert not method.supports(dataset, 3) and "needs 16 images" in method.supports(dataset, 4)
+    assert not method.why_not(dataset, 3) and "needs 16 images" in method.why_not(dataset, 4)
     assert CIM.defaults("digits") == {"flip": False}

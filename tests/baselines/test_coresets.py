@@ -7,10 +7,10 @@ images, the same counts.
 import numpy as np
 import pytest
 import torch
-from method_bench import Bench
 
 from baselines.coresets.el2n import distances
 from baselines.coresets.kcenter import farthest_first
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 
@@ -55,7 +55,7 @@ def test_el2n_is_the_length_of_the_error(bench):
         if index % length == length - 1:
             x = (task.train.images(range(56)) / 255 - 0.3) / 0.37
             wrong = state.learner.net(x).softmax(1).detach()
-            wrong[torch.arange(56), torch.from_numpy(task.train.labels)] -= 1
+            wrong[torch.arange(56), torch.tensor(task.train.labels)] -= 1
             wanted += wrong.square().sum(1).sqrt() / 2
     torch.testing.assert_close(state.scores(), wanted, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(method.scores(task), wanted, rtol=1e-4, atol=1e-5)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler
-from method_bench import CLASSES, Bench
 
 from baselines.d4m import generators
 from baselines.d4m.generators import img2img, missing_pipeline
@@ -15,6 +14,7 @@ from baselines.d4m.prototypes import prototypes
 from benchmark.core.errors import DataError, MissingError
 from benchmark.core.store import Store
 from benchmark.methods import Task, make_params
+from benchmark.testing.bench import CLASSES, Bench
 
 torch.set_num_threads(1)
 
@@ -140,7 +140,7 @@ CHARS = "abcdefghijklmnopqrstuvwxyz0123456789,"
 
 def sd_images(bench, pipeline, ipc, store, turn=1):
     method = D4M(make_params(D4M, "d4m", "toy", {"model": str(pipeline), "steps": 4}))
-    assert not method.supports(bench.dataset, ipc) and not method.needs().backbone
+    assert not method.why_not(bench.dataset, ipc) and not method.needs().backbone
     task = Task("d4m", bench.dataset, ipc, 0, Store(bench.root / store))
     return {cell: x for u in method.units(task)[::turn] for cell, x in zip(u.cells, method.distill(task, u))}
 

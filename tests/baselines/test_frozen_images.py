@@ -6,9 +6,9 @@ the tiny bench. When a method changes on purpose: raise its version there, then 
 
 import pytest
 import torch
-from method_bench import Bench
 
 from benchmark.plugins import registry
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 FIGURES = {

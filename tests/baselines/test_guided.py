@@ -9,7 +9,6 @@ steps) and 8.2e-7 (of the move in 5 refinement steps) apart, relative to the nor
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
-from method_bench import Bench
 
 from baselines.cao2 import CaO2Params, ranked, refine, refinement_loss
 from baselines.mgd3 import centres, towards
@@ -20,6 +19,7 @@ from benchmark.core.compute import Precision
 from benchmark.core.errors import UsageError
 from benchmark.methods import Needs, make_params
 from benchmark.plugins import registry
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 CLASSES = torch.tensor([1, 2, 4])

@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from method_bench import Bench
 from torch import nn
 
 from baselines.gvbsm.method import EDC, GVBSM
 from baselines.gvbsm.recover import recover, spread
 from baselines.gvbsm.statistics import Distances, blocks, goals, measure, moved
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 MEAN, STD = (

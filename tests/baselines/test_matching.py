@@ -10,7 +10,6 @@ gradients within 3e-6 (zoom and rotation: 5e-4, for their positions are rounded 
 import pytest
 import torch
 import torch.nn.functional as F
-from method_bench import Bench
 from torch import nn
 
 from baselines.matching import gradients
@@ -18,6 +17,7 @@ from baselines.matching.gradients import class_gradients, match, weighted_layers
 from baselines.matching.images import Pixels
 from baselines.matching.siamese import OPERATIONS, augment, dsa_program, idc_program
 from benchmark.api import build_student
+from benchmark.testing.bench import Bench
 from benchmark.training.formation import decode, training_images
 
 torch.set_num_threads(1)

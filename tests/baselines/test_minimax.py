@@ -12,7 +12,6 @@ import math
 import pytest
 import torch
 from diffusers import DiTTransformer2DModel
-from method_bench import Bench
 from torch.distributions import Normal, kl_divergence
 
 from baselines.minimax.adapter import TABLE, Adapter, fold
@@ -20,6 +19,7 @@ from baselines.minimax.criteria import Memories, criteria
 from baselines.minimax.tuning import Settings, Tuning
 from baselines.minimax.variational import Bound
 from benchmark.core.compute import Precision
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 SETTINGS = Settings(4, 1e-2, 0.002, 0.008, 3, 0.9, 0.1)

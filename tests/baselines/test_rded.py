@@ -7,7 +7,6 @@ scores agree within 2.4e-7, stitched images within 1.2e-7 (factors 1, 2 and 3, a
 import numpy as np
 import pytest
 import torch
-from method_bench import Bench
 from torch import nn
 
 from baselines.rded import RDED, crop_losses, select, stitch
@@ -15,6 +14,7 @@ from benchmark.core.store import Store
 from benchmark.pipeline.plan import make_plan
 from benchmark.pipeline.request import Request
 from benchmark.teachers import Teacher
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 
@@ -80,7 +80,7 @@ def test_chosen_crops_are_surer_than_random_ones(bench):
 
 def test_a_mosaic_needs_more_images(bench):
     method = RDED(RDED.Params(factor=2))
-    assert not method.supports(bench.dataset, 3) and "needs 16 crops" in method.supports(bench.dataset, 4)
+    assert not method.why_not(bench.dataset, 3) and "needs 16 crops" in method.why_not(bench.dataset, 4)
     assert len(bench.images("rded", 3, factor=2)) == 12
 
 

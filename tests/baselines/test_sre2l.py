@@ -9,7 +9,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from method_bench import Bench
 from torch import nn
 
 from baselines.crops import random_resized_crops, seeded
@@ -20,6 +19,7 @@ from benchmark.core.errors import UsageError
 from benchmark.core.store import Store
 from benchmark.pipeline.plan import make_plan
 from benchmark.pipeline.request import Request
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 PLAIN = Settings(iterations=3, lr=0.25, r_bn=0.01, first_bn=10.0, jitter=0, flip=True, smallest_crop=None)

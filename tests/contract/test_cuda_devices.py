@@ -1,5 +1,4 @@
-"""Every stage on a pretended GPU (``pretend_cuda``): no tensor on the wrong device, the CPU's results, no
-needless wait.
+"""Every stage on a pretended GPU (`benchmark.testing.pretend_cuda`): the CPU's results without needless waits.
 
 A GPU runs behind the host. Reading one number from it, or a blocking copy to it, lets the host wait until it has done
 all that it was given, and then it has nothing to do: what is repeated a thousand times must not do that.
@@ -12,11 +11,8 @@ from collections import Counter
 import pytest
 import torch
 from easy import easy_dataset
-from method_bench import Bench, make_teacher
-from pretend_cuda import DEVICE, pretended
 
 from baselines.minimax.tuning import Tuning
-from benchmark.backbones import load_backbone
 from benchmark.backbones.dit import Denoising, build_dit, make_scheduler, validation_error
 from benchmark.backbones.settings import Settings
 from benchmark.backbones.vae import train_vae
@@ -25,33 +21,17 @@ from benchmark.core.store import Stage, Store
 from benchmark.evaluation import gates, train_student, trainer
 from benchmark.evaluation.metrics import robustness
 from benchmark.evaluation.protocols import load_protocol
-from benchmark.plugins import registry
 from benchmark.teachers import Teacher, get_teacher
 from benchmark.teachers.recipes import RECIPES
+from benchmark.testing.bench import Bench
+from benchmark.testing.checks import Placed
+from benchmark.testing.pretend_cuda import DEVICE, pretended
 from benchmark.training import testing
 from benchmark.training.augment import Augmenter
 from benchmark.training.loop import Averaged, batches
 
 torch.set_num_threads(1)
 GPU = str(DEVICE)
-REAL = {"random", "noise", "rded"}  # make their images on the CPU whatever the device
-
-
-class Placed(Bench):
-    """A bench whose backbone, teacher and tasks are on ``device``."""
-
-    def __init__(self, bench: Bench, device: str) -> None:
-        self.root, self.dataset, self.device = bench.root, bench.dataset, device
-        self.backbone = load_backbone(self.root / "backbone", self.dataset, device, Precision(), "tiny-backbone")
-        same = bench.teacher
-        known = {"name": same.name, "key": same.key, "accuracy": same.accuracy, "device": device}
-        norm = {"mean": self.dataset.mean, "std": self.dataset.std, "size": self.dataset.image_size}
-        self.teacher = Teacher(make_teacher(self.dataset).model, **norm, **known)
-
-    def task(self, *args, **options):
-        method, task, units = super().task(*args, **options)
-        task.device = self.device
-        return method, task, units
 
 
 @pytest.fixture(scope="module")
@@ -107,20 +87,20 @@ def test_the_pretended_gpu_refuses_what_a_gpu_refuses():
                          "aten.equal.default": 1}  # fmt: skip
 
 
-CASES = [(name, {}) for name in registry().names("method")]
+CASES = [("minimax", {})]  # every method with its `quick` parameters: tests/contract/test_methods.py
 CASES += [("d3hr-modes", {"modes_in": "features", "model": "medoids", "noise_until": 300, "invert_solver": "dpm2m"})]
 CASES += [("d3hr-modes", {"select": "features", "candidates": 12, "model": "low-rank", "decode_evaluations": 3})]
 CASES += [("d3hr", {"domain": "ddpm", "sampler": "matched"}), ("sre2l", {"crop": "on"})]
 
 
 @pytest.mark.parametrize("name, sets", CASES, ids=[f"{n}-{'-'.join(s)}" for n, s in CASES])
-def test_every_method_makes_the_same_images_there(bench, monkeypatch, name, sets):
+def test_methods_make_the_same_images_there(bench, monkeypatch, name, sets):
     place = f"{name}{'-'.join(sets)}"
     wanted = bench.images(name, 2, store=f"{place}-cpu", **sets)
     with pretended() as waits:
         steps = watched(monkeypatch, Tuning, "step", waits)
         found = Placed(bench, GPU).images(name, 2, store=f"{place}-gpu", **sets)
-    assert found.keys() == wanted.keys() and (waits or name in REAL)
+    assert found.keys() == wanted.keys() and waits
     assert not any(steps) and (steps or name != "minimax"), "minimax waits while it tunes"
     for cell, image in wanted.items():
         assert type(found[cell]) is torch.Tensor, "images are handed over on the CPU"

@@ -172,11 +172,11 @@ def test_the_forecast_counts_what_is_evaluated(make_modes, given):
 def test_what_cannot_be_made_is_said_before_any_work(make_modes, make_task):
     task, method = make_modes()
     dataset = task.dataset
-    assert method.supports(dataset, 3) == "" and "class 'c' has 3 images" in method.supports(dataset, 4)
+    assert method.why_not(dataset, 3) == "" and "class 'c' has 3 images" in method.why_not(dataset, 4)
     d3hr = make_task()[1]
-    assert d3hr.supports(dataset, 100) == ""
+    assert d3hr.why_not(dataset, 100) == ""
     single = type("Single", (), {"classes": ("a", "b"), "train": type("T", (), {"by_class": [[0, 1], [2]]})})
-    assert "class 'b' has a single image" in d3hr.supports(single, 2) and d3hr.supports(single, 1) == ""
+    assert "class 'b' has a single image" in d3hr.why_not(single, 2) and d3hr.why_not(single, 1) == ""
 
 
 def test_parameters_that_came_later_leave_old_keys_alone():

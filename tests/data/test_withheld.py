@@ -56,7 +56,7 @@ def test_the_cache_of_test_images_does_not_give_it_away(tmp_path):
 @pytest.mark.parametrize("name", ["digits", "digits@val"])
 def test_while_planning_too(name, tmp_path, monkeypatch):
     cls = registry().get("method", "random").load()
-    monkeypatch.setattr(cls, "supports", lambda self, dataset, ipc: str(dataset.test.labels[0]))
+    monkeypatch.setattr(cls, "why_not", lambda self, dataset, ipc: str(dataset.test.labels[0]))
     with pytest.raises(DDBenchError, match="never sees the test split"):
         make_plan([Request(name, ("random",))], Store(tmp_path), tmp_path)
     assert len(load_dataset(name).test) > 0

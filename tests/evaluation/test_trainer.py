@@ -4,7 +4,6 @@ import math
 
 import pytest
 import torch
-from pretend_cuda import DEVICE, pretended
 from torch import nn
 
 from benchmark.core.compute import Precision
@@ -14,6 +13,7 @@ from benchmark.evaluation.optimisers import loss_of, make_optimizer, rate_factor
 from benchmark.evaluation.protocols import load_protocol
 from benchmark.evaluation.trainer import evaluated_epochs, pieces
 from benchmark.students import build_student
+from benchmark.testing.pretend_cuda import DEVICE, pretended
 from benchmark.training import checkpoint
 from benchmark.training.memory import is_out_of_memory, recompute, resident
 

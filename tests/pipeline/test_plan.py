@@ -128,8 +128,7 @@ def test_jobs_refuse_other_data_than_was_planned(tmp_path, monkeypatch):
 
 def distil(out, seeds=(0,), ipc=1, **changed):
     request = replace(Request("digits", ("random",), ipc=(ipc,), seeds=seeds), **changed)
-    where = {"results": out.parent / "results", "device": "cpu", "executor": "local", "workers": 1}
-    return run.distill_to(request, out, shard=None, **where)
+    return run.distill_to(request, out, run.Execution(out.parent / "results", workers=1))
 
 
 @pytest.fixture
@@ -190,7 +189,7 @@ def test_options_that_would_do_nothing_are_refused(at, command, options, message
 
 
 def test_a_plan_may_have_the_options_of_its_run(at, monkeypatch):
-    monkeypatch.setattr("benchmark.pipeline.describe.print_plan", lambda requests, **more: int(not more["ddp"]))
+    monkeypatch.setattr("benchmark.pipeline.describe.print_plan", lambda requests, how, **_: int(not how.ddp))
     planned = CliRunner().invoke(cli.plan, ["--method", "random", *ASKED, "--ddp"], catch_exceptions=False)
     assert planned.exit_code == 0
 
@@ -198,7 +197,7 @@ def test_a_plan_may_have_the_options_of_its_run(at, monkeypatch):
 def test_emitted_plans_write_their_skipped_cells(at, monkeypatch):
     monkeypatch.chdir(at.parent)
     asked = ["--method", "random", "--method", "d4m", "--no-floor", "--dataset", "digits", "--seeds", "1"]
-    monkeypatch.setattr("baselines.d4m.method.D4M.supports", lambda self, dataset, ipc: "too many")
+    monkeypatch.setattr("baselines.d4m.method.D4M.why_not", lambda self, dataset, ipc: "too many")
     CliRunner().invoke(cli.plan, [*asked, "--emit", "joblist", "--jobs", "1"], catch_exceptions=False)
     (record,) = read_records(Path("results"))
     assert record["outcome"] == {"status": "skipped", "reason": "too many", "flags": []}
@@ -217,9 +216,11 @@ def test_a_ray_cluster_says_how_many_workers_it_takes(monkeypatch, device, resou
     )
     monkeypatch.setitem(sys.modules, "ray", ray)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    assert run.worker_count(None, device, "ray", "auto") == count and calls == ["auto", "left"]
-    assert run.worker_count(7, device, "ray", "auto") == 7 and len(calls) == 2
-    assert run.worker_count(None, "cpu", "ray") == run.worker_count(None, "cpu")  # a Ray of its own, on this machine
+    how = run.Execution(Path(), device, "ray", address="auto")
+    assert how.count() == count and calls == ["auto", "left"]
+    assert replace(how, workers=7).count() == 7 and len(calls) == 2
+    alone = run.Execution(Path(), "cpu", "ray")  # a Ray of its own, on this machine
+    assert alone.count() == replace(alone, executor="local").count()
 
 
 def test_jobs_that_ranks_do_together_have_the_time_limit(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from benchmark.data.imagenet import IMAGEWOOF
 from benchmark.pipeline import requirements as module
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.requirements import check_requirements, requirements
-from benchmark.pipeline.run import worker_count
+from benchmark.pipeline.run import Execution
 from benchmark.plugins import DatasetInfo, ExecutorInfo, registry
 
 GPUS = module.gpus
@@ -184,7 +184,7 @@ def test_a_plug_in_joins_in(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "three", lambda address, device: 3, raising=False)
     engine = ExecutorInfo("mine", "", "", slots=f"{module.__name__}:three")
     monkeypatch.setitem(registry().items["executor"], "mine", engine)
-    assert worker_count(None, "cpu", "mine") == 3
+    assert Execution(tmp_path, executor="mine").count() == 3
     small = backbone(tmp_path / "small", 1000)
     monkeypatch.setattr(module, "available_memory", lambda: 4 << 30)
     need = {batch: missing("moons", None, small, ("d3hr",), sets={"invert_batch": batch}) for batch in (64, 128)}

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from method_bench import Bench
 
 from benchmark.core.store import Store
 from benchmark.methods import Task, make_params
 from benchmark.plugins import Registry
+from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 PACKAGE = Path(__file__).parents[1] / "example_guidance"

@@ -172,11 +172,17 @@ def test_a_killed_driver_and_its_workers_resume(tmp_path, digits_teacher_store, 
     assert max(work_done(tmp_path).values()) <= 3
 
 
-def test_an_engine_that_does_nothing_is_a_failure(tmp_path, digits_teacher_store):
-    from benchmark.pipeline.run import run_plan
+def does_nothing(run, jobs, options):
+    """An engine."""
 
+
+def test_an_engine_that_does_nothing_is_a_failure(tmp_path, digits_teacher_store, monkeypatch):
+    from benchmark.pipeline.run import Execution, run_plan
+    from benchmark.plugins import ExecutorInfo, registry
+
+    monkeypatch.setitem(registry().items["executor"], "idle", ExecutorInfo("idle", "", f"{__name__}:does_nothing"))
     plan = toy_plan(tmp_path, digits_teacher_store, seeds=1)
-    failures = run_plan(plan, lambda run, jobs, options: None, 1)
+    failures = run_plan(plan, Execution(tmp_path / "results", executor="idle"))
     assert len(failures) == 2 and set(failures.values()) == {"not done: a worker ended early"}
 
 

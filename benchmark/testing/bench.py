@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
@@ -10,43 +12,17 @@ from sklearn.datasets import load_digits
 from benchmark.backbones import load_backbone
 from benchmark.backbones.dit import make_scheduler
 from benchmark.core.compute import Precision
+from benchmark.core.errors import UsageError
 from benchmark.core.store import Store
 from benchmark.data.base import ArraySplit, Dataset
 from benchmark.data.withheld import Withheld
-from benchmark.methods import Task, make_params
+from benchmark.methods import Method, Task, make_params
 from benchmark.plugins import registry
 from benchmark.students import build_student
 from benchmark.teachers import Teacher
 
 CLASSES = 4
 EACH = 14
-
-# Settings that make a method quick; a method that is not named runs with its defaults.
-QUICK = {
-    "sre2l": {"iterations": 3},
-    "cda": {"iterations": 3},
-    "dwa": {"iterations": 3, "ascents": 2},
-    "delt": {"iterations": 8},
-    "sre2l++": {"iterations": 3},
-    "fadrm": {"iterations": 4},
-    "cim": {"iterations": 3, "factor": 1},
-    "gvbsm": {"iterations": 4, "squeeze": "convnet3_bn+convnet3_in"},
-    "edc": {"iterations": 4, "squeeze": "convnet3_bn+convnet3_in", "flatness": 0.25},
-    "minimax": {"steps": 5, "phase": 2, "memory": 3, "sampling_steps": 3},
-    "d4m": {"steps": 4},
-    "mgd3": {"steps": 4, "stop": 1, "scale": 1.0},
-    "cao2": {"steps": 4, "candidates": 2, "refine_steps": 2, "refine_levels": 2, "refine_lr": 0.05},
-    "dit": {"steps": 3},
-    "d3hr": {"steps": 4, "depth": 2, "m": 20, "invert_batch": 4, "decode_batch": 4, "start_step": 2},
-    "d3hr-modes": {"steps": 4, "depth": 2, "invert_batch": 4, "decode_batch": 4},
-    "dm": {"iterations": 4, "batch": 5, "group": 2},
-    "dc": {"iterations": 2, "outer": 2, "inner": 2, "batch": 5},
-    "dsa": {"iterations": 2, "outer": 2, "inner": 2, "batch": 5},
-    "idc": {"iterations": 2, "inner": 2, "batch": 5, "images_net": 6, "batch_net": 4},
-    "el2n": {"epochs": 2, "networks": 2, "batch": 20},
-    "forgetting": {"epochs": 2, "batch": 20},
-    "rded": {"pool": 12, "crops": 2},
-}
 
 
 def make_dataset() -> Dataset:
@@ -59,7 +35,7 @@ def make_dataset() -> Dataset:
     return Dataset("four-digits", names, names, 8, 1, train, Withheld(), "four-digits", (0.3,), (0.37,))
 
 
-def write_backbone(path) -> None:
+def write_backbone(path: Path) -> None:
     """A random DiTPipeline of 2x4x4 latents, with weights in the layers that start at zero."""
     torch.manual_seed(0)
     vae = AutoencoderKL(
@@ -95,20 +71,29 @@ def make_teacher(dataset: Dataset, student: str = "convnet3_bn", name: str = "",
 
 
 class Bench:
-    """Makes tasks on stores below ``root``; everything else is shared."""
+    """Makes tasks on stores below ``root``; everything else is shared.
 
-    def __init__(self, root) -> None:
+    ``classes`` holds methods that are not registered, by name.
+    """
+
+    def __init__(self, root: Path) -> None:
         self.root, self.dataset = root, make_dataset()
+        self.classes: dict[str, type[Method]] = {}
         write_backbone(root / "backbone")
         self.backbone = load_backbone(root / "backbone", self.dataset, "cpu", Precision(), "tiny-backbone")
         self.teacher = make_teacher(self.dataset, name="tiny")
 
     def task(self, name: str, ipc: int, seed: int = 0, store: str = "store", **params):
-        """(method, task, units) as the pipeline makes them."""
-        cls = registry().get("method", name).load()
-        method = cls(make_params(cls, name, self.dataset.name, {**QUICK.get(name, {}), **params}))
-        reason = method.supports(self.dataset, ipc)
-        assert not reason, reason
+        """(method, task, units) as the pipeline makes them, with the method's `quick` parameters and ``params``.
+
+        Raises:
+            UsageError: no such method or parameter, or the method cannot make this IPC.
+        """
+        cls = self.classes.get(name) or registry().get("method", name).load()
+        method = cls(make_params(cls, name, self.dataset.name, {**cls.quick, **params}))
+        reason = method.why_not(self.dataset, ipc)
+        if reason:
+            raise UsageError(f"{name} cannot make IPC {ipc} of {self.dataset.name}: {reason}", where="why_not")
         task = Task(name, self.dataset, ipc, seed, Store(self.root / store))
         if method.needs().backbone:
             task.load_backbone, task.backbone_key = (lambda: self.backbone), self.backbone.key
