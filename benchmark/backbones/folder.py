@@ -14,11 +14,15 @@ from benchmark.core.store.keys import is_hashing_anew
 
 ABOUT = "ddbench.json"  # dataset, classes, label dropout, settings: what diffusers' format has no field for
 REPORT = "report.json"
+CHECKOUT = Path(__file__).parents[2]
+SHIPPED = Path("results/backbones")  # in a checkout: a folder a dataset, in none of the packages
 PARTS = ("transformer", "vae", "scheduler")
 
 
 def resolve(folder_or_hub_id: str | Path) -> Path:
     """The local folder of a path or of a hub id (``owner/name``) that is in the Hugging Face cache.
+
+    ``results/backbones/NAME`` is found in the checkout too, whatever the working folder.
 
     Nothing is downloaded: weights of gigabytes come only when a user asks for them.
 
@@ -28,6 +32,8 @@ def resolve(folder_or_hub_id: str | Path) -> Path:
     path = expanded(folder_or_hub_id, "--backbone")
     if path.is_dir():
         return path
+    if path.parent == SHIPPED and (CHECKOUT / path).is_dir():
+        return CHECKOUT / path  # the same name in every working folder
     if path.exists():
         raise not_a_backbone(path, "it is a file")
     text = str(folder_or_hub_id)

@@ -37,6 +37,7 @@ def shipped(dataset: str, classes: Sequence[str]) -> Path | None:
     """The folder of a backbone for ``dataset`` among those of ``$DDBENCH_BACKBONES``, or of a checkout's
     ``results/backbones``; None where there is none, or the variable is set to nothing.
 
+    A checkout's is named from its root (records must not depend on where that lies): `folder.resolve` finds it.
     Not for ``NAME@val``: a shipped backbone was trained on the images that such a dataset holds out.
     """
     from benchmark.backbones import folder as folders
@@ -44,11 +45,11 @@ def shipped(dataset: str, classes: Sequence[str]) -> Path | None:
     given = os.environ.get("DDBENCH_BACKBONES")
     if given == "":
         return None
-    places = Path(given).expanduser() if given is not None else Path(__file__).parents[2] / "results" / "backbones"
-    folder = places / dataset
-    if not (folder / folders.ABOUT).is_file():
+    folder = (folders.SHIPPED if given is None else Path(given).expanduser()) / dataset
+    place = folders.CHECKOUT / folder if given is None else folder
+    if not (place / folders.ABOUT).is_file():
         return None
-    return folder if folders.about(folder).get("classes") == list(classes) else None
+    return folder if folders.about(place).get("classes") == list(classes) else None
 
 
 def resolve_backbone(dataset, name: str = "") -> BackboneRef:

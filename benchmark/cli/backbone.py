@@ -248,6 +248,7 @@ def _looks_like_path(name: str) -> bool:
 def _trained(dataset: str, preset: str, data_root: str | None) -> Path:
     """What `ddbench run` uses for the dataset: a backbone of ``results/backbones``, or the preset's in the store."""
     from benchmark.backbones import backbone_stage, default_preset
+    from benchmark.backbones import folder as folders
     from benchmark.backbones.resolve import shipped
     from benchmark.core.errors import MissingError
     from benchmark.core.store import Store
@@ -255,7 +256,7 @@ def _trained(dataset: str, preset: str, data_root: str | None) -> Path:
 
     data = load_dataset(dataset, data_root)
     if not preset and (given := shipped(data.name, data.classes)) is not None:
-        return given
+        return folders.resolve(given)
     preset = preset or default_preset(data.name)
     found = Store().open(backbone_stage(data, preset))
     if found is None:

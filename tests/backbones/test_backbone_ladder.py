@@ -151,6 +151,17 @@ def test_exported_backbone_is_what_its_dataset_uses(folder, tmp_path, monkeypatc
     assert resolve_backbone(dataclasses.replace(dataset, name="toy@val")).stage is not None
     assert resolve_backbone(make_dataset(("x", "y", "z"))).stage is not None  # other classes
 
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    monkeypatch.delenv("DDBENCH_BACKBONES")
+    monkeypatch.setattr(folders, "CHECKOUT", tmp_path / "checkout")
+    place.parent.rename(tmp_path / "b")
+    (tmp_path / "checkout/results").mkdir(parents=True)
+    (tmp_path / "b").rename(tmp_path / "checkout/results/backbones")
+    place = tmp_path / "checkout/results/backbones/toy"
+    named = resolve_backbone(dataset)  # no name of a machine's folder
+    assert (named.name, named.key) == ("results/backbones/toy", found.key)
+
     exact, rounded = (load_backbone(p, dataset, "cpu", Precision(), "") for p in (folder, place))
     assert rounded.vae_key not in ("of the exact weights", exact.vae_key) and rounded.vae.dtype == torch.float32
     for part in ("vae", "dit"):
