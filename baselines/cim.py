@@ -18,13 +18,13 @@ Quirks kept: the paper's squared difference is the code's absolute one; a side t
 tiled as RDED tiles it and cut as if padded at the end. Deviations: the corrected mosaics are clipped to 0..255 and
 stored as PNG (theirs are tensors that are never clipped); the pool is the whole class where a class is smaller, and
 grows where ``IPC * factor**2`` is larger; digits are not mirrored. Of the images everything but the draws of the
-augmentation is the same for every seed. The student's protocol (the teacher's logits, crops of tiles) is not part of
-the method.
+augmentation is the same for every seed. Students train on the enlarged tiles of each mosaic (`Method.tiles`; theirs
+see the whole mosaic once in four times); the rest of the student's protocol (the mean squared difference from the
+teacher's logits) is not part of the method.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ from torch import nn
 
 from baselines.crops import seeded
 from baselines.rded import BATCH, LARGE, stitch
-from benchmark.api import TEACHER, Enlarged, Method, Task, Unit, UsageError, Work, derive_seed, param
+from benchmark.api import TEACHER, Enlarged, Method, Task, Unit, UsageError, Work, decode, derive_seed, param
 
 if TYPE_CHECKING:
     from benchmark.api import Dataset, Teacher
@@ -67,18 +67,6 @@ def surest(teacher: Teacher, images: torch.Tensor, label: int, keep: int) -> tor
     logits = teacher.logits(images, BATCH)
     losses = F.cross_entropy(logits, torch.full((len(logits),), label, device=logits.device), reduction="none")
     return losses.argsort(stable=True)[:keep].cpu()
-
-
-def tiles(mosaics: torch.Tensor, factor: int) -> torch.Tensor:
-    """The mosaics' tiles at the mosaics' size, tile by tile: ``[n, C, H, H]`` to ``[factor**2 * n, C, H, H]``."""
-    side = mosaics.shape[-1]
-    step = math.ceil(side / factor)
-    extra = factor - side % factor if side % factor else 0
-    padded = F.pad(mosaics, (0, extra, 0, extra), value=0.5)
-    cut = [
-        padded[:, :, i * step : (i + 1) * step, j * step : (j + 1) * step] for i in range(factor) for j in range(factor)
-    ]
-    return F.interpolate(torch.cat(cut), (side, side), mode="bilinear", align_corners=False)
 
 
 def augment(x: torch.Tensor, flip: bool) -> torch.Tensor:
@@ -160,7 +148,7 @@ def correct(
     optimizer = torch.optim.AdamW([delta], params.lr, weight_decay=params.weight_decay)
     with seeded(seed):
         for _ in range(params.iterations):
-            both = torch.cat([real, tiles(mosaics + delta, params.factor)])
+            both = torch.cat([real, decode(mosaics + delta, params.factor)])
             seen = features(model, layer, augment((both - mean) / std, params.flip))
             (delta.grad,) = torch.autograd.grad(difference(*seen.chunk(2)), delta)
             optimizer.step()
@@ -194,6 +182,9 @@ class CIM(Method):
             if need > len(rows):
                 return f"IPC {ipc} needs {need} images; class {name!r} has {len(rows)}"
         return ""
+
+    def tiles(self, dataset: Dataset) -> int:
+        return self.params.factor
 
     def work(self, images: int, classes: int, ipc: int) -> list[Work]:
         pairs = 2 * classes * ipc * self.params.factor**2

@@ -130,6 +130,7 @@ METHODS: list[MethodInfo] = [
         "cim",
         "mosaics of the surest real images, corrected to give the originals' features",
         "baselines.cim:CIM",
+        version=2,
         paper="LINs-lab, ECCV 2026, repository LINs-lab/CIM",
     ),
     MethodInfo(

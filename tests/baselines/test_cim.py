@@ -2,17 +2,16 @@
 
 The authors' ``selector``, ``mix_images``, ``decode_zoom``, ``DiffAug`` and ``matchloss`` (LINs-lab/CIM ea71377) ran in
 their loop beside this code on the network and images below, with the same flips, shifts and holes: the same images
-are chosen; the loss and the gradient of each of five steps and the corrected mosaics are equal, in float64 and in
-float32. `FIGURES` are theirs.
+are chosen; in float32 the loss and the gradient of each of five steps agree within 2e-7 relative, the corrected
+mosaics within 1e-7. `FIGURES` are theirs.
 """
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import nn
 
-from baselines.cim import CIM, CIMParams, augment, correct, difference, features, matched_layer, surest, tiles
+from baselines.cim import CIM, CIMParams, augment, correct, difference, features, matched_layer, surest
 from baselines.crops import seeded
 from baselines.rded import stitch
 from benchmark.core.errors import UsageError
@@ -20,14 +19,14 @@ from benchmark.teachers import Teacher
 from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
-MEAN, STD = (torch.tensor(v, dtype=torch.float64).view(1, 3, 1, 1) for v in ((0.49, 0.48, 0.45), (0.2, 0.19, 0.21)))
+MEAN, STD = (torch.tensor(v, dtype=torch.float32).view(1, 3, 1, 1) for v in ((0.49, 0.48, 0.45), (0.2, 0.19, 0.21)))
 SIDE, IPC, FACTOR, STEPS, SEED = 12, 2, 2, 5, 31
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
     layers = [nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(4, 6, 3)]
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96, 5)).double().eval().requires_grad_(False)
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(96, 5)).eval().requires_grad_(False)
 
 
 def pool() -> torch.Tensor:
@@ -38,36 +37,26 @@ def pool() -> torch.Tensor:
 def chosen() -> list[int]:
     teacher = Teacher(network(), name="t", key="t", accuracy=None, mean=MEAN.flatten().tolist(),
                       std=STD.flatten().tolist(), size=SIDE)  # fmt: skip
-    teacher.normalise = lambda images: (images.double() / 255 - MEAN) / STD
+    teacher.normalise = lambda images: (images.float() / 255 - MEAN) / STD
     return surest(teacher, pool(), 1, IPC * FACTOR**2).tolist()
 
 
 def corrected() -> torch.Tensor:
-    real = pool()[chosen()].double() / 255
+    real = pool()[chosen()].float() / 255
     model, params = network(), CIMParams(iterations=STEPS)
     mosaics = stitch(real, FACTOR, SIDE)
     return correct(model, matched_layer(model, 0, SIDE), real, mosaics, MEAN, STD, params, SEED)
 
 
 CHOSEN = [6, 8, 3, 11, 5, 10, 1, 4]
-FIGURES = (0.5248308546982285, 0.2825062859845146, 2.8547660820404253)  # mean; deviation of one; weighted by column
+FIGURES = (0.5248308777809143, 0.2825062870979309, 2.854766368865967)  # mean; deviation of one; weighted by column
 
 
 def test_images_are_those_of_the_authors_code():
     x = corrected()
     assert chosen() == CHOSEN
     found = [float(v) for v in (x.mean(), x[1].std(), (x * torch.arange(SIDE)).mean())]
-    assert found == pytest.approx(FIGURES, abs=1e-10)
-
-
-@pytest.mark.parametrize("side, factor", [(8, 2), (9, 2), (8, 1), (9, 3)])
-def test_tiles_undo_the_mosaic_where_it_divides(side, factor):
-    images = torch.rand(2 * factor**2, 1, side, side)
-    cut = tiles(stitch(images, factor, side), factor)
-    assert cut.shape == images.shape
-    if side % factor == 0:
-        small = F.interpolate(images, (side // factor, side // factor))
-        torch.testing.assert_close(cut, F.interpolate(small, (side, side), mode="bilinear", align_corners=False))
+    assert found == pytest.approx(FIGURES, abs=2e-6)
 
 
 def test_one_draw_for_the_whole_batch():
@@ -109,7 +98,7 @@ def test_the_layer_that_is_matched():
     assert matched_layer(model, -4, 64) is model.layer3 and matched_layer(net, 0, 224) is net[6]
     with pytest.raises(UsageError, match="no child -9"):
         matched_layer(net, -9, 32)
-    x = torch.rand(2, 3, SIDE, SIDE, dtype=torch.float64)
+    x = torch.rand(2, 3, SIDE, SIDE)
     torch.testing.assert_close(net[6](features(net, net[6], x)), net(x))
 
 
@@ -136,4 +125,4 @@ def test_published_pools_and_what_a_mosaic_needs(tmp_path):
     method, dataset = CIM(CIM.Params()), Bench(tmp_path).dataset
     assert [method.pool(ipc) for ipc in (1, 50, 100, 200)] == [300, 300, 500, 1000]
     assert not method.why_not(dataset, 3) and "needs 16 images" in method.why_not(dataset, 4)
-    assert CIM.defaults("digits") == {"flip": False}
+    assert CIM.defaults("digits") == {"flip": False} and method.tiles(dataset) == 2
