@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -40,17 +41,19 @@ def test_the_method_in_contributing_works(tmp_path, monkeypatch):
     from benchmark.methods import Task, make_params
     from benchmark.plugins import Registry
 
-    text = (ROOT / "CONTRIBUTING.md").read_text()
-    code = text.split("```python\n")[1].split("```")[0]
-    (tmp_path / "mymethod.py").write_text(code)
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = dict(re.findall(r"```python\n# (mypackage/\w+\.py)[^\n]*\n(.*?)```", text, re.DOTALL))
+    (tmp_path / "mypackage").mkdir()
+    for name, code in {"mypackage/__init__.py": "", **files}.items():
+        (tmp_path / name).write_text(code)
     monkeypatch.syspath_prepend(str(tmp_path))
-    import mymethod
+    import mypackage.plugin
 
     registry = Registry()
-    registry.add(mymethod, "mymethod")
+    registry.add(mypackage.plugin, "mypackage")
     assert not registry.broken
-    method_class = registry.get("method", "mymethod").load()
-    method = method_class(make_params(method_class, "mymethod", "digits", {"strength": "0.25"}))
-    task = Task("mymethod", load_dataset("digits"), 2, 0, Store(tmp_path / "store"))
+    method_class = registry.get("method", "mean-of-k").load()
+    method = method_class(make_params(method_class, "mean-of-k", "digits", {"k": "2"}))
+    task = Task("mean-of-k", load_dataset("digits"), 2, 0, Store(tmp_path / "store"))
     images = method.distill(task, method.units(task)[3])
     assert images.dtype == torch.uint8 and tuple(images.shape) == (2, 1, 8, 8)
