@@ -145,7 +145,7 @@ METHODS: list[MethodInfo] = [
         "baselines.gvbsm.method:EDC",
         paper="Shao et al., NeurIPS 2024, arXiv 2404.13733",
     ),
-    MethodInfo("recon", "random real images through the VAE: the ceiling the VAE sets", "baselines.recon:Recon"),
+    MethodInfo("recon", "random real images through the VAE: what the VAE costs them", "baselines.recon:Recon"),
 ]
 
 

@@ -1,7 +1,7 @@
-"""Random real images encoded and decoded by the backbone's VAE: what no latent method on this VAE can exceed by much.
+"""Random real images encoded and decoded by the backbone's VAE: what the VAE alone costs.
 
-The images are those that `random` draws with the same seed, so the difference is the VAE alone. The posterior mean is
-decoded, not a sample: the ceiling is the best the VAE can do.
+The images are those that `random` draws with the same seed, so the difference is the VAE's. The posterior mean is
+decoded, not a sample. It is no ceiling: a method that chooses or makes better images than random ones stands above it.
 """
 
 from __future__ import annotations
