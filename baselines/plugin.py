@@ -83,6 +83,7 @@ METHODS: list[MethodInfo] = [
         "samples of a DiT fine-tuned for representativeness and diversity",
         "baselines.minimax.method:Minimax",
         paper="Gu et al., CVPR 2024, arXiv 2311.15529",
+        trains_once=True,
     ),
     MethodInfo(
         "mgd3",

@@ -39,6 +39,7 @@ Examples:
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 @click.option("--out", type=NamedPath(dir_okay=False), help="Write there instead of printing.")
 @click.option("--reported/--no-reported", default=True, show_default=True, help="Published numbers beside measured.")
+@click.option("--min-seeds", type=click.IntRange(0), default=0, help="Leave out results of fewer seeds.")
 @click.option("--ignore-bad", is_flag=True, help="Exit code 0 though bad records were left out (else 1).")
 @click.option("--update", type=NamedPath(exists=True, dir_okay=False), help="Markdown file to refresh.")
 def leaderboard(**options: Any) -> int:
@@ -78,7 +79,10 @@ def _text(options: dict[str, Any]) -> tuple[str, list[dict], list]:
     from benchmark.results.boards.reported import read_reported
 
     rows, faults = read_rows(options["results"], _wanted(options))
-    return render(rows, options["form"], read_reported() if options["reported"] else ()), rows, faults
+    shown = [row for row in rows if row["seeds"] >= options["min_seeds"]]
+    left = f"Results of fewer than {options['min_seeds']} seeds are left out: {len(rows) - len(shown)}."
+    notes = [left] if len(shown) < len(rows) else []
+    return render(shown, options["form"], read_reported() if options["reported"] else (), notes), rows, faults
 
 
 def block(command: str, arguments: list[str], page: Path, results: Path) -> str:

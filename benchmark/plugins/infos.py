@@ -32,6 +32,7 @@ class MethodInfo(Info):
     version: int = 1
     paper: str = ""  # citation, arXiv number
     gate: str = "order"  # "order": the labels must follow the classes' order; "waived": the images mean nothing
+    trains_once: bool = False  # something is trained once for all seeds (a fine-tuning): boards say so
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from benchmark.core.errors import UsageError, unknown_name
+from benchmark.plugins import registry
 from benchmark.results.boards import standing
 from benchmark.results.boards.cells import AUTHORS, MEMBER, Cell
 
@@ -224,6 +225,14 @@ def _notes(rows: list[dict]) -> list[str]:
     if len(backbones) > 1:
         names = ", ".join(f"{name} ({key[:6]})" for name, key in backbones)
         notes.append(f"Methods stand on {len(backbones)} different backbones: {names}.")
+    shared = sorted({r["method"] for r in rows if r["backbone"] and r["seeds"] > 1})
+    if shared:
+        notes.append(
+            f"One backbone for all seeds of {', '.join(shared)}: intervals leave out how another training would do."
+        )
+    once = [name for name in sorted({r["method"] for r in rows if r["seeds"] > 1}) if _fine_tunes_once(name)]
+    if once:
+        notes.append(f"One fine-tuning for all seeds of {', '.join(once)}: intervals leave it out.")
     teachers = sorted({(r["teacher"], r["teacher_key"]) for r in rows if r["teacher"]})
     if len(teachers) > 1:
         names = ", ".join(f"{name} ({key[:6]})" for name, key in teachers)
@@ -234,6 +243,12 @@ def _notes(rows: list[dict]) -> list[str]:
     if any(r["tuned"] == AUTHORS for r in rows):
         notes.append("Rows (authors): what the method's authors set, where our default is another.")
     return notes
+
+
+def _fine_tunes_once(method: str) -> bool:
+    """Whether the method, where it is installed, trains something once for all its seeds."""
+    info = registry().items["method"].get(method)
+    return info is not None and info.trains_once
 
 
 def marks(board: Board) -> dict[tuple[int, Column], str]:

@@ -21,9 +21,9 @@ from benchmark.results.boards.terminal import MISSING, interval, seconds, size
 FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 LEGEND = (
     "Top-1 % after the last epoch, mean ± 95 % t interval over {over}; in brackets the gain over random real images, "
-    "paired by seed (over the seeds that both have). Bold is the top set of a column: the best whole result and all that "
-    "paired tests with Holm's correction do not tell from it; ? where too little is known (fewer than three shared seeds, "
-    "or seeds that failed)."
+    "paired by seed (over the seeds that both have). Bold is the top set of a column: the best whole result and all "
+    "that paired tests with Holm's correction do not tell from it; ? where too little is known (fewer than three "
+    "shared seeds, or seeds that failed)."
 )
 GREY = "{style}: fewer than five seeds and an interval wider than ± {wide:g}, which says little."
 WIDE = 5.0  # points of half an interval, of fewer than `STEADY` seeds, from which on a number is shown grey
@@ -256,8 +256,8 @@ def json_text(rows: list[dict[str, Any]], reported: Sequence[Reported] = ()) -> 
     return json.dumps({"rows": rows, "reported": published}, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def render(rows: list[dict[str, Any]], form: str, reported: Sequence[Reported] = ()) -> str:
-    """Rows in one of `FORMATS`."""
+def render(rows: list[dict[str, Any]], form: str, reported: Sequence[Reported] = (), notes: Sequence[str] = ()) -> str:
+    """Rows in one of `FORMATS`; ``notes`` go below every board."""
     if form == "csv":
         from benchmark.results.boards.table import csv_text
 
@@ -265,4 +265,6 @@ def render(rows: list[dict[str, Any]], form: str, reported: Sequence[Reported] =
     if form == "json":
         return json_text(rows, reported)
     sheets = [sheet(board, reported) for board in boards(rows)]
+    for s in sheets:
+        s.notes += notes
     return {"table": plain, "markdown": markdown, "latex": latex, "html": html_page}[form](sheets)

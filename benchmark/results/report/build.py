@@ -24,6 +24,7 @@ from benchmark.results.boards.columns import COLUMNS
 from benchmark.results.boards.formats import LEGEND, html_table, sheet
 from benchmark.results.boards.reported import Reported, by_cell, read_reported
 from benchmark.results.boards.table import cell_text, csv_text
+from benchmark.results.records.remake import split_commas
 
 PICTURE_BYTES = 5_000_000  # of all embedded pictures together; further ones are named, not shown
 PICTURE_WIDTH = 900  # pixels; wider contact sheets are scaled down
@@ -73,7 +74,7 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
         sheets=_sheets(facts, label, rows, cells, budget),
         pictures=_pictures(results, budget),
         reported=_reported(rows, reported),
-        protocols=_protocols(sorted({p for _, p in names})),
+        protocols=_protocols(facts.protocols),
         failures=_failures(rows, label),
         provenance=_provenance(facts),
     )
@@ -88,6 +89,9 @@ def _rounded(value: Any) -> Any:
     return round(value, 3) if isinstance(value, float) else value
 
 
+Protocols = dict[tuple[str, str, str], dict[str, Any]]  # name, version and digest to the document, where recorded
+
+
 class _Facts:
     """What the page needs of each record beyond its cell, gathered while records stream past."""
 
@@ -98,6 +102,7 @@ class _Facts:
         self.created: list[str] = []
         self.sheets: dict[tuple[Key, int, str], str] = {}
         self.gates: Counter = Counter()
+        self.protocols: Protocols = {}
 
     def watch(self, records: Iterable[dict]) -> Iterable[dict]:
         for record in records:
@@ -112,6 +117,9 @@ class _Facts:
             names = ("ddbench", "python", "torch", "torchvision", "diffusers", "commit")
             self.provenance[(*(str(known.get(n) or "–") for n in names), _machine(known.get("hardware")))] += 1
             self.created.append(str(known.get("created", "")))
+            protocol = record["identity"]["protocol"]
+            key = (protocol["name"], str(protocol["version"]), protocol["digest"])
+            self.protocols[key] = record["artifacts"].get("protocol") or self.protocols.get(key, {})
             gate = (record["gates"].get("set") or {}).get("status", "not recorded")
             self.gates[gate] += 1
             yield record
@@ -289,32 +297,50 @@ def _reported(rows: list[dict], reported: Sequence[Reported]) -> str:
     )
 
 
-def _protocols(names: Sequence[str]) -> str:
-    """Every field of the protocols used; fields in which they differ first."""
+def _protocols(used: Protocols) -> str:
+    """Every field of the protocols that records were made with; fields in which the registered ones differ first.
+
+    A version that is registered here is explained; of another (older, or with changes) the fields that its records
+    carry are shown; what neither has is named.
+    """
     from benchmark.core.errors import DDBenchError
-    from benchmark.evaluation.protocols import describe
+    from benchmark.evaluation.protocols import describe, load_protocol
     from benchmark.plugins import registry
 
-    known = [n for n in names if n in registry().items["protocol"]]
-    lost = [n for n in names if n not in known]
-    try:
-        rows = [tuple(map(str, row)) for row in describe(*known)] if known else []
-    except DDBenchError as error:
-        rows, lost = [], [*names, str(error)]
-    whole = {}
-    for name in known:
-        whole[name] = [tuple(map(str, row)) for row in describe(name)]
-    note = f'<p class="soft">Not registered here, so not shown: {html.escape(", ".join(lost))}.</p>' if lost else ""
-    if not rows and not lost:
+    registered = registry().items["protocol"]
+    known, recorded, lost = [], [], []
+    for (name, version, digest), document in sorted(used.items(), key=lambda item: item[0]):
+        base, _, changes = name.partition("+")  # hard+steps=200: made of hard and what --set changed
+        found = None
+        try:
+            if base in registered:
+                found = load_protocol(base, dict(part.split("=", 1) for part in split_commas(changes)) or None)
+        except (DDBenchError, ValueError):
+            pass  # a field that protocols of today do not have
+        if found is not None and found.digest != digest:
+            found = None
+        if found is not None and not changes:
+            known.append(name)
+        elif document or found is not None:
+            recorded.append((f"{name} v{version}", document or found.document()))
+        else:
+            lost.append(f"{name} v{version}")
+    note = f"Neither registered here nor in the records: {html.escape(', '.join(lost))}." if lost else ""
+    if not used:
         return ""
-    parts = [f"<section><h2>Protocols</h2>{note}"]
+    parts = ["<section><h2>Protocols</h2>" + (f'<p class="soft">{note}</p>' if note else "")]
     if len(known) > 1:
         parts.append("<h3>Where they differ</h3>")
-        head, last = ["field", *known, "meaning"], len(known) + 1
-        parts.append(_table(head, (("", row) for row in rows), wrap=tuple(range(1, last + 1))))
-    for name, table in whole.items():
+        rows = (("", tuple(map(str, row))) for row in describe(*known))
+        parts.append(_table(["field", *known, "meaning"], rows, wrap=tuple(range(1, len(known) + 2))))
+    for name in known:
+        table = (("", tuple(map(str, row))) for row in describe(name))
         parts.append(f"<details {_data(protocol=name, dataset='')}><summary>{html.escape(name)}: every field</summary>")
-        parts.append(_table(["field", "value", "meaning"], (("", row) for row in table), wrap=(1, 2)) + "</details>")
+        parts.append(_table(["field", "value", "meaning"], table, wrap=(1, 2)) + "</details>")
+    for name, document in recorded:
+        table = (("", (field, json.dumps(value, ensure_ascii=False))) for field, value in sorted(document.items()))
+        parts.append(f"<details><summary>{html.escape(name)}: every field</summary>")
+        parts.append(_table(["field", "value"], table, wrap=(1,)) + "</details>")
     return "".join(parts).replace(' data-dataset=""', "") + "</section>"
 
 

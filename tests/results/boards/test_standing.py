@@ -4,8 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from synthetic import make_record
 
+from benchmark.cli.leaderboard import leaderboard as command
 from benchmark.core.bits import pack
 from benchmark.results import records
 from benchmark.results.boards import boards, formats
@@ -128,3 +130,12 @@ def test_compare_names_the_verdict_of_the_board():
     (summary,) = summarise([pair])
     assert (summary.mean_difference, summary.half) == (pair.difference, pair.half) and summary.seeds == 5
     assert table_p([pair, pair, pair]) == pytest.approx([3 * pair.p] * 3)
+
+
+def test_results_of_few_seeds_can_be_left_out_and_their_number_is_said(tmp_path):
+    for method, count in (("many", 5), ("few", 3)):
+        for s in range(count):
+            records.write_record(tmp_path, make_record(method, s, top1=50.0 + s))
+    out = CliRunner().invoke(command, ["--results", str(tmp_path), "--min-seeds", "5", "--format", "markdown"])
+    assert "| many |" in out.output and "| few |" not in out.output and "left out: 1." in out.output
+    assert "few" in (tmp_path / "leaderboard.csv").read_text()

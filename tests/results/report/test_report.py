@@ -310,3 +310,18 @@ def test_results_of_several_teachers_stand_in_panels_of_their_own(tmp_path):
                 assert sum(f"IPC 1, teacher {teacher}" in c for c in captions) == (2 if section == "training" else 1)
         values = browser.run("return [...document.querySelectorAll('#heat td')].map((n) => n.textContent)")
         assert {f"{v}.0" for v in (20, 30, 40, 50, 60, 70)} <= set(values)
+
+
+def test_protocols_of_before_and_with_changes_are_shown_from_what_is_known():
+    """Registered ones are explained, changed ones made of both, old ones shown as their records hold them."""
+    from benchmark.core.store.keys import digest_of
+    from benchmark.evaluation.protocols import load_protocol
+    from benchmark.results.report.build import _protocols
+
+    changed, old = load_protocol("hard", {"steps": "200"}), {**load_protocol("soft").document(), "batch": 7654}
+    used = {("hard", "2", load_protocol("hard").digest): {}, (changed.name, "2", changed.digest): {}}
+    used |= {("soft", "1", digest_of(old)): old, ("rded-paper", "0", "f" * 64): {}}
+    text = _protocols(used)
+    assert "hard: every field" in text and "hard+steps=200 v2: every field" in text
+    assert "7654" in text and "soft v1: every field" in text
+    assert "Neither registered here nor in the records: rded-paper v0." in text
