@@ -12,6 +12,7 @@ from synthetic import make_record
 
 from benchmark.cli.report import report as command
 from benchmark.core.errors import DataError, MissingError
+from benchmark.evaluation.protocols import load_protocol
 from benchmark.results import boards as leaderboard
 from benchmark.results import records
 from benchmark.results.report import build
@@ -38,6 +39,10 @@ def results(tmp_path_factory):
                             picture = f"sets/{dataset}-{method}-{ipc}.png"
                             Image.fromarray(noise).save(folder / picture)
                             record["artifacts"]["contact_sheet"] = picture
+                            made_with = load_protocol(protocol)
+                            record["identity"]["protocol"] = {
+                                "name": protocol, "version": made_with.version, "digest": made_with.digest,
+                            }  # fmt: skip
                             records.write_record(folder, record)
     failed = make_record("sre2l<b>", dataset="digits", protocol="hard", status="failed", reason="NaN </script> loss")
     records.write_record(folder, failed)
@@ -315,7 +320,6 @@ def test_results_of_several_teachers_stand_in_panels_of_their_own(tmp_path):
 def test_protocols_of_before_and_with_changes_are_shown_from_what_is_known():
     """Registered ones are explained, changed ones made of both, old ones shown as their records hold them."""
     from benchmark.core.store.keys import digest_of
-    from benchmark.evaluation.protocols import load_protocol
     from benchmark.results.report.build import _protocols
 
     changed, old = load_protocol("hard", {"steps": "200"}), {**load_protocol("soft").document(), "batch": 7654}
