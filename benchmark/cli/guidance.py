@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import shared
+from benchmark.cli.options import settled, shared
 from benchmark.core.errors import JobError, UsageError
 
 METHOD = "dit"  # plain sampling
@@ -56,8 +56,11 @@ def guidance(**options: Any) -> int:
         protocols=(options["protocol"],),
         teacher=options["teacher"],
         backbone=options["backbone"],
+        precision=options["precision"],
         data_root=options["data_root"],
     )
+    wanted = settled(wanted, options["device"])
+    options["precision"] = wanted.precision
     check_first(wanted, (METHOD,), options["device"])
     scores, failures = _scores(name, values, ipc, options)
     _finish(name, scores, options)

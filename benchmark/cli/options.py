@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from benchmark.core.errors import DataError, DDBenchError, MissingError
+
+if TYPE_CHECKING:
+    from benchmark.pipeline.request import Request
 
 SEEDS = click.IntRange(max=10_000)
 JOBS = click.IntRange(max=4096)
@@ -53,7 +57,11 @@ SHARED = {
         "mean, std, size (default: the dataset's), accuracy, student.",
     ),
     "precision": click.option(
-        "--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …"
+        "--precision",
+        default="auto",
+        show_default=True,
+        help="fp32, tf32, bf16, fp16; bf16+compile …; auto: bf16 where a method needs a large pretrained backbone and "
+        "runs on a GPU, else fp32.",
     ),
     "data-root": click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
     "download": click.option("--download", is_flag=True, help="Fetch the dataset if it is missing."),
@@ -138,3 +146,12 @@ def filters(function, names: Sequence[str] = FILTERS):
     return click.option(
         "--results", type=NamedPath(file_okay=False), default="results", show_default=True, help="Results folder."
     )(function)
+
+
+def settled(request: Request, device: str) -> Request:
+    """The request with a named precision in place of ``auto``."""
+    from benchmark.pipeline.requirements import default_precision
+
+    if request.precision != "auto":
+        return request
+    return dataclasses.replace(request, precision=default_precision(request, device))

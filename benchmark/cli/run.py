@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, shared
+from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, settled, shared
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.core.foreign import check_name
 from benchmark.core.outputs import expanded
@@ -92,7 +92,7 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
     sets = preset_sets(options.get("preset", ""), methods)
     sets |= {f"{m}.{k}": v for m, values in per_method.items() for k, v in values.items()}
     sets |= {f"protocol.{k}": v for k, v in protocol.items()}
-    return Request(
+    request = Request(
         dataset=options["dataset"],
         methods=methods + tuple(f for f in floors if f not in methods),
         ipc=ipc,
@@ -109,6 +109,7 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
         waive_gate=options.get("waive_gate", False),
         metrics=tuple(reg.select("metric", options.get("metrics", ()), where="--metric")),
     )
+    return settled(request, options["device"])
 
 
 def check_teacher(name: str) -> None:

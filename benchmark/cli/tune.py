@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, shared
+from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, settled, shared
 from benchmark.core import distributed
 from benchmark.core.errors import UsageError
 
@@ -61,6 +61,8 @@ def tune(**options: Any) -> int:
     sets = {f"{m}.{k}": v for m, values in given.items() for k, v in values.items()}
     wanted = Request(options["dataset"], methods, ipc, protocols=(options["protocol"],), sets=sets, **chosen)
     wanted = replace(wanted, data_root=options["data_root"], dataset_options=dataset_options(options))
+    wanted = settled(wanted, options["device"])
+    chosen["precision"] = options["precision"] = wanted.precision
     check_first(wanted, methods, options["device"])
     name = options["dataset"].removesuffix("@val")
     base = {"dataset": f"{name}@val", "protocol": options["protocol"], "student": options["student"]}

@@ -105,24 +105,47 @@ def backbone_requirements(dataset: str, backbone: str, device: str, needs: Needs
     from benchmark.backbones import folder
     from benchmark.backbones.shape import KNOWN, shape_of
 
-    shape = KNOWN.get(name)
+    shape, large = KNOWN.get(name), is_large(name)
     try:
         path = folder.resolve(name)
         folder.check(path)
     except DDBenchError as error:
         found = [Requirement("backbone", False, error.what, error.hint)]
-        large = not expanded(name, "--backbone").exists()  # a hub id: a pretrained one
     else:
         shape = shape_of(path)
         found = [Requirement("backbone", True, str(path))]
-        weights = sum(f.stat().st_size for f in (path / "transformer").glob("diffusion_pytorch_model*") if f.is_file())
-        large = weights > LARGE_BACKBONE
     need = shape.memory(needs.batch, training=needs.training) if shape else 0
     if large and device != "cpu":
         found.append(gpu_requirement(name, need, needs))
     elif shape:
         found.append(memory_requirement(need, needs))
     return found
+
+
+def is_large(name: str) -> bool:
+    """Whether a backbone (folder or hub id) is so large that it needs a GPU; so is a hub id that is not here."""
+    from benchmark.backbones import folder
+
+    try:
+        path = folder.resolve(name)
+    except DDBenchError:
+        return not expanded(name, "--backbone").exists()
+    files = (path / "transformer").glob("diffusion_pytorch_model*")
+    return sum(f.stat().st_size for f in files if f.is_file()) > LARGE_BACKBONE
+
+
+def default_precision(request: Request, device: str) -> str:
+    """What ``--precision auto`` means: bf16 where a method needs a large pretrained backbone and a GPU may run it.
+
+    In fp32 the inversion of ImageNet-1K by DiT-XL/2 takes three to eight times as long, and nothing is known to gain.
+    """
+    from benchmark.backbones.resolve import IMAGENET_BACKBONE
+
+    name = request.backbone or (IMAGENET_BACKBONE if dataset_info(request.dataset).imagenet_classes else "")
+    if not name or device == "cpu" or request.set_dir or name in registry().names("backbone"):
+        return "fp32"
+    needing = any(method_of(request, m).needs().backbone for m in request.methods)
+    return "bf16" if needing and is_large(name) else "fp32"
 
 
 def memory_requirement(need: int, needs: Needs) -> Requirement:

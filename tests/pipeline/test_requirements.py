@@ -189,3 +189,15 @@ def test_a_plug_in_joins_in(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "available_memory", lambda: 4 << 30)
     need = {batch: missing("moons", None, small, ("d3hr",), sets={"invert_batch": batch}) for batch in (64, 128)}
     assert need[64] != need[128] and all("--set invert_batch=8" in text for text in need.values())
+
+
+def test_auto_precision_is_half_where_a_gpu_runs_a_large_backbone():
+    from benchmark.pipeline.request import Request
+    from benchmark.pipeline.requirements import default_precision
+
+    large = "nobody/a-large-backbone"  # a hub id that is not here: a pretrained one
+    assert default_precision(Request("imagenet1k", ("d3hr", "random")), "auto") == "bf16"
+    assert default_precision(Request("digits", ("dit",), backbone=large), "cuda") == "bf16"
+    assert default_precision(Request("imagenet1k", ("d3hr",)), "cpu") == "fp32"
+    assert default_precision(Request("imagenet1k", ("random",)), "cuda") == "fp32"
+    assert default_precision(Request("digits", ("d3hr",)), "cuda") == "fp32"

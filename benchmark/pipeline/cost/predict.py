@@ -9,7 +9,17 @@ from benchmark.backbones.shape import Shape
 from benchmark.methods import Work
 from benchmark.pipeline.cost.table import Row, passes, seconds_an_image, student_name
 
-GPU_RATES = (100e12, 300e12)  # FLOP/s for which hours are given where nothing was measured
+# FLOP/s that hours are given for where nothing was measured: what an A100 and an H100 are assumed to sustain. Peaks
+# (vendor's data sheets, dense): 312 and 990 TFLOP/s in bf16, 156 and 495 in TF32, 19.5 and 67 in fp32. Convolutions of
+# a VAE reach less of it than a transformer's products, small students less again: NVIDIA's tuned ResNet-50 in mixed
+# precision trains 2,470 images/s on an A100 (61 TFLOP/s, DeepLearningExamples), an untuned ResNet-18 about a third.
+GPU_RATES = {
+    "transformer": {"half": (100e12, 300e12), "tf32": (50e12, 150e12), "fp32": (12e12, 35e12)},
+    "VAE": {"half": (60e12, 150e12), "tf32": (30e12, 80e12), "fp32": (10e12, 30e12)},
+    "classifier": {"half": (20e12, 60e12), "tf32": (12e12, 35e12), "fp32": (8e12, 25e12)},
+}
+KINDS = {"encode": "VAE", "decode": "VAE", "vae": "VAE", "students": "classifier"}  # of work, by stage
+SLOWER = 2.0  # times: from there on a plan in fp32 says what bf16 would cost
 CPU_RATES = (20e9, 50e9)  # the same on one core, for what a CPU can do
 LONGEST_ON_CPU = 10 * 86400  # s; for more than that a CPU's hours are not worth printing
 STEP_PASSES = 3  # a training step: forward, and backward that costs two forwards
@@ -85,6 +95,19 @@ def student_line(
     return Line("students", text, total, images * found[0] if found else None, found[1] if found else None)
 
 
+def kind_of(stage: str) -> str:
+    """transformer, VAE or classifier: whose arithmetic a stage's FLOPs are."""
+    return KINDS.get(stage) or ("classifier" if stage in CLASSIFIER_PASSES or stage == "recover" else "transformer")
+
+
+def assumed(lines: Iterable[Line], precision: str) -> tuple[float, float]:
+    """Seconds of the lines on an A100 and on an H100 at `GPU_RATES`."""
+    name = precision.partition("+")[0]
+    column = {"bf16": "half", "fp16": "half", "tf32": "tf32"}.get(name, "fp32")
+    rates = [(line.flops, GPU_RATES[kind_of(line.stage)][column]) for line in lines]
+    return sum(f / r[0] for f, r in rates), sum(f / r[1] for f, r in rates)
+
+
 def report(lines: Iterable[Line], place: Place, fill: str) -> list[str]:
     """The prediction as text; ``fill`` is the command that measures what is missing."""
     lines = [line for line in lines if line.flops]
@@ -105,12 +128,24 @@ def report(lines: Iterable[Line], place: Place, fill: str) -> list[str]:
             rate = f"{row.images_per_second:g} images/s"
             out.append(f"    {row.stage}{detail}: {rate}{threads}, {row.measured}, {row.backbone}: {row.command}")
     if unknown:
-        rates = GPU_RATES if place.gpu or unknown / CPU_RATES[0] > LONGEST_ON_CPU else CPU_RATES
-        guesses = " or ".join(f"{hours_text(unknown / rate)} at {flops_text(rate)}/s" for rate in rates)
         what = "this" if not measured else ", ".join(line.stage for line in lines if line.seconds is None)
         out.append(f"  no row of the throughput table for {what} on {place.device} in {place.precision}; fill it with")
         out.append(f"    {fill}")
-        out.append(f"    until then: {guesses} sustained (assumed rates, not measurements)")
+        rest = [line for line in lines if line.seconds is None]
+        if place.gpu or unknown / CPU_RATES[0] > LONGEST_ON_CPU:
+            slow, fast = assumed(rest, place.precision)
+            out.append(
+                f"    until then, by assumed rates: {hours_text(slow)} on an A100, {hours_text(fast)} on an H100 "
+                f"in {place.precision}"
+            )
+            half = assumed(rest, "bf16")[0]
+            if slow > SLOWER * half:
+                out.append(
+                    f"    --precision bf16 would take {hours_text(half)} on an A100: {slow / half:.1f} times less"
+                )
+        else:
+            guesses = " or ".join(f"{hours_text(unknown / rate)} at {flops_text(rate)}/s" for rate in CPU_RATES)
+            out.append(f"    until then: {guesses} a core (assumed rates, not measurements)")
     return out
 
 

@@ -30,8 +30,8 @@ def test_imagenet_without_anything():
         "18.2 EFLOP",
         "no row of the throughput table",
         "NVIDIA Imaginary",
-        "ddbench speed --backbone facebook/DiT-XL-2-256 --precision fp32",
-        "latents 42 GB",
+        "ddbench speed --backbone facebook/DiT-XL-2-256 --precision bf16",
+        "latents 21 GB",
         "--shard I/N",
         "resnet18 at 224 px x 117,300 steps x 128 images",
     ):

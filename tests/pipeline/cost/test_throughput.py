@@ -66,9 +66,9 @@ def test_imagenet_to_depth_30_is_eighteen_exaflop():
     line = predict.work_line(Work("invert", 1_281_167, 30, 4.0, shared=True), DIT_XL_2_256, PLACE, [])
     assert line.flops == pytest.approx(1_281_167 * 30 * 2 * 237.3e9, rel=1e-3) and "18.2 EFLOP" not in line.text
     text = "\n".join(predict.report([line], PLACE, "FILL"))
-    assert "18.2 EFLOP" in text and "50.7 h at 100 TFLOP/s or 16.9 h at 300 TFLOP/s" in text
+    assert "18.2 EFLOP" in text and "50.7 h on an A100, 16.9 h on an H100 in bf16" in text and "--precision" not in text
     cpu = Place("CPU", "fp32", gpu=False)
-    assert "50.7 h at 100 TFLOP/s" in "\n".join(predict.report([line], cpu, "FILL"))  # years there: a GPU's hours
+    assert "50.7 h on an A100" in "\n".join(predict.report([line], cpu, "FILL"))  # years there: a GPU's hours
     small = predict.work_line(Work("invert", 1000, 30, 1.0), DIT_XL_2_256, cpu, [])
     assert "98.9 h at 20 GFLOP/s or 39.6 h at 50 GFLOP/s" in "\n".join(predict.report([small], cpu, "FILL"))
 
@@ -116,3 +116,19 @@ def test_command_mistakes():
     for arguments in (["--backbone", "tiny"], ["--dataset", "digits"], ["--batch", "0"]):
         assert isinstance(CliRunner().invoke(speed, arguments).exception, UsageError)
     assert "images/s" in CliRunner().invoke(speed, []).output
+
+
+def test_assumed_hours_are_ordered_as_common_sense_orders_them():
+    """fp32 costs more than TF32, TF32 more than bf16; an H100 less than an A100; no rate is above the card's peak."""
+    peaks = {"half": (312e12, 990e12), "tf32": (156e12, 495e12), "fp32": (19.5e12, 67e12)}
+    for kind, rates in predict.GPU_RATES.items():
+        for column, pair in rates.items():
+            assert all(0.05 * peak < rate < 0.65 * peak for rate, peak in zip(pair, peaks[column])), (kind, column)
+        assert all(a > b for a, b in zip(rates["half"], rates["tf32"]))
+        assert all(a > b for a, b in zip(rates["tf32"], rates["fp32"]))
+    lines = [predict.Line(stage, "", 1e18, None, None) for stage in ("invert", "encode", "students")]
+    hours = {name: predict.assumed(lines, name) for name in ("fp32", "tf32", "bf16", "bf16+compile")}
+    assert hours["fp32"] > hours["tf32"] > hours["bf16"] == hours["bf16+compile"]
+    assert all(slow > fast for slow, fast in hours.values())
+    said = predict.report(lines, predict.Place("a GPU", "fp32"), "FILL")
+    assert any("--precision bf16 would take" in line for line in said)
