@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -29,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark.core.errors import MissingError, UsageError, unknown_name
-from benchmark.core.foreign import parse_yaml, read_yaml
+from benchmark.core.foreign import LARGEST, parse_yaml, read_yaml
 
 PLAIN = ("method", "dataset", "ipc", "student", "protocol", "teacher", "backbone", "precision", "seed")
 NAMED = {"method": "method", "student": "student", "protocol": "protocol"}  # axes whose values are registered names
@@ -177,7 +176,7 @@ def _values(name: str, given: Any, where: str) -> tuple:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= LARGEST
 
 
 def _cells(given: Any, where: str) -> tuple[dict[str, Any], ...]:
