@@ -29,6 +29,16 @@ _HOMES = {
     "ProtocolInfo": "benchmark.plugins",
     "StudentInfo": "benchmark.plugins",
     "hookimpl": "benchmark.plugins",
+    # for notebooks and scripts: the commands of the command line
+    "DistilledSet": "benchmark.sets.folder",
+    "Identity": "benchmark.results.records",
+    "Outcome": "benchmark.results.records",
+    "Record": "benchmark.results.records",
+    "evaluate": "benchmark.calls",
+    "leaderboard": "benchmark.calls",
+    "load_set": "benchmark.calls",
+    "records": "benchmark.calls",
+    "run": "benchmark.calls",
     # errors that a user can act on
     "DDBenchError": "benchmark.core.errors",
     "DataError": "benchmark.core.errors",
@@ -89,6 +99,7 @@ if TYPE_CHECKING:
     from benchmark.backbones.folder import digest as folder_digest  # noqa: F401
     from benchmark.backbones.guidance import chosen as chosen_settings  # noqa: F401
     from benchmark.backbones.resolve import resolve_backbone  # noqa: F401
+    from benchmark.calls import evaluate, leaderboard, load_set, records, run  # noqa: F401
     from benchmark.core.compute import (  # noqa: F401
         Precision,
         derive_seed,
@@ -116,6 +127,8 @@ if TYPE_CHECKING:
         StudentInfo,
         hookimpl,
     )
+    from benchmark.results.records import Identity, Outcome, Record  # noqa: F401
+    from benchmark.sets.folder import DistilledSet  # noqa: F401
     from benchmark.students import build_student  # noqa: F401
     from benchmark.students.build import student_version  # noqa: F401
     from benchmark.students.library import Enlarged  # noqa: F401

@@ -20,6 +20,7 @@ LAYERS = (  # from the bottom up; packages of one line do not import each other
     ("benchmark.pipeline",),
     ("benchmark.studies",),
     ("benchmark.testing",),
+    ("benchmark.calls",),
     ("benchmark.api",),
     ("benchmark.cli", "benchmark.builtin", "baselines", "d3hr_plugin"),
 )

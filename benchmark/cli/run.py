@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from benchmark.calls import FLOORS
 from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, settled, shared
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.core.foreign import check_name
@@ -17,8 +18,6 @@ from benchmark.core.outputs import expanded
 if TYPE_CHECKING:
     from benchmark.pipeline import Request
     from benchmark.pipeline.run import Execution
-
-FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
 
 
 def _common(function):

@@ -1,0 +1,215 @@
+"""What notebooks and scripts call: the commands of the command line as functions, with the same names and defaults.
+
+Everything is reached as ``benchmark.api.run`` and so on.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark.core.errors import DataError, MissingError, UsageError
+from benchmark.core.store import Store
+from benchmark.pipeline.request import Request
+from benchmark.results.records import Record, find_record, iter_records
+
+if TYPE_CHECKING:
+    import pandas
+    import torch
+
+    from benchmark.sets.folder import DistilledSet
+
+FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
+Names = str | Sequence[str]
+
+
+def run(
+    method: Names,
+    dataset: str,
+    *,
+    ipc: int | Sequence[int] = 1,
+    seeds: int | Sequence[int] = 5,
+    student: Names = (),
+    protocol: Names = (),
+    metric: Names = (),
+    sets: Mapping[str, Any] | None = None,
+    backbone: str = "",
+    teacher: str = "",
+    precision: str = "fp32",
+    data_root: str | None = None,
+    image_size: int | None = None,
+    download: bool = False,
+    floor: bool = False,
+    results: str | os.PathLike[str] = "results",
+    device: str = "auto",
+    executor: str = "local",
+    jobs: int | None = 1,
+) -> list[Record]:
+    """Distil, train students, write records and ``leaderboard.csv``, as ``ddbench run`` does; what is there is reused.
+
+    Args:
+        method, student, protocol, metric: names, wildcards allowed, one or several.
+        seeds: how many, or which.
+        sets: ``{"m": 1000, "d3hr.steps": 50, "protocol.epochs": 5}``, as ``--set``.
+        floor: also run random real images and k-means.
+        jobs: workers; 1 works in this process, None starts as many as the command line does.
+
+    Returns:
+        A record for each (method, IPC, student, protocol, seed), in that order; failed and skipped cells too, with
+        their reason in ``record.outcome``.
+
+    Raises:
+        UsageError, MissingError: a name or a value that is wrong, data or weights that are not there.
+    """
+    from dataclasses import replace
+
+    from benchmark.core.compute import resolve_device
+    from benchmark.pipeline.requirements import check_requirements
+    from benchmark.pipeline.run import Execution, carry_out
+
+    methods = _names("method", method)
+    given = {"download": download or None, "image_size": image_size}
+    request = Request(
+        dataset=dataset,
+        methods=methods + tuple(f for f in FLOORS if floor and f not in methods),
+        ipc=(ipc,) if isinstance(ipc, int) else tuple(ipc),
+        students=_names("student", student),
+        protocols=_names("protocol", protocol),
+        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        sets=dict(sets or {}),
+        teacher=teacher,
+        backbone=backbone,
+        precision=precision,
+        data_root=data_root,
+        dataset_options={name: value for name, value in given.items() if value is not None},
+        metrics=_names("metric", metric),
+    )
+    check_requirements(replace(request, methods=methods), device)
+    how = Execution(Path(results), resolve_device(device), executor, jobs)
+    plan = how.plan([request], Store())
+    failures, _ = carry_out(plan, how)
+    found = []
+    for cell in (*plan.of_kind("evaluate"), *plan.skipped):
+        document = find_record(how.results, cell.identity.to_json())
+        if document is None:
+            raise DataError(f"no record of {cell.identity.method.name}: {failures.get(getattr(cell, 'key', ''), '')}")
+        found.append(Record.from_json(document))
+    return found
+
+
+def evaluate(
+    images: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    dataset: str,
+    protocol: str = "hard",
+    student: str = "",
+    teacher: str = "",
+    seed: int = 0,
+    sets: Mapping[str, Any] | None = None,
+    precision: str = "fp32",
+    data_root: str | None = None,
+    image_size: int | None = None,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """Train one student on images in memory and test it, as ``ddbench evaluate`` does with a folder; writes no record.
+
+    Args:
+        images: uint8 ``[N, C, side, side]``, equally many of every class.
+        labels: int64 ``[N]``, positions in the dataset's order of classes.
+        sets: changes of the protocol: ``{"epochs": 5}``.
+
+    Returns:
+        The scores of a record (``top1_last``, ``top1_best``, ``ece`` …, percent, and ``curve``) and ``gates``.
+
+    Raises:
+        GateError: not equally many images of every class, or labels that do not follow the dataset's order.
+    """
+    import torch
+
+    from benchmark.core import compute
+    from benchmark.data import load_dataset
+    from benchmark.evaluation import gates, train_student
+    from benchmark.evaluation.protocols import load_protocol
+    from benchmark.teachers import get_teacher
+
+    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels):
+        got = f"{images.dtype} {tuple(images.shape)} and {len(labels)} labels"
+        raise UsageError(f"images must be uint8 [N, C, side, side] with N labels, not {got}", where="evaluate")
+    data = load_dataset(dataset, root=data_root, **({"image_size": image_size} if image_size else {}))
+    rules, where = load_protocol(protocol, dict(sets or {})), compute.resolve_device(device)
+    judge = get_teacher(Store(), data, teacher or rules.teacher_of(data), where)
+    numerics = compute.Precision.named(precision)
+    with compute.prepared("evaluate"):
+        checks = {"teacher": gates.check_teacher(judge, data), "set": gates.check_set(images, labels, judge, data)}
+        result = train_student(
+            images,
+            labels,
+            dataset=data,
+            protocol=rules,
+            student=student or rules.student_of(data.image_size),
+            teacher=judge,
+            ipc=len(labels) // len(data.classes),
+            seed=seed,
+            device=where,
+            precision=numerics,
+        )
+    return {**result.scores, "curve": result.curve, "gates": checks}
+
+
+def load_set(
+    source: str | os.PathLike[str] | Record, *, dataset: str = "", data_root: str | None = None
+) -> DistilledSet:
+    """A distilled set: ``images`` uint8 ``[N, C, side, side]``, ``labels`` int64 ``[N]``, ``ipc``, ``manifest``.
+
+    Args:
+        source: a folder (of ``ddbench distill``, or released by a paper's authors), or the record of one of its
+            students, whose set is then taken from the store.
+        dataset: what it was made of; needed where the folder has no manifest.
+
+    Raises:
+        MissingError: no such folder, or the store does not hold the record's set.
+        DataError: classes, counts or images that cannot be right.
+    """
+    from benchmark.data import load_dataset
+    from benchmark.sets.folder import describe_folder, open_set
+
+    if isinstance(source, Record):
+        folder = Store().open_key("set", source.identity.set) if source.identity.set else None
+        if folder is None:
+            hint = "run the same cell again: it is made anew"
+            raise MissingError(f"the set of record {source.id[:12]} is not in this store", hint=hint)
+        dataset = dataset or source.identity.dataset.name
+    else:
+        folder = Path(source)
+        dataset = dataset or describe_folder(folder).get("dataset", "")
+    if not dataset:
+        raise UsageError(f"{folder} has no manifest that names its dataset", where="load_set", hint="give dataset=…")
+    return open_set(folder, load_dataset(dataset, root=data_root))
+
+
+def records(results: str | os.PathLike[str] = "results") -> pandas.DataFrame:
+    """The records of a results folder, one row each; columns are the paths of the schema: ``identity.method.name``.
+
+    Damaged files are left out; ``ddbench results verify`` names them.
+    """
+    import pandas
+
+    return pandas.json_normalize(list(iter_records(results, [])), max_level=2)
+
+
+def leaderboard(results: str | os.PathLike[str] = "results") -> pandas.DataFrame:
+    """The board of a results folder: the rows and columns of ``leaderboard.csv`` (see `results/README.md`)."""
+    from benchmark.results.boards import read_csv, write_csv
+
+    with tempfile.TemporaryDirectory() as folder:
+        return read_csv(write_csv(iter_records(results, []), Path(folder) / "leaderboard.csv"))
+
+
+def _names(kind: str, given: Names) -> tuple[str, ...]:
+    from benchmark.plugins import registry
+
+    return tuple(registry().select(kind, (given,) if isinstance(given, str) else given, where=kind))
