@@ -62,7 +62,7 @@ _HOMES = {
     "writable_folder": "benchmark.core.outputs",
     "write_text": "benchmark.core.outputs",
     # data, backbones, teachers, students
-    "Augment": "benchmark.training.augment",
+    "Augmenter": "benchmark.training.augment",
     "Averaged": "benchmark.training.loop",
     "Backbone": "benchmark.backbones",
     "Dataset": "benchmark.data",
