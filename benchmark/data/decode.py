@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -14,8 +15,10 @@ GREY_MODES = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L", "I;16N")
 DRAFT_GAP = 2  # JPEGs are decoded at no less than twice the wanted size (PIL's `thumbnail` keeps the same gap)
 
 
-def open_image(path: Path | str, mode: str | None = None, size: int | None = None) -> Image.Image:
-    """The image in ``path``, whole and decoded, in mode ``L`` or ``RGB``.
+def open_image(
+    path: Path | str | IO[bytes], mode: str | None = None, size: int | None = None, name: str = ""
+) -> Image.Image:
+    """The image in ``path``, whole and decoded, in mode ``L`` or ``RGB``; an open file is called ``name`` in errors.
 
     Args:
         mode: ``L`` or ``RGB``; None keeps grey images grey and makes everything else RGB.
@@ -24,7 +27,7 @@ def open_image(path: Path | str, mode: str | None = None, size: int | None = Non
     Raises:
         DataError: missing, truncated or no image at all; names the file.
     """
-    with opened_image(path, links=True) as image:
+    with opened_image(path, name=name, links=True) as image:
         if size is not None and image.format == "JPEG":
             scale = DRAFT_GAP * size / min(image.size)
             if scale < 1:
@@ -48,11 +51,11 @@ def to_mode(image: Image.Image, mode: str) -> Image.Image:
     return image.convert(mode)
 
 
-def header(path: Path | str) -> tuple[tuple[int, int], str]:
+def header(path: Path | str | IO[bytes], name: str = "") -> tuple[tuple[int, int], str]:
     """(width, height) and mode of an image file, without decoding it.
 
     Raises:
         DataError: as :func:`open_image`.
     """
-    with opened_image(path, links=True) as image:
+    with opened_image(path, name=name, links=True) as image:
         return image.size, image.mode

@@ -23,8 +23,7 @@ from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
 from benchmark.core.store.keys import is_hashing_anew
 from benchmark.data.base import ArraySplit, Split
-from benchmark.data.decode import header, open_image
-from benchmark.data.files import LOST, THREADS, FileSplit, Index, file_digest
+from benchmark.data.files import LOST, THREADS, FileSplit, Index
 
 CONTENT_BYTES = 2 << 30  # a larger dataset is identified by its file list with sizes
 CONTENT_FILES = 300_000
@@ -68,7 +67,7 @@ def content_digest(classes: Sequence[str], indexes: Mapping[str, Index]) -> str:
     """
     for index in indexes.values():
         for lost in np.flatnonzero(index.sizes == LOST)[:1]:
-            file_digest(index.path(int(lost)))
+            index.digest(int(lost))
     total = sum(int(index.sizes.sum()) for index in indexes.values())
     if total > CONTENT_BYTES or sum(len(index) for index in indexes.values()) > CONTENT_FILES:
         listings = {split: index.listing_digest() for split, index in indexes.items()}
@@ -88,7 +87,7 @@ def file_stamp(index: Index) -> list[str]:
 def _hash_files(index: Index) -> str:
     digests = []
     with Progress(len(index), f"hashing {index.root}", "files") as bar, ThreadPoolExecutor(THREADS) as pool:
-        for digest in pool.map(lambda i: file_digest(index.path(i)), range(len(index))):
+        for digest in pool.map(lambda i: index.digest(i), range(len(index))):
             digests.append(digest)
             bar.update()
     return digest_of({"labels": index.labels.tolist(), "files": digests})
@@ -99,7 +98,7 @@ def corrupt_files(index: Index) -> list[list]:
 
     def check(i: int) -> str | None:
         try:
-            open_image(index.path(i))
+            index.image(i)
         except DataError as error:
             return error.what
         return None
@@ -136,7 +135,7 @@ def decoded(split: FileSplit, digest: str, part: str) -> Split:
     side, count = split.image_size, len(split)
     shape = (count, side, side) if split.channels == 1 else (count, side, side, 3)
     probe = range(0, count, max(1, count // 16))
-    if int(np.prod(shape)) > DECODED_BYTES or any(header(split.index.path(i))[0] != (side, side) for i in probe):
+    if int(np.prod(shape)) > DECODED_BYTES or any(split.index.header(i)[0] != (side, side) for i in probe):
         return split
     key = digest_of(["decoded 1", PIL.__version__, digest, part, list(shape)])
     path = default_cache() / "external" / "decoded" / f"{key}.npy"
@@ -146,7 +145,7 @@ def decoded(split: FileSplit, digest: str, part: str) -> Split:
         mode = "L" if split.channels == 1 else "RGB"
 
         def decode(i: int) -> bool:
-            image = open_image(split.index.path(i), mode)
+            image = split.index.image(i, mode)
             if image.size != (side, side):
                 return False
             array[i] = np.asarray(image)

@@ -20,7 +20,7 @@ from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
 from benchmark.core.store.keys import digest_open
 from benchmark.data.base import FILTERS, Split, resize_crop
-from benchmark.data.decode import EXTENSIONS, open_image
+from benchmark.data.decode import EXTENSIONS, header, open_image
 
 THREADS = min(16, max(2, os.cpu_count() or 1))  # PIL decodes, and the kernel lists folders, outside Python's lock
 BATCH = 1024  # images in flight at a time
@@ -78,6 +78,18 @@ class Index:
     def path(self, index: int) -> str:
         return os.path.join(self.root, self.folders[self.folder[index]], self.names[index])
 
+    def image(self, index: int, mode: str | None = None, size: int | None = None) -> Image.Image:
+        """One image, decoded (`open_image`)."""
+        return open_image(self.path(index), mode, size)
+
+    def header(self, index: int) -> tuple[tuple[int, int], str]:
+        """(width, height) and mode of one image, without decoding it."""
+        return header(self.path(index))
+
+    def digest(self, index: int) -> str:
+        """SHA-256 of one file's bytes."""
+        return file_digest(self.path(index))
+
     def take(self, indices: np.ndarray) -> Index:
         """The index of some of the files, in the order given."""
         picked = (array[indices] for array in (self.folder, self.labels, self.sizes, self.mtimes))
@@ -101,7 +113,7 @@ class FileSplit(Split):
         self.index, self.labels = index, index.labels
 
     def pil(self, index: int) -> Image.Image:
-        return open_image(self.index.path(index), "L" if self.channels == 1 else "RGB")
+        return self.index.image(index, "L" if self.channels == 1 else "RGB")
 
     def rows_digest(self, indices):
         """Over every file's bytes, or over names and sizes where the files are large; not over folders and times."""
@@ -113,7 +125,7 @@ class FileSplit(Split):
                 sha.update(os.fsencode(self.index.names[int(i)]) + b"\0")
             return sha.hexdigest()
         with ThreadPoolExecutor(THREADS) as pool:
-            for digest in pool.map(lambda i: file_digest(self.index.path(int(i))), chosen):
+            for digest in pool.map(lambda i: self.index.digest(int(i)), chosen):
                 sha.update(digest.encode())
         return sha.hexdigest()
 
@@ -131,7 +143,7 @@ class FileSplit(Split):
         out = np.empty((len(indices), size, size, channels), np.uint8)
 
         def decode(row: int) -> None:
-            image = open_image(self.index.path(int(indices[row])), mode, size)
+            image = self.index.image(int(indices[row]), mode, size)
             out[row] = np.asarray(resize_crop(image, size, FILTERS[resize])).reshape(size, size, channels)
 
         if len(indices) < 4:

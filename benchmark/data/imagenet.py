@@ -22,10 +22,13 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from benchmark.core.errors import DataError, MissingError
 from benchmark.data.base import Dataset
-from benchmark.data.files import Index, class_folders, scan, scan_flat, some
+from benchmark.data.files import Index, Names, class_folders, scan, scan_flat, some
 from benchmark.data.options import check_options
+from benchmark.data.packed import Shards, find_shards, read_index
 from benchmark.data.sources import download_root, missing_data, present
 from benchmark.data.trees import FILE_OPTIONS, check_classes, file_dataset, split_roots
 from benchmark.data.wordnet import class_names, imagenet_positions, imagenet_wnids
@@ -33,6 +36,7 @@ from benchmark.data.wordnet import class_names, imagenet_positions, imagenet_wni
 SIZE = 224
 STATISTICS = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # what every pretrained model of torchvision expects
 WNID = re.compile(r"n\d{8}")
+ORIGINAL = re.compile(r"(n\d{8}_\d+|ILSVRC2012_val_\d{8})(?:_n\d{8})?\.jpe?g$", re.IGNORECASE)
 
 # github.com/fastai/imagenette; ids as in torchvision.datasets.Imagenette and Minimax's misc/class_woof.txt, sorted.
 IMAGENETTE = (
@@ -49,6 +53,11 @@ FOLDERS = {  # names under which people keep them
     "imagewoof": ("imagewoof2", "imagewoof2-320", "imagewoof2-160", "imagewoof", "imagenet-woof", "."),
     "imagenet100": ("imagenet100", "imagenet-100", "."),
     "imageidc": ("imageidc", "imagenet-10", "."),
+}
+HUGGING_FACE = {  # the last part of the ids of the copies in parquet or webdataset shards
+    "imagenet1k": ("imagenet-1k-wds", "ILSVRC/imagenet-1k"),
+    "imagenette": ("frgfm/imagenette",),
+    "imagewoof": ("frgfm/imagewoof",),
 }
 KAGGLE = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
@@ -79,6 +88,7 @@ class Place:
 
     base: Path
     layout: str  # "own" or "imagenet1k"
+    shards: Shards | None = None  # parquet files or tars in the place of folders
 
 
 def find(name: str, root: Path | None) -> Place | None:
@@ -92,12 +102,19 @@ def find(name: str, root: Path | None) -> Place | None:
             found = set(class_folders(train)) if train.is_dir() else set()
             if found == set(wnids) or (len(found) == len(wnids) and all(f.isdigit() for f in found)):
                 return Place(root / folder, "own")
+        named = [f for f in (*FOLDERS[name], *HUGGING_FACE.get(name, ())) if f != "."]
+        places = [root / folder for folder in named] + [root] * (root.name in named)
+        shards = find_shards(places)
+        if shards:
+            return Place(shards.base, "own", shards)
     for folder in FOLDERS["imagenet1k"]:
         for inner in KAGGLE:
             base = root / folder / inner
             if (base / "train").is_dir() and any((base / "train" / w).is_dir() for w in wnids):
                 return Place(base, "imagenet1k")
-    return None
+    folders = (*HUGGING_FACE["imagenet1k"], *FOLDERS["imagenet1k"])
+    shards = find_shards([root / folder for folder in folders])
+    return Place(shards.base, "imagenet1k", shards) if shards else None
 
 
 def locate(name: str, root: Path | None) -> Path:
@@ -124,7 +141,14 @@ def load(name: str, argument: str, root: Path | None, options: dict[str, Any]) -
     if place is None:
         raise missing_data(name, root)
     wnids = subset_wnids(name)
-    train, test = own_indexes(place.base, wnids) if place.layout == "own" else imagenet_indexes(place.base, wnids)
+    notes = {"root": str(place.base), "layout": place.layout}
+    if place.shards:
+        notes["container"] = place.shards.format
+        train, test = packed_indexes(place, wnids)
+    elif place.layout == "own":
+        train, test = own_indexes(place.base, wnids)
+    else:
+        train, test = imagenet_indexes(place.base, wnids)
     return file_dataset(
         name,
         train,
@@ -136,7 +160,7 @@ def load(name: str, argument: str, root: Path | None, options: dict[str, Any]) -
         channels=3,
         statistics=STATISTICS,
         backbone_classes=imagenet_positions(wnids),
-        notes={"root": str(place.base), "layout": place.layout},
+        notes=notes,
     )
 
 
@@ -154,6 +178,69 @@ def own_indexes(base: Path, wnids: Sequence[str]) -> tuple[Index, Index]:
     folders = tuple(wnids) if set(found) == set(wnids) else tuple(sorted(found, key=int))
     check_classes(test_root, folders, class_folders(test_root))
     return scan(train_root, folders), scan(test_root, folders)
+
+
+def packed_indexes(place: Place, wnids: Sequence[str]) -> tuple[Index, Index]:
+    """The classes ``wnids`` of parquet files or tars, in the order and under the names of the original folders."""
+    numbers = imagenet_wnids() if place.layout == "imagenet1k" else tuple(wnids)
+    label = {wnid: i for i, wnid in enumerate(wnids)}
+    parts = []
+    for files in (place.shards.train, place.shards.test):
+
+        def label_of(told: Sequence[Any], names: Names, where: str = str(files[0].parent)) -> np.ndarray:
+            array = np.asarray(told)
+            if array.dtype.kind in "iu":
+                if not np.array_equal(np.unique(array), np.arange(len(numbers))):
+                    raise DataError(
+                        f"labels {array.min()} to {array.max()}, {len(np.unique(array))} different ones",
+                        where=where,
+                        allowed=f"0 to {len(numbers) - 1}, each at least once",
+                        hint="a subset of ImageNet-1K lies in a folder of its name, e.g. imagenette",
+                    )
+                given = [numbers[i] for i in array.tolist()]
+                _names_agree(given, names, where)
+            elif any(not wnid for wnid in array):  # a flat val.tar: its labels are in the devkit
+                table = flat_labels(place.base)
+                stems = [Path(names[i]).stem for i in range(len(names))]
+                absent = [stem for stem in stems if stem not in table]
+                if absent or len(stems) != len(table):
+                    raise DataError(
+                        f"{len(stems)} images, {len(absent)} of them without a label ({some(absent, 3)}); "
+                        f"{len(table)} labels",
+                        where=where,
+                        hint="get the tar or the devkit again",
+                    )
+                given = [table[stem] for stem in stems]
+            else:
+                given = array.tolist()
+                if len(wnids) == 1000:
+                    check_classes(Path(where), wnids, sorted(set(given)))
+            return np.array([label.get(wnid, -1) for wnid in given], np.int64)
+
+        parts.append(read_index(files, label_of, original_name))
+    lost = sorted(set(range(len(wnids))) - set(parts[0].labels.tolist()) & set(parts[1].labels.tolist()))
+    if lost:
+        raise DataError(f"no images of {some([wnids[i] for i in lost])} in both splits", where=str(place.base))
+    return parts[0], parts[1]
+
+
+def original_name(name: str) -> str:
+    """The name in the original folders of an image in a shard: without the WordNet id that Hugging Face appends."""
+    found = ORIGINAL.match(name)
+    return f"{found.group(1)}.JPEG" if found else name
+
+
+def _names_agree(wnids: Sequence[str], names: Names, where: str) -> None:
+    """The WordNet ids in the file names must be those that the labels say."""
+    for i, wnid in enumerate(wnids):
+        told = WNID.findall(names[i])
+        if told and told[-1] != wnid:
+            raise DataError(
+                f"the label of {names[i]} says {wnid}",
+                where=where,
+                allowed="labels in the order of the sorted WordNet ids",
+                hint="the copy numbers its classes in another order: it is not a copy of this dataset",
+            )
 
 
 def imagenet_indexes(base: Path, wnids: Sequence[str]) -> tuple[Index, Index]:

@@ -66,7 +66,11 @@ SOURCES = {
         50000,
         10000,
         10,
-        ("DATA/cifar-10-batches-py/data_batch_1 …", "DATA/cifar10/{train,test}/airplane/*.{jpg,png} …"),
+        (
+            "DATA/cifar-10-batches-py/data_batch_1 …",
+            "DATA/cifar10/{train,test}-*.parquet",
+            "DATA/cifar10/{train,test}/airplane/*.{jpg,png} …",
+        ),
         "curl -L https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz | tar xz -C DATA",
         True,
     ),
@@ -82,7 +86,7 @@ SOURCES = {
         50000,
         10000,
         100,
-        ("DATA/cifar-100-python/{train,test,meta}",),
+        ("DATA/cifar-100-python/{train,test,meta}", "DATA/cifar100/{train,test}-*.parquet"),
         "curl -L https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz | tar xz -C DATA",
         True,
     ),
@@ -110,7 +114,10 @@ SOURCES = {
         100000,
         10000,
         200,
-        ("DATA/tiny-imagenet-200/{wnids.txt,train/WNID/images/*.JPEG,val/images/*.JPEG,val/val_annotations.txt}",),
+        (
+            "DATA/tiny-imagenet-200/{wnids.txt,train/WNID/images/*.JPEG,val/images/*.JPEG,val/val_annotations.txt}",
+            "DATA/tinyimagenet/{train,valid}-*.parquet",
+        ),
         "curl -LO http://cs231n.stanford.edu/tiny-imagenet-200.zip && unzip tiny-imagenet-200.zip -d DATA",
     ),
     "imagenet1k": Source(
@@ -126,6 +133,8 @@ SOURCES = {
         (
             "DATA/imagenet1k/train/n01440764/*.JPEG …, val/n01440764/*.JPEG …",
             "the same with val/ILSVRC2012_val_*.JPEG flat beside ILSVRC2012_devkit_t12/ (or its .tar.gz)",
+            "DATA/imagenet1k/ with train-*.parquet and validation-*.parquet (Hugging Face), webdataset shards "
+            "(*-train-0000.tar …, *-validation-00.tar …) or ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
             "Kaggle's ILSVRC/Data/CLS-LOC/{train,val} with LOC_val_solution.csv",
         ),
         f"accept the terms at {_IMAGENET}, then unpack ILSVRC2012_img_train.tar (and the tar of each class in it) into "
@@ -212,7 +221,10 @@ def missing_data(name: str, root: Path | None) -> MissingError:
     hint = source.get.replace("DATA", str(root)) if root else f"{source.get}   then give --data-root DATA"
     parquet = parquet_folder(root) if root else None
     if parquet:
-        hint = f"{parquet} holds parquet files, which are not read: docs/scaling.md has the lines that unpack them"
+        hint = (
+            f"{parquet} holds parquet files, but not both train-*.parquet and validation-*.parquet (or test-*) in one "
+            "folder: get both"
+        )
     if source.download:
         hint += f"   (or repeat the command with --download{'' if root else ' --data-root DATA'})"
     return MissingError(

@@ -13,6 +13,7 @@ from benchmark.core.errors import DataError, MissingError
 from benchmark.data.base import Dataset
 from benchmark.data.files import Index, class_folders, scan, scan_flat
 from benchmark.data.options import check_options
+from benchmark.data.packed import Shards, find_shards, label_names, numbered, read_index
 from benchmark.data.sources import download_root, missing_data, present
 from benchmark.data.trees import FILE_OPTIONS, check_classes, file_dataset
 from benchmark.data.wordnet import class_names, imagenet_positions, imagenet_wnids
@@ -28,15 +29,25 @@ def find(root: Path | None) -> Path | None:
     return None
 
 
+def find_parquet(root: Path | None) -> Shards | None:
+    """Hugging Face's copy (zh-plus/tiny-imagenet), or None."""
+    names = ("tinyimagenet", "tiny-imagenet", "zh-plus/tiny-imagenet", "tiny-imagenet-200", ".")
+    return find_shards([root / name for name in names]) if root else None
+
+
 def locate(name: str, root: Path | None) -> Path:
     """Where the data lies (`DatasetInfo.find`)."""
-    return present(name, root, find(root))
+    shards = None if find(root) else find_parquet(root)
+    return present(name, root, shards.base if shards else find(root))
 
 
 def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
     """100,000 training and 10,000 test images; ``val/`` as unpacked, or sorted into class folders."""
     check_options("tinyimagenet", options, (*FILE_OPTIONS, "download"))
     base = find(root)
+    shards = None if base else find_parquet(root)
+    if shards:
+        return from_parquet(shards, options)
     if base is None:
         if options.get("download"):
             download_root("tinyimagenet", root)
@@ -58,6 +69,34 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
         channels=3,
         backbone_classes=imagenet_positions(wnids),
         notes={"root": str(base)},
+    )
+
+
+def from_parquet(shards: Shards, options: dict[str, Any]) -> Dataset:
+    """Hugging Face's copy: labels are positions in the order of the sorted WordNet ids, which its metadata lists.
+
+    Its rows carry no file names, so images have another order and the dataset another digest than Stanford's archive.
+    """
+    wnids = tuple(label_names(shards.train[0]))
+    if len(wnids) != CLASSES or list(wnids) != sorted(wnids) or not set(wnids) <= set(imagenet_wnids()):
+        raise DataError(
+            f"the metadata lists {len(wnids)} classes, {', '.join(wnids[:3])} …",
+            where=str(shards.train[0]),
+            allowed=f"{CLASSES} WordNet ids of ImageNet-1K, sorted",
+            hint="get the original archive: ddbench show dataset tinyimagenet",
+        )
+    train, test = (read_index(f, numbered(CLASSES, shards.base)) for f in (shards.train, shards.test))
+    return file_dataset(
+        "tinyimagenet",
+        train,
+        test,
+        options,
+        folders=wnids,
+        classes=class_names(wnids),
+        image_size=64,
+        channels=3,
+        backbone_classes=imagenet_positions(wnids),
+        notes={"root": str(shards.base), "container": shards.format},
     )
 
 

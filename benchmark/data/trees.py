@@ -11,7 +11,7 @@ import numpy as np
 from benchmark.core.errors import DataError, MissingError
 from benchmark.core.store import digest_of
 from benchmark.data.base import Dataset, Split, folder_names
-from benchmark.data.decode import GREY_MODES, header
+from benchmark.data.decode import GREY_MODES
 from benchmark.data.external import cached_json, content_digest, corrupt_files, decoded
 from benchmark.data.files import FileSplit, Index, class_folders, scan, some
 
@@ -160,7 +160,7 @@ def shape(index: Index, image_size: int | None, channels: int | None) -> tuple[i
     """(image size, channels): given, or from the headers of a sample."""
     if image_size is not None and channels is not None:
         return image_size, channels
-    heads = [header(index.path(int(i))) for i in sample_indices(len(index), SAMPLE)]
+    heads = [index.header(int(i)) for i in sample_indices(len(index), SAMPLE)]
     if image_size is None:
         sides = {side for size, _ in heads for side in size}
         image_size = sides.pop() if len(sides) == 1 and min(sides) <= NATIVE_LIMIT else DEFAULT_SIZE

@@ -216,11 +216,11 @@ def test_digest_is_of_content_not_of_place(tmp_path):
 
 
 def test_large_trees_are_identified_by_their_listing(tmp_path, monkeypatch):
-    from benchmark.data import external, loading
+    from benchmark.data import external, files, loading
 
     base = tree(tmp_path / "pets")
     monkeypatch.setattr(external, "CONTENT_FILES", 5)
-    monkeypatch.setattr(external, "file_digest", lambda path: pytest.fail("a large tree was hashed"))
+    monkeypatch.setattr(files, "file_digest", lambda path: pytest.fail("a large tree was hashed"))
     first = load(base).digest
     noise(99, (40, 40)).save(base / "train" / "ant" / "0.png")
     loading._load.cache_clear()
