@@ -130,7 +130,8 @@ def train_student(
     protocol = protocol.for_dataset(dataset, student)
     parts, flags = 1, []
     while True:
-        run = _Run(images, labels, dataset, protocol, student, teacher, ipc, seed, device, precision, parts)
+        given = {"teacher": teacher, "ipc": ipc, "seed": seed, "device": device, "precision": precision}
+        run = _Run(images, labels, dataset, protocol, student, **given, parts=parts)
         run.label_home = (store, set_key)
         try:
             with torch.random.fork_rng(devices=[]):
@@ -161,7 +162,7 @@ class _Run:
     """The state of one training run."""
 
     def __init__(
-        self, images, labels, dataset, protocol, student, teacher, ipc, seed, device, precision, parts
+        self, images, labels, dataset, protocol, student, *, teacher, ipc, seed, device, precision, parts
     ) -> None:
         if protocol.labels != "hard" and teacher is None:
             raise JobError(f"protocol {protocol.name} needs a teacher", where=f"student {student}")

@@ -256,7 +256,19 @@ def test_twenty_steps_of_rded_paper_equal_the_published_loop(few, easy, teacher,
     monkeypatch.setattr(trainer, "fast_layout", lambda model: model)
     images, labels = few
     protocol = load_protocol("rded-paper").for_dataset(easy, "convnet3_bn")
-    ours = trainer._Run(images, labels, easy, protocol, "convnet3_bn", teacher, 5, 0, "cpu", Precision(), 1)
+    ours = trainer._Run(
+        images,
+        labels,
+        easy,
+        protocol,
+        "convnet3_bn",
+        teacher=teacher,
+        ipc=5,
+        seed=0,
+        device="cpu",
+        precision=Precision(),
+        parts=1,
+    )
     plain = build_student("convnet3_bn", 4, 1, 8, 0).train()
     matrices, others = ([p for p in plain.parameters() if (p.ndim > 1) == wide] for wide in (True, False))
     groups = [{"params": matrices}, {"params": others, "weight_decay": 0.0}]

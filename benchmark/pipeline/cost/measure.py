@@ -99,7 +99,20 @@ def measure(backbone: Backbone, shape: Shape, precision: str, batch: int, comman
         seconds, memory = _time(function, cuda)
         steps = INVERSION_STEPS if stage == "invert" else 1
         rate = count / (seconds * factor)
-        rows.append(_row(device, shape.name, precision, stage, guidance, steps, count, rate, memory, command))
+        rows.append(
+            _row(
+                device,
+                shape.name,
+                precision,
+                stage,
+                guidance=guidance,
+                steps=steps,
+                batch=count,
+                rate=rate,
+                memory=memory,
+                command=command,
+            )
+        )
     return rows
 
 
@@ -124,10 +137,11 @@ def measure_student(
 
     seconds, memory = _time(step, device.startswith("cuda"))
     what = student_name(name, side)
-    return _row(device, what, precision, "student", 1.0, 1, batch, batch / seconds, memory, command)
+    known = {"batch": batch, "rate": batch / seconds, "memory": memory, "command": command}
+    return _row(device, what, precision, "student", guidance=1.0, steps=1, **known)
 
 
-def _row(device, what, precision, stage, guidance, steps, batch, rate, memory, command) -> Row:
+def _row(device, what, precision, stage, *, guidance, steps, batch, rate, memory, command) -> Row:
     return Row(
         device=device_name(device),
         backbone=what,
