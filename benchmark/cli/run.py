@@ -331,8 +331,10 @@ Examples:
 @_running
 def evaluate(**options: Any) -> int:
     """Train students on a given distilled set: one that ddbench wrote, or one that a paper's authors released."""
+    from benchmark.data import load_dataset
     from benchmark.pipeline.run import execute
     from benchmark.sets.folder import describe_folder
+    from benchmark.sets.tensors import is_tensors, tensor_notes
 
     if options["backbone"]:
         raise UsageError("a given set is evaluated without a backbone", where="--backbone", hint="leave it out")
@@ -346,6 +348,9 @@ def evaluate(**options: Any) -> int:
     name = options["name"] or known.get("method") or Path(options["set_dir"]).resolve().name
     request = _request(options, (name,))
     check_first(request, request.methods, options["device"])
+    if is_tensors(Path(options["set_dir"])):
+        dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
+        click.echo(f"{options['set_dir']}: {tensor_notes(Path(options['set_dir']), dataset)}")
     return execute([request], execution_of(options))
 
 

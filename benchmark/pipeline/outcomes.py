@@ -40,13 +40,15 @@ def write_student(
 ) -> None:
     """Write the record of a trained student of the set in ``folder``; ``artifacts`` are added to the record's."""
     from benchmark.sets.released import image_files
+    from benchmark.sets.tensors import tensor_file
 
     made, notes = manifest.get("cost", {}), job.source.load().notes
+    stored = image_files(folder) if folder.is_dir() else [tensor_file(folder)]
     cost = tested.cost | {
         "distill_seconds": made.get("seconds"),
         "distill_shared_seconds": made.get("shared_seconds"),
         "distill_peak_memory_bytes": made.get("peak_memory_bytes"),
-        "image_bytes": sum(f.stat().st_size for f in image_files(folder) if f.name != "contact_sheet.png"),
+        "image_bytes": sum(f.stat().st_size for f in stored if f.name != "contact_sheet.png"),
     }
     artifacts = artifacts | {
         "set": job.identity.set,

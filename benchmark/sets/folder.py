@@ -21,6 +21,7 @@ from PIL import Image
 from benchmark.core.errors import DataError, MissingError, UsageError
 from benchmark.core.foreign import inside, is_odd, opened_image, read_bytes, read_json
 from benchmark.core.store import digest_file, digest_of
+from benchmark.data.decode import to_mode
 
 if TYPE_CHECKING:
     import torch
@@ -190,7 +191,7 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
 
 
 def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledSet:
-    """A set from anywhere: one with a manifest, or one in a layout that authors publish (`distilled_import`).
+    """A set from anywhere: one with a manifest, or one in a layout that authors publish (`released`, `tensors`).
 
     Raises:
         MissingError: no such folder.
@@ -207,8 +208,9 @@ def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledS
             )
         return found
     from benchmark.sets.released import read_released
+    from benchmark.sets.tensors import is_tensors, read_tensors
 
-    images, labels = read_released(root, dataset)
+    images, labels = read_tensors(root, dataset) if is_tensors(root) else read_released(root, dataset)
     counts = torch.bincount(labels, minlength=len(dataset.classes))
     if counts.min() != counts.max() or (ipc and counts.max() != ipc):
         odd = int((counts != (ipc or int(counts.max()))).nonzero()[0])
@@ -221,11 +223,17 @@ def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledS
 
 
 def describe_folder(root: Path) -> dict[str, Any]:
-    """``{"method", "ipc", "dataset"}`` as far as the folder's manifest tells.
+    """``{"method", "ipc", "dataset"}`` as far as the folder's manifest tells; else IPC as images and labels tell it.
 
     Raises:
-        MissingError: no such folder.
+        MissingError: no such folder or file.
     """
+    from benchmark.sets.released import count_ipc
+    from benchmark.sets.tensors import is_tensors, load_pair
+
+    if is_tensors(Path(root)):
+        counts = np.bincount(load_pair(Path(root))[1].numpy())
+        return {"ipc": int(counts.max())}
     if not Path(root).is_dir():
         raise MissingError(f"no folder {root}", hint="ddbench distill --method … --out DIR makes one")
     file = Path(root) / MANIFEST
@@ -234,7 +242,8 @@ def describe_folder(root: Path) -> dict[str, Any]:
         hint = f"ddbench evaluate {Path(root) / seeds[0]}"
         raise UsageError(f"{root} holds a set for each of {len(seeds)} seeds", allowed=", ".join(seeds), hint=hint)
     if not file.is_file():
-        return {}
+        counted = count_ipc(Path(root))
+        return {"ipc": counted} if counted else {}
     manifest = read_manifest(Path(root), need=(*NEEDED, "method.name", "dataset.name"))
     return {"method": manifest["method"]["name"], "ipc": manifest["ipc"], "dataset": manifest["dataset"]["name"]}
 
@@ -319,7 +328,7 @@ def read_png(file: Path | io.BytesIO, channels: int, name: str = "") -> torch.Te
     import torch
 
     with opened_image(file, name=name) as image:
-        array = np.array(image.convert("L" if channels == 1 else "RGB"))
+        array = np.array(to_mode(image, "L" if channels == 1 else "RGB"))
     return torch.from_numpy(array).view(*array.shape[:2], channels).permute(2, 0, 1).contiguous()
 
 

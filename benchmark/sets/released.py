@@ -25,6 +25,8 @@ import numpy as np
 from benchmark.core.errors import DataError, MissingError
 from benchmark.core.foreign import opened_image
 from benchmark.data.base import resize_crop
+from benchmark.data.decode import to_mode
+from benchmark.data.files import some
 
 if TYPE_CHECKING:
     import torch
@@ -55,6 +57,7 @@ def read_released(folder: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.T
 
     root = Path(folder)
     files, _ = find_classes(root, dataset)
+    _no_stored_labels(root)
     counts = [len(files[label]) for label in range(len(dataset.classes))]
     if len(set(counts)) != 1:
         low, high = int(np.argmin(counts)), int(np.argmax(counts))
@@ -70,6 +73,30 @@ def read_released(folder: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.T
     for row, file in enumerate(ordered):
         images[row] = torch.from_numpy(_image(file, dataset.channels, side))
     return images, torch.arange(len(dataset.classes)).repeat_interleave(counts[0])
+
+
+STORED_LABELS = (".tar", ".pt", ".pth", ".npy", ".npz", ".pkl")  # FKD's batch_0.tar, label files of relabelled sets
+
+
+def _no_stored_labels(root: Path) -> None:
+    """Refuse a folder of images that has labels of its own in files: they are not read, and are not to be ignored."""
+    found = sorted(str(f.relative_to(root)) for f in root.rglob("*") if f.suffix.lower() in STORED_LABELS)
+    if found:
+        raise DataError(
+            f"files beside the images that may hold labels and are not read: {some(found, 3)}",
+            where=str(root),
+            allowed="images alone: their labels are made by the protocol (`fkd` stores a teacher's for every crop)",
+            hint="move these files elsewhere to score the images under the protocol's own labels",
+        )
+
+
+def count_ipc(root: Path) -> int | None:
+    """Images a class as far as folders or file names tell it without the dataset; None where counts differ."""
+    counts: dict[object, int] = defaultdict(int)
+    for file in image_files(root):
+        counts[str(file.parent) if file.parent != root else _file_class(file)] += 1
+    numbers = set(counts.values())
+    return numbers.pop() if len(numbers) == 1 and None not in counts else None
 
 
 def image_files(root: Path) -> list[Path]:
@@ -198,5 +225,5 @@ def _stored_side(files: Sequence[Path], least: int) -> int:
 
 def _image(file: Path, channels: int, side: int) -> np.ndarray:
     with opened_image(file) as image:
-        picture = resize_crop(image.convert("L" if channels == 1 else "RGB"), side)
-    return np.array(picture).reshape(side, side, channels).transpose(2, 0, 1)
+        pixels = np.array(resize_crop(to_mode(image, "L" if channels == 1 else "RGB"), side))
+    return pixels.reshape(side, side, channels).transpose(2, 0, 1)

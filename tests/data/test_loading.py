@@ -50,7 +50,7 @@ def test_holdout_cuts_the_training_split_only():
     whole, cut = load_dataset("digits"), load_dataset("digits@val")
     assert cut.name == "digits@val" and cut.digest != whole.digest
     kept, held = cut.train.indices, cut.test.indices
-    assert cut.train.parent is whole.train and cut.test.parent is whole.train
+    assert cut.train._parent is whole.train and cut.test._parent is whole.train
     assert sorted([*kept, *held]) == list(range(len(whole.train)))
     assert len(held) == pytest.approx(0.2 * len(whole.train), abs=5)
     np.testing.assert_array_equal(cut.test.labels, whole.train.labels[held])

@@ -1,0 +1,264 @@
+"""Distilled sets released as tensors: DC's, DSA's and DM's ``res_*.pt``, MTT's pair of files, and ``.npz``.
+
+Tensors are read without running code of the file (``weights_only``, ``allow_pickle=False``). Floats are brought back to
+the 8-bit pixels that students are trained on: their mean and standard deviation are taken out where they are
+normalised. `tensor_notes` says in words what was done and what was left out. Stored soft labels are refused: no
+protocol trains with labels from a file, and leaving them out would give another set's accuracy.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmark.core.errors import DataError, MissingError, UsageError
+from benchmark.core.foreign import open_regular
+
+if TYPE_CHECKING:
+    import torch
+
+    from benchmark.data import Dataset
+
+SUFFIXES = (".pt", ".pth", ".npz")
+IMAGE_KEYS = ("images", "image", "images_best", "syn_images", "image_syn", "data", "x")
+LABEL_KEYS = ("labels", "label", "labels_best", "syn_labels", "label_syn", "targets", "y")
+RATE_KEYS = ("lr", "syn_lr", "lr_best")
+FAR = 0.5  # beyond 0..1; DC's images of Fashion-MNIST leave 0..1 at a third of their values, by 0.5 at most
+OUTSIDE = 0.05  # of values that far out after the normalisation is taken out: more, and it was another one (ZCA)
+LARGEST = 64 << 30  # bytes of a file
+LAYOUTS = (
+    "{'data': [[images, labels], …]} (DC, DSA, DM), {'images': …, 'labels': …}, [images, labels], or an images file "
+    "with a labels file beside it (MTT: images_best.pt, labels_best.pt); images [N, C, H, W], labels [N]"
+)
+# Mean and standard deviation that DC's code, and the code that follows it, normalises with
+# (github.com/VICO-UoE/DatasetCondensation, utils.py, get_dataset).
+NORMALISATION = {
+    "fashionmnist": ((0.2861,), (0.3530,)),
+    "svhn": ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "cifar100": ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "tinyimagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+
+
+def is_tensors(path: Path) -> bool:
+    """Whether ``path`` is meant as a file of tensors; ``FILE.pt#2`` is the third of several sets in a file."""
+    return _split(path)[0].suffix.lower() in SUFFIXES
+
+
+def tensor_file(path: Path) -> Path:
+    """The file of ``FILE`` or ``FILE#NUMBER``."""
+    return _split(path)[0]
+
+
+def read_tensors(path: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
+    """A set as images uint8 ``[N, C, side, side]`` and labels int64 ``[N]``, class after class.
+
+    Raises:
+        MissingError: no such file, or an images file without its labels file.
+        DataError: no tensors, other shapes or classes than the dataset's, soft labels, a normalisation that is not
+            known.
+    """
+    import torch
+
+    images, labels = load_pair(path)
+    where = str(path)
+    if images.shape[1] != dataset.channels or images.shape[2] != images.shape[3]:
+        raise DataError(
+            f"images {list(images.shape)}",
+            where=where,
+            allowed=f"[N, {dataset.channels}, side, side], as {dataset.name} has them",
+            hint="name the dataset that the set was made of with --dataset",
+        )
+    if images.shape[2] < dataset.image_size:
+        raise DataError(
+            f"images of {images.shape[2]} px",
+            where=where,
+            allowed=f"at least the {dataset.image_size} px of the dataset",
+        )
+    counts = torch.bincount(labels, minlength=len(dataset.classes))
+    if len(counts) != len(dataset.classes) or counts.min() != counts.max():
+        raise DataError(
+            f"{len(labels)} labels {int(labels.min())} to {int(labels.max())}, {int(counts.min())} to "
+            f"{int(counts.max())} images a class",
+            where=where,
+            allowed=f"classes 0 to {len(dataset.classes) - 1}, the same number of images for each",
+            hint="name the dataset that the set was made of with --dataset",
+        )
+    pixels, _, values = _pixels(images, dataset)
+    far = float(((values < -FAR) | (values > 1 + FAR)).float().mean())
+    if far > OUTSIDE:
+        raise DataError(
+            f"{100 * far:.0f} % of the values lie more than {FAR} outside 0..1 after mean and deviation are taken out",
+            where=where,
+            allowed=f"at most {100 * OUTSIDE:.0f} %",
+            hint="the set was whitened (ZCA) or normalised otherwise: write its images as pixels 0..255 first",
+        )
+    order = torch.argsort(labels, stable=True)
+    return pixels[order], labels[order]
+
+
+def tensor_notes(path: Path, dataset: Dataset) -> str:
+    """What was done to a set's tensors and what of the file was not used, in words for the user."""
+    images, _ = load_pair(path)
+    _, how, values = _pixels(images, dataset)
+    beyond = (values - values.clamp(0, 1)).abs()
+    outside, mean = float((beyond > 0.5 / 255).float().mean()), float(beyond.mean())
+    document = _document(_split(path)[0])
+    parts = [how]
+    if outside:
+        parts.append(f"{100 * outside:.2f} % of the values lay outside 0..1 and were clipped, by {mean:.3f} on average")
+    sets = _several(document)
+    if sets > 1:
+        parts.append(f"the file holds {sets} sets: this is number {_split(path)[1]} (FILE#1 names the second)")
+    rates = [key for key in RATE_KEYS if isinstance(document, dict) and key in document]
+    file = _split(path)[0]
+    if rates or ("images" in file.name and _sibling(file, "lr").is_file()):
+        parts.append("its learned learning rate is not used: the protocol sets the rate")
+    return "; ".join(parts)
+
+
+def load_pair(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """(images as stored, class labels int64) of a file, checked to fit each other.
+
+    Raises:
+        MissingError, DataError: see `read_tensors`.
+    """
+    import torch
+
+    file, number = _split(path)
+    document = _document(file)
+    images, labels = _pair(document, number, file)
+    images, labels = (torch.as_tensor(value).detach() for value in (images, labels))
+    if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
+        images = images.permute(0, 3, 1, 2)
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if images.ndim != 4 or labels.ndim not in (1, 2) or len(images) != len(labels) or not len(images):
+        raise DataError(f"images {list(images.shape)}, labels {list(labels.shape)}", where=str(file), allowed=LAYOUTS)
+    if images.is_floating_point() and not bool(torch.isfinite(images).all()):
+        raise DataError("images hold NaN or infinite values", where=str(file), hint="the set is damaged: get it again")
+    if labels.ndim == 2:
+        classes = labels.argmax(1)
+        if not torch.equal(labels.double(), torch.nn.functional.one_hot(classes, labels.shape[1]).double()):
+            raise DataError(
+                f"the labels are soft: {list(labels.shape)} values",
+                where=str(file),
+                allowed="one class a image",
+                hint="no protocol trains with labels from a file; to score the images alone, with a protocol's own "
+                "labels, store their argmax instead and name the set accordingly",
+            )
+        labels = classes
+    if labels.is_floating_point() and not torch.equal(labels, labels.round()):
+        raise DataError("labels that are no whole numbers", where=str(file), allowed="class numbers from 0")
+    labels = labels.long()
+    if int(labels.min()) < 0 or int(labels.max()) >= 10**6:
+        raise DataError(f"labels {int(labels.min())} to {int(labels.max())}", where=str(file), allowed="from 0")
+    return images, labels
+
+
+def _split(path: Path) -> tuple[Path, int]:
+    found = re.fullmatch(r"(.+)#(\d{1,4})", path.name)
+    return (path.with_name(found.group(1)), int(found.group(2))) if found else (path, 0)
+
+
+def _document(file: Path) -> Any:
+    """Everything in a file: tensors, lists and dicts of them."""
+    import torch
+
+    if not file.exists():
+        raise MissingError(f"no file {file}", where="ddbench evaluate FILE", hint="check the path")
+    try:
+        with open_regular(file, links=True, most=LARGEST) as opened:
+            if file.suffix.lower() == ".npz":
+                with np.load(opened, allow_pickle=False) as data:
+                    return {name: data[name] for name in data.files}
+            return torch.load(opened, map_location="cpu", weights_only=True)
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - unpickling raises anything for a damaged file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:160]
+        raise DataError(
+            f"cannot be read: {reason}",
+            where=str(file),
+            allowed="a whole file of tensors, lists and dicts, without code (torch.load(weights_only=True), npz)",
+            hint="get the file again; if it holds other objects, store its tensors alone",
+        ) from error
+
+
+def _is_array(value: Any) -> bool:
+    import torch
+
+    return isinstance(value, (torch.Tensor, np.ndarray))
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and len(value) == 2 and all(map(_is_array, value))
+
+
+def _several(document: Any) -> int:
+    """How many sets a file of DC's holds: one for each repetition of the experiment."""
+    data = document.get("data") if isinstance(document, dict) else document
+    return len(data) if isinstance(data, (list, tuple)) and data and all(map(_is_pair, data)) else 1
+
+
+def _pair(document: Any, number: int, file: Path) -> tuple[Any, Any]:
+    data = document.get("data") if isinstance(document, dict) else document
+    total = _several(document)
+    if number >= total:
+        raise UsageError(f"the file holds {total} set(s)", where=f"{file}#{number}", allowed=f"#0 to #{total - 1}")
+    if _is_pair(data):
+        return tuple(data)
+    if isinstance(data, (list, tuple)) and data and all(map(_is_pair, data)):
+        return tuple(data[number])
+    if isinstance(document, dict):
+        keys = {str(key).lower(): value for key, value in document.items() if _is_array(value)}
+        images, labels = (next((keys[k] for k in known if k in keys), None) for known in (IMAGE_KEYS, LABEL_KEYS))
+        if images is not None and labels is not None:
+            return images, labels
+    if _is_array(document):
+        beside = _sibling(file, "labels")
+        if beside == file or not beside.is_file():
+            raise MissingError(
+                f"{file.name} holds images without labels",
+                where=str(file),
+                allowed=LAYOUTS,
+                hint=f"put {beside.name} beside it",
+            )
+        labels = _document(beside)
+        if _is_array(labels):
+            return document, labels
+    held = sorted(map(str, document)) if isinstance(document, dict) else type(document).__name__
+    raise DataError(f"no set of images and labels: it holds {str(held)[:120]}", where=str(file), allowed=LAYOUTS)
+
+
+def _sibling(file: Path, what: str) -> Path:
+    """MTT's other files: ``images_best.pt`` has ``labels_best.pt`` and ``lr_best.pt`` beside it."""
+    return file.with_name(file.name.replace("images", what, 1))
+
+
+def _pixels(images: torch.Tensor, dataset: Dataset) -> tuple[torch.Tensor, str, torch.Tensor]:
+    """8-bit images, how they were made of the stored values, and the values in units of 0..1 before clipping."""
+    import torch
+
+    if images.dtype == torch.uint8:
+        return images, "pixels 0..255 as stored", images.float() / 255
+    values = images.float()
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and high <= 1:
+        how = "floats 0..1"
+    elif low >= 0 and 2 < high <= 255:
+        values, how = values / 255, "floats 0..255"
+    else:
+        mean, std = NORMALISATION.get(dataset.name.removesuffix("@val"), (dataset.mean, dataset.std))
+        source = (
+            "as DC's code has them" if dataset.name.removesuffix("@val") in NORMALISATION else "of the training split"
+        )
+        values = values * torch.tensor(std).view(1, -1, 1, 1) + torch.tensor(mean).view(1, -1, 1, 1)
+        shown = [", ".join(f"{v:.4f}" for v in part) for part in (mean, std)]
+        scale = f"mean {shown[0]} and deviation {shown[1]} ({source})"
+        how = f"floats {low:.2f} to {high:.2f}, taken as normalised with {scale}"
+    return values.clamp(0, 1).mul(255).round().byte(), f"{how}, rounded to 8 bits", values
