@@ -58,6 +58,7 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
     if not dataset:
         return _survey(given["data_root"])
     from benchmark.core.store.keys import hashing_anew
+    from benchmark.data.decode import EXTENSIONS
     from benchmark.methods import Needs
     from benchmark.pipeline.request import Request
     from benchmark.pipeline.requirements import backbone_requirements, requirements
@@ -83,6 +84,9 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
     if loaded is not None:
         _contents(findings, dataset.removesuffix("@val"), loaded)
         _skipped(findings, loaded, WARN)
+        if "not read" in loaded.notes:
+            text = f"files in class folders that are not read: {loaded.notes['not read']}"
+            findings.say(WARN, "unread", f"{text}; read are {', '.join(EXTENSIONS)}")
         _sample(findings, loaded)
         if full:
             _full(findings, loaded)

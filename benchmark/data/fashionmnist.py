@@ -24,6 +24,7 @@ FILES = {
     "test images": "t10k-images-idx3-ubyte",
     "test labels": "t10k-labels-idx1-ubyte",
 }
+DIGEST = "46264f442a019eae82d8b2a337fbe9d175a8a32aab5ee9cab8adaca4d6b6f075"  # of the four official files' content
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package dataset-fashion-mnist installs the files
 
 
@@ -47,6 +48,14 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
                 where=str(folder),
                 allowed="n images of 28x28 and n labels 0..9, every class present",
             )
+    digest = digest_arrays(CLASSES, arrays)
+    if DIGEST and digest != DIGEST:  # MNIST, KMNIST and others come in files of the same names and shapes
+        raise DataError(
+            f"the files are whole and not Fashion-MNIST's (digest {digest[:16]})",
+            where=str(folder),
+            allowed=DIGEST[:16],
+            hint="another dataset lies there (MNIST, KMNIST?): give it as imagefolder:PATH, under a name of its own",
+        )
     mean, std = array_statistics(arrays["train images"])
     return Dataset(
         name="fashionmnist",
@@ -56,7 +65,7 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
         channels=1,
         train=ArraySplit(arrays["train images"], arrays["train labels"]),
         test=ArraySplit(arrays["test images"], arrays["test labels"]),
-        digest=digest_arrays(CLASSES, arrays),
+        digest=digest,
         mean=mean,
         std=std,
     )

@@ -13,9 +13,10 @@ from benchmark.core.store import digest_of
 from benchmark.data.base import Dataset, Split, folder_names
 from benchmark.data.decode import GREY_MODES
 from benchmark.data.external import cached_json, content_digest, corrupt_files, decoded
-from benchmark.data.files import FileSplit, Index, class_folders, scan, some
+from benchmark.data.files import FileSplit, Index, class_folders, scan, some, unread_files
 
-TEST_NAMES = ("val", "validation", "test")  # the first that exists is the test split
+TRAIN_NAMES = ("train", "training", "Train", "Training")  # the first that exists
+TEST_NAMES = ("val", "validation", "valid", "test", "testing", "Val", "Valid", "Validation", "Test", "Testing")
 NATIVE_LIMIT = 64  # images all of one square size up to this keep it and are decoded once; others become DEFAULT_SIZE
 DEFAULT_SIZE = 224
 SAMPLE = 512  # images looked at to find size, mode and mean
@@ -47,6 +48,9 @@ def file_dataset(
         DataError: a sampled image cannot be read, or skipping corrupt ones leaves a class without images.
     """
     notes = {"root": str(train.root), "format": file_format(train), **(notes or {})}
+    left = {part: unread_files(index) for part, index in (("train", train), ("test", test))}
+    if any(left.values()):
+        notes["not read"] = "; ".join(f"{part}: {text}" for part, text in left.items() if text)
     if options.get("on_corrupt") == "skip":
         train, test = without_corrupt(train, notes, "train"), without_corrupt(test, notes, "test")
     size, depth = shape(train, options.get("image_size") or image_size, channels)
@@ -100,16 +104,20 @@ def split_roots(base: Path) -> tuple[Path, Path]:
     Raises:
         MissingError: one of them is not there.
     """
-    layout = f"{base}/train/CLASS/*.jpg and {base}/val/CLASS/*.jpg (or validation/, or test/)"
+    layout = f"{base}/train/CLASS/*.jpg and {base}/val/CLASS/*.jpg (or validation/, valid/, test/, testing/)"
     if not base.is_dir():
         raise MissingError(f"no folder {base}", where="--dataset", allowed=layout, hint="check the path")
-    if not (base / "train").is_dir():
+    train = next((base / name for name in TRAIN_NAMES if (base / name).is_dir()), None)
+    if train is None:
         raise MissingError("no folder train/", where=str(base), allowed=layout, hint="put the training images there")
     for name in TEST_NAMES:
         if (base / name).is_dir():
-            return base / "train", base / name
+            return train, base / name
     raise MissingError(
-        "no folder val/, validation/ or test/", where=str(base), allowed=layout, hint="put the test images there"
+        "no folder val/, validation/, valid/, test/ or testing/",
+        where=str(base),
+        allowed=layout,
+        hint="put the test images there",
     )
 
 

@@ -72,6 +72,8 @@ def _print_forecast(request: Request, device: str, todo: forecast.ToDo) -> None:
     dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
     place = Place(device_name(device), request.precision, device.startswith("cuda"))
     lines = forecast.forecast(request, forecast.Facts.of(dataset), todo, place, dataset)
+    if "not read" in dataset.notes:
+        print(f"warning: files in class folders that are not read: {dataset.notes['not read']}")
     if lines:
         print("\n" + "\n".join(lines))
 

@@ -53,7 +53,7 @@ def write_student(
     artifacts = artifacts | {
         "set": job.identity.set,
         "resolved": tested.resolved,
-        "data": {k: v for k, v in notes.items() if k in ("format", "layout", "skipped files")},
+        "data": {k: v for k, v in notes.items() if k in ("format", "layout", "skipped files", "not read")},
     }
     if job.tuning:
         artifacts["tuning"] = job.tuning

@@ -28,6 +28,15 @@ def write(folder, *, per_class=(3, 2), zipped=True):
 @pytest.fixture(autouse=True)
 def no_debian(tmp_path, monkeypatch):
     monkeypatch.setattr(fashionmnist, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(fashionmnist, "DIGEST", "")
+
+
+def test_another_dataset_in_the_same_files_is_refused(tmp_path, monkeypatch):
+    write(tmp_path / "data")
+    monkeypatch.undo()
+    with pytest.raises(DataError, match="not Fashion-MNIST") as error:
+        load_dataset("fashionmnist", str(tmp_path / "data"))
+    assert "KMNIST" in error.value.hint
 
 
 @pytest.mark.parametrize("inner, zipped", [("FashionMNIST/raw", True), ("", True), ("FashionMNIST/raw", False)])

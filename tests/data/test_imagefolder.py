@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from benchmark.core.errors import DataError, MissingError, UsageError
-from benchmark.data import load_dataset
+from benchmark.data import load_dataset, loading
 from benchmark.data.decode import open_image
 
 CLASSES = ("ant", "bee", "cow")
@@ -179,7 +179,11 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
         (lambda b: (b / "val" / "dog").mkdir(), DataError, "not expected: dog"),
         (lambda b: (b / "val" / "bee").rename(b / "val" / "wasp"), DataError, "missing: bee; not expected: wasp"),
         (lambda b: [f.unlink() for f in (b / "train" / "bee").iterdir()], DataError, "without images: bee"),
-        (lambda b: (b / "val").rename(b / "holdout"), MissingError, "no folder val/, validation/ or test/"),
+        (
+            lambda b: (b / "val").rename(b / "holdout"),
+            MissingError,
+            "no folder val/, validation/, valid/, test/ or testing/",
+        ),
         (lambda b: (b / "train").rename(b / "learn"), MissingError, "no folder train/"),
         (lambda b: b.rename(b.parent / "moved"), MissingError, "no folder "),
     ],
@@ -307,3 +311,28 @@ def test_data_changed_under_equal_sizes_and_times_is_noticed_when_hashed_anew(tm
     assert fresh != first and "content" in external.changed
     loading._load.cache_clear()
     assert load(base).digest == fresh  # remembered
+
+
+@pytest.mark.parametrize("names", [("train", "valid"), ("Training", "Testing")])
+def test_other_names_of_the_splits(tmp_path, names):
+    base = tree(tmp_path / "pets")
+    for old, new in zip(("train", "val"), names):
+        (base / old).rename(base / new)
+    assert len(load(base).train) == 9
+
+
+def test_files_that_are_not_read_are_counted(tmp_path):
+    from click.testing import CliRunner
+
+    from benchmark.cli.doctor import doctor
+
+    base = tree(tmp_path / "pets")
+    assert "not read" not in load(base).notes
+    for i in range(3):
+        noise(i).save(base / "train" / "ant" / f"{i}.tif")
+    (base / "train" / "ant" / ".DS_Store").touch()
+    (base / "val" / "ant" / "notes").mkdir()
+    loading._load.cache_clear()
+    assert load(base).notes["not read"] == "train: 3 (3 .tif); test: 1 (1 without extension)"
+    shown = CliRunner().invoke(doctor, ["--dataset", f"imagefolder:{base}", "--device", "cpu"], standalone_mode=False)
+    assert "3 .tif" in shown.output and "unread" in shown.output
