@@ -69,6 +69,12 @@ SHARED = {
         "--on-corrupt", default="error", show_default=True, help="error or skip (counted in the record)."
     ),
     "image-size": click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, for imagefolder:."),
+    "split": click.option(
+        "--split",
+        type=Number(min=0, max=1, min_open=True, max_open=True),
+        default=None,
+        help="Share of each class that is the test split, for imagefolder: without one.",
+    ),
     "device": click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     "executor": click.option(
         "--executor", default="local", show_default=True, help="Engine: see `ddbench list executors`."
@@ -87,7 +93,7 @@ SHARED = {
         help="Workers. Default: one a GPU, or one a core (at most 4); of a Ray cluster one a GPU, or one a CPU.",
     ),
 }
-DATA = ("data-root", "download", "on-corrupt", "image-size", "device")
+DATA = ("data-root", "download", "on-corrupt", "image-size", "split", "device")
 WORKERS = ("executor", "address", "ddp", "time-limit", "jobs")
 
 
@@ -104,7 +110,7 @@ def shared(*names: str):
 
 def dataset_options(options: dict[str, Any]) -> dict[str, Any]:
     """What of the parsed `DATA` options `benchmark.data.load_dataset` takes, where it is not the default."""
-    found = {name: options.get(name) for name in ("download", "on_corrupt", "image_size")}
+    found = {name: options.get(name) for name in ("download", "on_corrupt", "image_size", "split")}
     return {name: value for name, value in found.items() if value not in (None, False, "error")}
 
 

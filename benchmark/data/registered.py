@@ -42,7 +42,7 @@ DATASETS = [
     _imagenet("imageidc", "ImageIDC, IDC's 10 classes of ImageNet-1K", "imagenet:load_imageidc"),
     DatasetInfo(
         "imagefolder:",
-        "your own images: imagefolder:PATH with class folders in train/ and in val/, validation/ or test/",
+        "your own images: imagefolder:PATH with class folders in train/ and val/, parquet files, tars or an npz file",
         "benchmark.data.folders:load",
         source="your disk",
         find="benchmark.data.folders:locate",

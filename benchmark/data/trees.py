@@ -98,6 +98,11 @@ def tree_indexes(base: Path, folders: Sequence[str] | None = None) -> tuple[tupl
     return folders, scan(train_root, folders), scan(test_root, folders)
 
 
+def has_train(base: Path) -> bool:
+    """Whether there is a folder of the training split."""
+    return any((base / name).is_dir() for name in TRAIN_NAMES)
+
+
 def split_roots(base: Path) -> tuple[Path, Path]:
     """The folders of the training and of the test split.
 
@@ -109,7 +114,12 @@ def split_roots(base: Path) -> tuple[Path, Path]:
         raise MissingError(f"no folder {base}", where="--dataset", allowed=layout, hint="check the path")
     train = next((base / name for name in TRAIN_NAMES if (base / name).is_dir()), None)
     if train is None:
-        raise MissingError("no folder train/", where=str(base), allowed=layout, hint="put the training images there")
+        raise MissingError(
+            "no folder train/",
+            where=str(base),
+            allowed=layout,
+            hint="put the training images there; of class folders without a split, --split 0.2 makes one",
+        )
     for name in TEST_NAMES:
         if (base / name).is_dir():
             return train, base / name

@@ -10,7 +10,7 @@ from imagenet_tree import build, flat_val, write_devkit, write_jpeg
 from PIL import Image
 from test_cifar import OFFICIAL, cifar10, pixels  # noqa: F401 - a fixture
 
-from benchmark.core.errors import DataError, MissingError
+from benchmark.core.errors import DataError, MissingError, UsageError
 from benchmark.data import load_dataset, loading
 from benchmark.data.imagenet import IMAGENETTE
 from benchmark.data.wordnet import imagenet_wnids
@@ -194,3 +194,47 @@ def test_tinyimagenet_in_parquet(tmp_path):
         )
     data = load_dataset("tinyimagenet", str(tmp_path))
     assert data.folders == wnids and int(data.train.images([150])[0, 0, 0, 0]) == 150
+
+
+def test_own_parquet_and_own_npz(tmp_path):
+    images = pixels(6, 1)
+    for part in ("train", "test"):
+        file = tmp_path / "pets" / f"{part}-00000-of-00001.parquet"
+        write_parquet(file, [png(p) for p in images], [0, 1, 2, 0, 1, 2], classes=["cat", "dog", "ant"])
+    data = load_dataset(f"imagefolder:{tmp_path / 'pets'}")
+    assert data.classes == ("cat", "dog", "ant") and data.image_size == 32
+    np.testing.assert_array_equal(data.train.images([1])[0].numpy(), images[3].transpose(2, 0, 1))
+    labels = np.array([[0], [1], [2]] * 2, np.uint8)  # MedMNIST: [n, 1]
+    arrays = {
+        f"{part}_{what}": value
+        for part in ("train", "val", "test")
+        for what, value in (("images", images), ("labels", labels))
+    }
+    np.savez(tmp_path / "med.npz", **arrays)
+    med = load_dataset(f"imagefolder:{tmp_path / 'med.npz'}")
+    assert med.classes == ("0", "1", "2") and len(med.test) == 6 and med.notes["format"] == "npz"
+    half(tmp_path / "med.npz")
+    loading._load.cache_clear()
+    with pytest.raises(DataError, match="cannot be read as npz"):
+        load_dataset(f"imagefolder:{tmp_path / 'med.npz'}")
+    np.savez(tmp_path / "med.npz", a=images)
+    with pytest.raises(DataError, match="arrays a"):
+        load_dataset(f"imagefolder:{tmp_path / 'med.npz'}")
+
+
+def test_class_folders_without_a_split(tmp_path):
+    for name in ("ant", "bee"):
+        (tmp_path / "pets" / name).mkdir(parents=True)
+        for i in range(10):
+            Image.fromarray(pixels(1, i)[0]).save(tmp_path / "pets" / name / f"{i}.png")
+    name = f"imagefolder:{tmp_path / 'pets'}"
+    with pytest.raises(MissingError, match="no folder train/") as error:
+        load_dataset(name)
+    assert "--split 0.2" in error.value.hint
+    fifth, again, half_ = (
+        load_dataset(name, split=share, on_corrupt=c) for share, c in ((0.2, None), (0.2, "error"), (0.5, None))
+    )
+    assert np.bincount(fifth.test.labels).tolist() == [2, 2] and len(fifth.train) == 16
+    assert fifth.digest == again.digest != half_.digest and len(half_.test) == 10
+    with pytest.raises(UsageError, match="split"):
+        load_dataset(name, split=1.5)
