@@ -125,11 +125,6 @@ class Method:
 
     quick: ClassVar[dict[str, Any]] = {}  # parameter values with which `ddbench check` takes a moment
 
-    def __init_subclass__(cls, **options: Any) -> None:
-        super().__init_subclass__(**options)
-        if "supports" in vars(cls):  # what `why_not` was called; its truth value read as its opposite
-            cls.why_not = cls.supports
-
     def __init__(self, params: Any) -> None:
         self.params = params
 
