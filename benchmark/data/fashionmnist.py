@@ -54,7 +54,7 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
             f"the files are whole and not Fashion-MNIST's (digest {digest[:16]})",
             where=str(folder),
             allowed=DIGEST[:16],
-            hint="another dataset lies there (MNIST, KMNIST?): give it as imagefolder:PATH, under a name of its own",
+            hint="another dataset lies there: --dataset kmnist if it is KMNIST; others as imagefolder:FILE.npz",
         )
     mean, std = array_statistics(arrays["train images"])
     return Dataset(

@@ -31,6 +31,7 @@ class Source:
     download: bool = False  # torchvision can fetch it: --download
 
 
+_KMNIST = "http://codh.rois.ac.jp/kmnist/dataset/kmnist"
 _FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
 _IMAGENET = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
 _SUBSET = "DATA/imagenet1k/train/WNID/*.JPEG, val/ (the classes are taken from ImageNet-1K)"
@@ -52,6 +53,26 @@ SOURCES = {
         10,
         ("DATA/FashionMNIST/raw/*-ubyte.gz", "DATA/*-ubyte.gz", "the files of Debian's dataset-fashion-mnist"),
         "apt install dataset-fashion-mnist   (then no --data-root is needed)",
+        True,
+    ),
+    "kmnist": Source(
+        "http://codh.rois.ac.jp/kmnist/",
+        tuple(
+            Archive(f"{_KMNIST}/{name}-ubyte.gz", None, md5)
+            for name, md5 in (
+                ("train-images-idx3", "bdb82020997e1d708af4cf47b453dcf7"),
+                ("train-labels-idx1", "e144d726b3acfaa3e44228e80efcd344"),
+                ("t10k-images-idx3", "5c965bf0a639b31b8f53240b1b52f4d7"),
+                ("t10k-labels-idx1", "7320c461ea6c1c855c0b718fb2a4b134"),
+            )
+        ),
+        60000,
+        10000,
+        10,
+        ("DATA/KMNIST/raw/*-ubyte.gz", "DATA/kmnist/*-ubyte.gz"),
+        f"mkdir -p DATA/kmnist && cd DATA/kmnist && curl -LO {_KMNIST}/train-images-idx3-ubyte.gz "
+        f"-LO {_KMNIST}/train-labels-idx1-ubyte.gz -LO {_KMNIST}/t10k-images-idx3-ubyte.gz "
+        f"-LO {_KMNIST}/t10k-labels-idx1-ubyte.gz",
         True,
     ),
     "cifar10": Source(

@@ -142,7 +142,7 @@ def test_svhn(tmp_path, monkeypatch):
 def test_published_checksums_are_torchvisions():
     from benchmark.data.sources import SOURCES, facts
 
-    md5 = {a.url.rsplit("/")[-1]: a.md5 for source in SOURCES.values() for a in source.archives}
+    md5 = {a.url.rsplit("/")[-1]: a.md5 for n, s in SOURCES.items() if n != "kmnist" for a in s.archives}
     assert md5["cifar-10-python.tar.gz"] == tv.CIFAR10.tgz_md5
     assert md5["cifar-100-python.tar.gz"] == tv.CIFAR100.tgz_md5
     assert all(md5[name] == digest for _, name, digest in (tv.SVHN.split_list[p] for p in ("train", "test")))

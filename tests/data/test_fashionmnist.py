@@ -77,3 +77,23 @@ def test_damaged_file_is_named(tmp_path, fault):
     with pytest.raises(DataError) as error:
         load_dataset("fashionmnist")
     assert "debian" in error.value.where and (fault == "labels short" or error.value.where == str(path))
+
+
+def test_kmnist_is_known_by_its_md5(tmp_path, monkeypatch):
+    import hashlib
+    from dataclasses import replace
+
+    from torchvision.datasets import KMNIST
+
+    from benchmark.data.sources import SOURCES
+
+    source = SOURCES["kmnist"]
+    assert [(a.url.rpartition("/")[2], a.md5) for a in source.archives] == KMNIST.resources
+    folder = write(tmp_path / "data" / "kmnist")
+    with pytest.raises(DataError, match="is not KMNIST's"):
+        load_dataset("kmnist", str(tmp_path / "data"))
+    names = [(a, folder / a.url.rpartition("/")[2]) for a in source.archives]
+    changed = tuple(replace(a, md5=hashlib.md5(file.read_bytes()).hexdigest()) for a, file in names)
+    monkeypatch.setitem(SOURCES, "kmnist", replace(source, archives=changed))
+    data = load_dataset("kmnist", str(tmp_path / "data"))
+    assert (len(data.train), len(data.test), data.classes[9]) == (30, 20, "wo")
