@@ -70,7 +70,7 @@ def test_shipped_networks_are_as_good_as_their_card(digits, store):
     assert float(right) > 0.97
 
 
-@pytest.mark.slow
+@pytest.mark.retrain
 def test_training_again_gives_the_shipped_networks(digits, tmp_path, monkeypatch):
     """Bit for bit on the kind of processor that made them, else a card within its sampling error."""
     _, _, stage, _ = stages(digits)
