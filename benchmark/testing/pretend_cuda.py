@@ -88,8 +88,12 @@ class _Gpu(TorchDispatchMode):
         def placed(x: Any) -> Any:
             if not isinstance(x, torch.Tensor) or isinstance(x, OnGpu):
                 return x
-            if kind is not aten._to_copy and id(x) in known:
-                return known[id(x)]  # in place
+            if kind is not aten._to_copy and id(x) in known:  # in place
+                shell = known[id(x)]
+                if shell.shape != x.shape:  # such as `unsqueeze_`
+                    with torch._C._DisableTorchDispatch():
+                        shell.as_strided_(x.size(), x.stride())
+                return shell
             return OnGpu(x) if to_gpu else x
 
         return tree_map(placed, result)
@@ -141,6 +145,7 @@ def pretended() -> Iterator[list[str]]:
     """While open, ``cuda:0`` is there; gives the list of what made the host wait: operation, file, line."""
     waits: list[str] = []
     cuda = {"is_available": lambda: True, "mem_get_info": lambda *_: (1 << 33, 1 << 33)}
+    cuda["is_current_stream_capturing"] = lambda: False  # optimisers of torch 2.6 ask the driver
     cuda |= {name: lambda *_: 0 for name in ("max_memory_allocated", "memory_allocated", "memory_reserved")}
     cuda |= {name: lambda *_: None for name in ("reset_peak_memory_stats", "empty_cache", "synchronize", "_lazy_init")}
     tensor, save = torch.tensor, torch.save
@@ -162,6 +167,7 @@ def pretended() -> Iterator[list[str]]:
                     stack.enter_context(patch.object(module, name, stand_in))
         overwrite(True)  # `module.to`: new parameters, of another type
         stack.callback(overwrite, False)
-        torch._C._ensureCUDADeviceGuardSet()
+        if hasattr(torch._C, "_ensureCUDADeviceGuardSet"):  # torch 2.6 has none and needs none
+            torch._C._ensureCUDADeviceGuardSet()
         stack.enter_context(_Gpu(waits))
         yield waits
