@@ -41,6 +41,7 @@ def run(
     precision: str = "fp32",
     data_root: str | None = None,
     image_size: int | None = None,
+    classes: str | int | None = None,
     download: bool = False,
     floor: bool = False,
     results: str | os.PathLike[str] = "results",
@@ -54,6 +55,7 @@ def run(
         method, student, protocol, metric: names, wildcards allowed, one or several.
         seeds: how many, or which.
         sets: ``{"m": 1000, "d3hr.steps": 50, "protocol.epochs": 5}``, as ``--set``.
+        classes: some of them, as ``--classes``: a count, labels or names.
         floor: also run random real images and k-means.
         jobs: workers; 1 works in this process, None starts as many as the command line does.
 
@@ -71,7 +73,7 @@ def run(
     from benchmark.pipeline.run import Execution, carry_out
 
     methods = _names("method", method)
-    given = {"download": download or None, "image_size": image_size}
+    given = {"download": download or None, "image_size": image_size, "classes": classes}
     request = Request(
         dataset=dataset,
         methods=methods + tuple(f for f in FLOORS if floor and f not in methods),

@@ -330,6 +330,8 @@ def class_map(dataset: Dataset, num_classes: int, about: dict, name: str) -> tor
     Raises:
         UsageError: the counts differ, or the backbone was trained on other classes.
     """
+    if dataset.whole is not None:
+        return class_map(dataset.whole, num_classes, about, name)[torch.tensor(dataset.chosen)]
     wanted = len(dataset.classes)
     hint = f"ddbench backbone finetune --from {name} --dataset {dataset.name}"
     trained = about.get("classes")

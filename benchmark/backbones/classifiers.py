@@ -18,7 +18,7 @@ from benchmark.backbones.stages import hold_out
 from benchmark.core import distributed
 from benchmark.core.compute import Precision, derive_seed
 from benchmark.core.store import Stage, Store
-from benchmark.data.base import Dataset
+from benchmark.data.base import Dataset, plain_name
 
 VERSION = 1
 EPOCHS = 12
@@ -109,7 +109,7 @@ def classifier_stage(dataset: Dataset, kind: str, held_out: int, precision: Prec
     params = {
         "kind": kind,
         "held_out": held_out,
-        "mirrored": dataset.name.removesuffix("@val") not in UPRIGHT,
+        "mirrored": plain_name(dataset.name) not in UPRIGHT,
         "epochs": EPOCHS,
         "batch": 256 if len(dataset.train) >= 20_000 else 64,
         "fewest": FEWEST_STEPS,

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmark.backbones.settings import default_preset, own_settings
 from benchmark.core.errors import DataError
+from benchmark.data.base import plain_name
 
 FILE = "guidance.json"
 VALUES = (1.0, 1.5, 2.0, 3.0, 4.0, 7.0)
@@ -26,7 +27,7 @@ def chosen(dataset: str, backbone: str = "") -> dict[str, float]:
 
     Empty where none was chosen.
     """
-    name = dataset.removesuffix("@val")
+    name = plain_name(dataset)
     backbone = backbone or default_preset(name)
     entry = read(Path(backbone).expanduser()).get(name, {})
     value = entry.get("guidance") or own_settings(name).get("guidance", {}).get(backbone)
@@ -57,7 +58,7 @@ def write(folder: Path, dataset: str, entry: Mapping[str, Any]) -> Path:
     from benchmark.core.outputs import write_text
 
     file = folder / FILE
-    write_text(json.dumps({**read(folder), dataset.removesuffix("@val"): dict(entry)}, indent=1) + "\n", file)
+    write_text(json.dumps({**read(folder), plain_name(dataset): dict(entry)}, indent=1) + "\n", file)
     return file
 
 

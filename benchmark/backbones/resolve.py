@@ -10,6 +10,7 @@ from pathlib import Path
 from benchmark.core.errors import unknown_name
 from benchmark.core.outputs import expanded
 from benchmark.core.store import Stage, Store
+from benchmark.data.base import plain_name
 from benchmark.plugins import registry
 
 IMAGENET_BACKBONE = "facebook/DiT-XL-2-256"
@@ -28,6 +29,7 @@ class BackboneRef:
         """Its folder (trained if need be, with a report card by the teacher ``judge``), or the hub id."""
         if self.stage is None:
             return self.name
+        dataset = dataset.whole or dataset
         from benchmark.backbones import train_backbone
 
         return train_backbone(store, dataset, self.preset, device, judge=judge)
@@ -55,16 +57,18 @@ def shipped(dataset: str, classes: Sequence[str]) -> Path | None:
 def resolve_backbone(dataset, name: str = "") -> BackboneRef:
     """The backbone called ``name`` (a preset, a folder, a hub id); "" is the dataset's default.
 
-    That is DiT-XL/2-256 for ImageNet's classes, else what :func:`shipped` finds, else the dataset's preset.
+    That is DiT-XL/2-256 for ImageNet's classes, else what :func:`shipped` finds, else the dataset's preset. Some
+    classes of a dataset have the whole dataset's backbone.
 
     Raises:
         MissingError: a folder that is no backbone, a hub id that cannot be had.
     """
     from benchmark.backbones import backbone_stage, default_preset, external_key
 
+    dataset = dataset.whole or dataset
     if not name:
         found = shipped(dataset.name, dataset.classes)
-        ours = str(found) if found else default_preset(dataset.name.removesuffix("@val"))
+        ours = str(found) if found else default_preset(plain_name(dataset.name))
         name = IMAGENET_BACKBONE if dataset.backbone_classes is not None else ours
     if name in registry().names("backbone"):
         stage = backbone_stage(dataset, name)

@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmark.core.compute import Precision
 from benchmark.core.errors import UsageError
-from benchmark.data.base import Dataset
+from benchmark.data.base import Dataset, plain_name
 from benchmark.plugins import registry
 
 
@@ -121,7 +121,7 @@ def default_preset(dataset: str) -> str:
 
 def own_settings(dataset: str) -> dict[str, Any]:
     """What ``datasets.yaml`` says of a dataset, with or without ``@val``: settings, and what they are besides."""
-    return _datasets().get(dataset.removesuffix("@val"), {})
+    return _datasets().get(plain_name(dataset), {})
 
 
 RANGES = {  # of settings that are not 0 to 10**9

@@ -69,6 +69,12 @@ SHARED = {
         "--on-corrupt", default="error", show_default=True, help="error or skip (counted in the record)."
     ),
     "image-size": click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, for imagefolder:."),
+    "classes": click.option(
+        "--classes",
+        default=None,
+        help="Some classes only: a count (spread evenly), labels (0,5,7 or 0-9) or names. What is computed class by "
+        "class is shared with the whole dataset.",
+    ),
     "split": click.option(
         "--split",
         type=Number(min=0, max=1, min_open=True, max_open=True),
@@ -93,7 +99,7 @@ SHARED = {
         help="Workers. Default: one a GPU, or one a core (at most 4); of a Ray cluster one a GPU, or one a CPU.",
     ),
 }
-DATA = ("data-root", "download", "on-corrupt", "image-size", "split", "device")
+DATA = ("data-root", "download", "on-corrupt", "image-size", "split", "classes", "device")
 WORKERS = ("executor", "address", "ddp", "time-limit", "jobs")
 
 
@@ -110,7 +116,7 @@ def shared(*names: str):
 
 def dataset_options(options: dict[str, Any]) -> dict[str, Any]:
     """What of the parsed `DATA` options `benchmark.data.load_dataset` takes, where it is not the default."""
-    found = {name: options.get(name) for name in ("download", "on_corrupt", "image_size", "split")}
+    found = {name: options.get(name) for name in ("download", "on_corrupt", "image_size", "split", "classes")}
     return {name: value for name, value in found.items() if value not in (None, False, "error")}
 
 

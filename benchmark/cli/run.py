@@ -243,6 +243,7 @@ Examples:
   ddbench run --method d3hr --dataset digits --ipc 1
   ddbench run --method d3hr --method sre2l --dataset fashionmnist --ipc 1,10 --protocol soft --protocol hard
   ddbench run --method d3hr --dataset imagenet1k --ipc 50 --student resnet18,mobilenetv2 --set m=1000000
+  ddbench run --method d3hr --dataset imagenet1k --ipc 50 --pilot     ten classes, and hours for the rest
 """
 )
 @click.option("--method", "methods", multiple=True, required=True, help="Methods, wildcards allowed; repeatable.")
@@ -253,14 +254,27 @@ Examples:
 @click.option("--floor/--no-floor", default=True, show_default=True, help="Also run random real images and kmeans.")
 @click.option("--tuned", type=NamedPath(), help="Take settings that `ddbench tune` chose.")
 @_settings
+@click.option(
+    "--pilot",
+    is_flag=True,
+    help="One seed of ten classes (or of --classes) end to end, then the hours that the whole command would take, "
+    "from what was measured. What was computed for these classes is reused by it.",
+)
 def run(**options: Any) -> int:
     """Distil with each method, train the same students under the same protocol, add rows to the leaderboard."""
+    from benchmark.pipeline.pilot import PILOT_CLASSES, print_hours
     from benchmark.pipeline.run import execute
 
-    methods = _methods(options["methods"])
+    methods, seeds = _methods(options["methods"]), options["seeds"]
+    if options["pilot"]:
+        options |= {"classes": options["classes"] or PILOT_CLASSES, "seeds": min(1, seeds)}
     request = _request(options, methods, FLOORS if options["floor"] else ())
     check_first(request, methods, options["device"])
-    return execute(_requests(options, request), execution_of(options))
+    requests, execution = _requests(options, request), execution_of(options)
+    code = execute(requests, execution)
+    if options["pilot"]:
+        print_hours(requests, execution, seeds)
+    return code
 
 
 @click.command()
@@ -345,6 +359,7 @@ def evaluate(**options: Any) -> int:
         if not known.get("dataset"):
             raise UsageError("the set has no manifest that names its dataset", where="--dataset", hint="give --dataset")
         options["dataset"] = known["dataset"]
+        options["classes"] = options["classes"] or known.get("classes")
     name = options["name"] or known.get("method") or Path(options["set_dir"]).resolve().name
     request = _request(options, (name,))
     check_first(request, request.methods, options["device"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import re
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -142,6 +143,7 @@ class Dataset:
         test: what students are tested on. Methods are handed a dataset :meth:`without_test`.
         backbone_classes: ImageNet-1K label of each class, for ImageNet-1K and subsets of it (what a pretrained DiT or
             classifier calls it), else None.
+        whole, chosen: of some classes of a dataset (`benchmark.data.classes`) that dataset and its labels of them.
     """
 
     name: str
@@ -156,9 +158,13 @@ class Dataset:
     std: tuple[float, ...]
     backbone_classes: tuple[int, ...] | None = None
     notes: dict[str, str] = field(default_factory=dict)
+    whole: Dataset | None = None
+    chosen: tuple[int, ...] = ()
 
     def backbone_class(self, label: int) -> int:
         """The number of a class that subsets share: its ImageNet-1K label where it has one, else ``label`` itself."""
+        if self.whole is not None:
+            return self.whole.backbone_class(self.chosen[label])
         return label if self.backbone_classes is None else int(self.backbone_classes[label])
 
     def __post_init__(self) -> None:
@@ -182,7 +188,13 @@ class Dataset:
 
         It is what methods and the training of teachers are handed. Name, digest and training split are the same.
         """
-        return dataclasses.replace(self, test=Withheld())  # type: ignore[arg-type]
+        whole = self.whole.without_test() if self.whole is not None else None
+        return dataclasses.replace(self, test=Withheld(), whole=whole)  # type: ignore[arg-type]
+
+
+def plain_name(name: str) -> str:
+    """The dataset that ``NAME@val`` is held out of and ``NAME@10classes`` a part of: recipes and settings are one."""
+    return re.sub(r"(@val|@\d+classes)+$", "", name)
 
 
 def folder_names(classes: Sequence[str]) -> tuple[str, ...]:

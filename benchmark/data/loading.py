@@ -10,6 +10,7 @@ from typing import Any
 from benchmark.core.outputs import expanded
 from benchmark.core.store.keys import is_hashing_anew
 from benchmark.data.base import Dataset
+from benchmark.data.classes import restricted
 from benchmark.data.holdout import holdout
 
 VALIDATION = "@val"  # `digits@val`: the training split cut in two, for tuning without touching the test split
@@ -28,8 +29,8 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Dataset:
     Args:
         name: ``digits``, ``imagefolder:/data/pets``, ``cifar10@val``, …
         root: folder with the data (``--data-root``); default ``$DDBENCH_DATA``.
-        options: ``image_size``, ``on_corrupt`` (``error`` or ``skip``), ``download``; what a dataset does not
-            know it refuses.
+        options: ``classes`` (some of them: `benchmark.data.classes`), ``image_size``, ``on_corrupt`` (``error`` or
+            ``skip``), ``download``; what a dataset does not know it refuses.
 
     Raises:
         UsageError: unknown name or option.
@@ -51,10 +52,13 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Dataset:
 def _load(name: str, root: str | None, options: tuple[tuple[str, Any], ...]) -> Dataset:
     from benchmark.plugins.registry import registry
 
+    given = {k: v for k, v in options if v is not None}
+    if "classes" in given:
+        spec = str(given.pop("classes"))
+        return restricted(_load(name, root, tuple(sorted(given.items()))), spec)
     base, at, _ = name.rpartition(VALIDATION)
     if at and name.endswith(VALIDATION):
         return holdout(_load(base, root, options), VALIDATION_FRACTION, VALIDATION_SEED)
     info = registry().get("dataset", name, where="--dataset")
     argument = name[len(info.name) :] if info.name.endswith(":") else ""
-    given = {k: v for k, v in options if v is not None}
     return info.load()(argument, Path(root) if root else None, given)

@@ -87,7 +87,9 @@ def print_forecast_without_data(request: Request, device: str) -> None:
         dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
         facts = forecast.Facts.of(dataset)
     except DDBenchError:
-        dataset, facts = None, forecast.Facts.published(request.dataset, request.dataset_options.get("image_size"))
+        options = request.dataset_options
+        published = forecast.Facts.published(request.dataset, options.get("image_size"), options.get("classes"))
+        dataset, facts = None, published
     if facts is None:
         return
     found = gpus() if device != "cpu" else []

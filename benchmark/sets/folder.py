@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -223,7 +224,8 @@ def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledS
 
 
 def describe_folder(root: Path) -> dict[str, Any]:
-    """``{"method", "ipc", "dataset"}`` as far as the folder's manifest tells; else IPC as images and labels tell it.
+    """``{"method", "ipc", "dataset", "classes"}`` as far as the folder's manifest tells (``classes`` where these are
+    some of the dataset's); else IPC as images and labels tell it.
 
     Raises:
         MissingError: no such folder or file.
@@ -245,7 +247,11 @@ def describe_folder(root: Path) -> dict[str, Any]:
         counted = count_ipc(Path(root))
         return {"ipc": counted} if counted else {}
     manifest = read_manifest(Path(root), need=(*NEEDED, "method.name", "dataset.name"))
-    return {"method": manifest["method"]["name"], "ipc": manifest["ipc"], "dataset": manifest["dataset"]["name"]}
+    found = {"method": manifest["method"]["name"], "ipc": manifest["ipc"]}
+    name = manifest["dataset"]["name"]
+    if some := re.fullmatch(r"(.+)@\d+classes", name):
+        return found | {"dataset": some.group(1), "classes": ",".join(manifest["folders"])}
+    return found | {"dataset": name}
 
 
 def read_manifest(root: Path, hint: str = "", *, need: Sequence[str] = NEEDED) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from benchmark.core.errors import DataError, MissingError, UsageError
 from benchmark.core.foreign import open_regular
+from benchmark.data.base import plain_name
 
 if TYPE_CHECKING:
     import torch
@@ -253,10 +254,8 @@ def _pixels(images: torch.Tensor, dataset: Dataset) -> tuple[torch.Tensor, str, 
     elif low >= 0 and 2 < high <= 255:
         values, how = values / 255, "floats 0..255"
     else:
-        mean, std = NORMALISATION.get(dataset.name.removesuffix("@val"), (dataset.mean, dataset.std))
-        source = (
-            "as DC's code has them" if dataset.name.removesuffix("@val") in NORMALISATION else "of the training split"
-        )
+        mean, std = NORMALISATION.get(plain_name(dataset.name), (dataset.mean, dataset.std))
+        source = "as DC's code has them" if plain_name(dataset.name) in NORMALISATION else "of the training split"
         values = values * torch.tensor(std).view(1, -1, 1, 1) + torch.tensor(mean).view(1, -1, 1, 1)
         shown = [", ".join(f"{v:.4f}" for v in part) for part in (mean, std)]
         scale = f"mean {shown[0]} and deviation {shown[1]} ({source})"

@@ -32,7 +32,7 @@ from benchmark.core.foreign import LARGEST, parse_yaml, read_yaml
 
 PLAIN = ("method", "dataset", "ipc", "student", "protocol", "teacher", "backbone", "precision", "seed")
 NAMED = {"method": "method", "student": "student", "protocol": "protocol"}  # axes whose values are registered names
-DATASET_OPTIONS = ("image_size", "on_corrupt", "split")
+DATASET_OPTIONS = ("image_size", "on_corrupt", "split", "classes")
 MOST_VALUES = 10_000  # of an axis, and seeds
 MODES = ("product", "one-at-a-time")
 SHAPES = (

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
+from benchmark.data.base import plain_name
+
 if TYPE_CHECKING:
     from benchmark.data import Dataset
 
@@ -60,7 +62,7 @@ def recipe_for(dataset: Dataset) -> Recipe:
 
 def recipe_of(name: str, images: int, image_size: int, channels: int) -> Recipe:
     """:func:`recipe_for` from what is known of a dataset before it is there."""
-    if name.removesuffix("@val") in ("digits", "mnist"):
+    if plain_name(name) in ("digits", "mnist"):
         return RECIPES["digits"]
     if images < 300:
         return RECIPES["tiny"]

@@ -35,7 +35,7 @@ def make_dataset() -> Dataset:
     return Dataset("four-digits", names, names, 8, 1, train, Withheld(), "four-digits", (0.3,), (0.37,))
 
 
-def write_backbone(path: Path) -> None:
+def write_backbone(path: Path, classes: int = CLASSES) -> None:
     """A random DiTPipeline of 2x4x4 latents, with weights in the layers that start at zero."""
     torch.manual_seed(0)
     vae = AutoencoderKL(
@@ -56,7 +56,7 @@ def write_backbone(path: Path) -> None:
         out_channels=4,
         num_layers=2,
         sample_size=4,
-        num_embeds_ada_norm=CLASSES,
+        num_embeds_ada_norm=classes,
     )
     for parameter in dit.parameters():
         torch.nn.init.normal_(parameter, std=0.1)

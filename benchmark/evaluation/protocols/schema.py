@@ -9,6 +9,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 from benchmark.core.store import digest_of
+from benchmark.data.base import plain_name
 
 if TYPE_CHECKING:
     from benchmark.data import Dataset
@@ -213,8 +214,8 @@ class Protocol:
 
 
 def whole(dataset: str) -> str:
-    """The dataset that ``NAME@val`` is held out of: students and teachers are trained on both alike."""
-    return dataset.removesuffix("@val")
+    """The dataset that ``NAME@val`` or ``NAME@10classes`` is a part of: students and teachers are trained alike."""
+    return plain_name(dataset)
 
 
 def applies(rule: str, dataset: Dataset, student: str) -> bool:

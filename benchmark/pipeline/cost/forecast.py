@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from benchmark.backbones.shape import Shape, shape_by_name, shape_of_settings
 from benchmark.core.errors import DDBenchError
@@ -14,6 +15,9 @@ from benchmark.pipeline.cost.predict import Place
 from benchmark.pipeline.plan import Plan
 from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, method_of
 from benchmark.plugins import registry
+
+if TYPE_CHECKING:
+    from benchmark.evaluation.protocols import Protocol
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,27 @@ class Facts:
         return Facts(dataset.name, len(dataset.train), dataset.classes, dataset.image_size, dataset.channels)
 
     @staticmethod
-    def published(name: str, image_size: int | None) -> Facts | None:
-        """Of a public dataset; None where its numbers are not known."""
+    def published(name: str, image_size: int | None, some: str | None = None) -> Facts | None:
+        """Of a public dataset, or of its classes ``some``; None where its numbers are not known."""
+        from benchmark.data.classes import chosen_labels
         from benchmark.data.sources import SOURCES
 
         info, source = registry().get("dataset", name.removesuffix("@val")), SOURCES.get(name)
         size = image_size or info.image_size
         if source is None or not (source.train and source.classes and size and info.channels):
             return None
-        return Facts(name, source.train, range(source.classes), size, info.channels)
+        count = source.classes
+        if some:
+            known = _names(count)
+            count = len(chosen_labels(str(some), known, known))
+        return Facts(name, source.train * count // source.classes, range(count), size, info.channels)
+
+
+def _names(count: int) -> list[str]:
+    """Names by which classes of a dataset that is not here can be chosen: WordNet ids, else labels."""
+    from benchmark.data.wordnet import imagenet_wnids
+
+    return list(imagenet_wnids()) if count == 1000 else [str(label) for label in range(count)]
 
 
 @dataclass(frozen=True)
@@ -248,19 +264,24 @@ def _work(method: Method, facts: Facts, wanted: dict[int, int], share: float) ->
     return sorted(found, key=lambda pair: not pair[0].shared)
 
 
-def _students(request: Request, facts: Facts, todo: ToDo, place: Place, rows) -> list[str]:
+def student_steps(request: Request, facts: Facts, student: str, name: str, ipc: int) -> tuple[Protocol, int, int]:
+    """(protocol, steps, images a step) of a student on a set of the dataset's classes."""
     from benchmark.evaluation.protocols import load_protocol
-    from benchmark.students.flops import forward_flops
 
     overrides = {k.partition(".")[2]: v for k, v in request.sets.items() if k.startswith("protocol.")}
+    protocol = load_protocol(name, overrides).for_dataset(facts, student)
+    images = ipc * len(facts.classes)
+    steps = protocol.length(ipc, len(facts.classes), images)[1]
+    return protocol, steps, protocol.batch_size(ipc, len(facts.classes), images)
+
+
+def _students(request: Request, facts: Facts, todo: ToDo, place: Place, rows) -> list[str]:
+    from benchmark.students.flops import forward_flops
+
     out = []
     for (student, name, ipc), count in todo.students.items():
         try:
-            protocol = load_protocol(name, overrides)
-            protocol = protocol.for_dataset(facts, student)
-            images = ipc * len(facts.classes)
-            steps = protocol.length(ipc, len(facts.classes), images)[1]
-            batch = protocol.batch_size(ipc, len(facts.classes), images)
+            protocol, steps, batch = student_steps(request, facts, student, name, ipc)
             side = protocol.resolution or facts.image_size
             flops = forward_flops(student, len(facts.classes), facts.channels, side)
         except (DDBenchError, RuntimeError) as error:
