@@ -105,7 +105,7 @@ class D4M(Method):
         p, made = self.params, classes * ipc
         if p.model:
             return []  # Stable Diffusion's cost is not the DiT's
-        steps = round(p.strength * p.steps)
+        steps = int(p.steps * p.strength)  # as the sampler counts them
         return [Work("encode", images, shared=True), Work("sample", made, steps, p.guidance), Work("decode", made)]
 
     def prototypes(self, task: Task, class_index: int) -> torch.Tensor:
