@@ -8,6 +8,7 @@ device or larger than memory. `inside` checks a name, `open_regular` a file, `re
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -270,6 +271,7 @@ def opened_image(source: Path | str | IO[bytes], *, name: str = "", links: bool 
 
     Raises:
         DataError: missing, no regular file, another format, truncated, absurd sides; names the file.
+        OSError: `is_transient`: of the disk or the network, not of the file.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -292,7 +294,20 @@ def opened_image(source: Path | str | IO[bytes], *, name: str = "", links: bool 
         except MemoryError as error:
             raise _no_image("too large for the memory", where) from error
         except Exception as error:  # noqa: BLE001 - decoders raise anything for a damaged file
+            if is_transient(error):
+                raise
             raise _no_image(str(error) or type(error).__name__, where) from error
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether reading the same file may work in a moment: a network file system, or a process short of handles."""
+    return isinstance(error, OSError) and error.errno in TRANSIENT
+
+
+TRANSIENT = (
+    *(errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EBUSY),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOTCONN, errno.ECONNRESET, errno.EHOSTDOWN),
+)
 
 
 @lru_cache(maxsize=1)

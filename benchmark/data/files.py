@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import time
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image
 
 from benchmark.core.errors import DataError, MissingError
-from benchmark.core.foreign import is_odd, open_regular
+from benchmark.core.foreign import is_odd, is_transient, open_regular
 from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
 from benchmark.core.store.keys import digest_open
@@ -25,9 +27,12 @@ from benchmark.data.decode import EXTENSIONS, header, open_image
 
 THREADS = min(16, max(2, os.cpu_count() or 1))  # PIL decodes, and the kernel lists folders, outside Python's lock
 BATCH = 1024  # images in flight at a time
+PAUSES = (0.5, 2.0, 8.0)  # s, between attempts to read a file from a disk that does not answer
 LOST = -1  # size of a file that is listed and not there
 ROWS_CONTENT_BYTES = 32 << 20  # a class of more bytes is known by its files' names and sizes (ImageNet's have 140 MB)
 CACHED_FROM = 100_000  # indexes of at least so many files are kept in the store
+
+T = TypeVar("T")
 
 
 class Names:
@@ -81,11 +86,13 @@ class Index:
 
     def image(self, index: int, mode: str | None = None, size: int | None = None) -> Image.Image:
         """One image, decoded (`open_image`)."""
-        return open_image(self.path(index), mode, size)
+        path = self.path(index)
+        return retried(path, lambda: open_image(path, mode, size))
 
     def header(self, index: int) -> tuple[tuple[int, int], str]:
         """(width, height) and mode of one image, without decoding it."""
-        return header(self.path(index))
+        path = self.path(index)
+        return retried(path, lambda: header(path))
 
     def digest(self, index: int) -> str:
         """SHA-256 of one file's bytes."""
@@ -159,8 +166,35 @@ class FileSplit(Split):
 
 def file_digest(path: str) -> str:
     """SHA-256 of a file's bytes."""
-    with readable(path), open_regular(path, links=True) as file:
-        return digest_open(file)
+
+    def digest() -> str:
+        with open_regular(path, links=True) as file:
+            return digest_open(file)
+
+    with readable(path):
+        return retried(path, digest)
+
+
+def retried(path: str, read: Callable[[], T]) -> T:
+    """``read()``, tried again after each of `PAUSES` where the disk or the network fails rather than the file.
+
+    Raises:
+        DataError: it still fails; names the file.
+    """
+    for pause in (*PAUSES, None):
+        try:
+            return read()
+        except OSError as error:
+            if not is_transient(error):
+                raise
+            if pause is None:
+                raise DataError(
+                    f"cannot be read now: {error.strerror or error} ({1 + len(PAUSES)} attempts)",
+                    where=path,
+                    hint="a fault of the disk or the network, not of the file: repeat the command when it is mended",
+                ) from error
+            time.sleep(pause)
+    raise AssertionError
 
 
 def class_folders(root: Path) -> tuple[str, ...]:

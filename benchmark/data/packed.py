@@ -31,7 +31,7 @@ from benchmark.core.foreign import open_regular
 from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
 from benchmark.data.decode import EXTENSIONS, header, open_image
-from benchmark.data.files import Index, Names, readable, some
+from benchmark.data.files import Index, Names, readable, retried, some
 
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "class_id", "cls", "class", "target")
@@ -65,9 +65,14 @@ class PackedIndex(Index):
             DataError: the shard is gone or shorter than it was; names it.
         """
         blob, size = self.blobs[self.folder[index]], int(self.sizes[index])
-        with readable(blob), open_regular(blob, links=True) as file:
-            file.seek(int(self.offsets[index]))
-            data = file.read(size)
+
+        def part() -> bytes:
+            with open_regular(blob, links=True) as file:
+                file.seek(int(self.offsets[index]))
+                return file.read(size)
+
+        with readable(blob):
+            data = retried(blob, part)
         if len(data) != size:
             raise DataError(f"ends inside {self.names[index]}", where=blob, hint="get or unpack the file again")
         return data

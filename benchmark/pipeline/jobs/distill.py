@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -13,7 +14,7 @@ from benchmark import __version__
 from benchmark.backbones.resolve import resolve_backbone
 from benchmark.core import compute
 from benchmark.core.cost import Meter
-from benchmark.core.errors import DDBenchError, JobError
+from benchmark.core.errors import DataError, DDBenchError, JobError
 from benchmark.core.progress import Progress
 from benchmark.core.store import Stage, Store
 from benchmark.pipeline.guard import guarded
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from benchmark.methods import Method, Task, Unit
 
 SET_VERSION = 1  # of the distilled set's layout and of how units are assembled
+SHOWN = 5  # classes that lack images which an error names one by one
 GOLDEN_RATIO = 0.6180339887498949  # its multiples, modulo 1, leave no wide gap however many are taken
 
 
@@ -118,6 +120,8 @@ class DistillJob(Job):
 
         method, task, units = self.open(context)
 
+        faults: dict[str, DataError] = {}
+
         def make(index: int, file: Path) -> None:
             with Meter() as meter:
                 images = _distilled(method, task, units[index])
@@ -125,9 +129,19 @@ class DistillJob(Job):
             save_file({"images": images.contiguous().cpu()}, str(file), metadata=meta)
 
         order = unit_order(*self.share(len(units)), self.seed)
+        files: dict[int, Path] = {}
         with Progress(len(order), self.label, "unit") as bar:
-            files = context.store.chunks(self.stage, len(units), make, which=order, each=lambda _: bar.update())
-        return [file for _, file in sorted(zip(order, files))]
+            for index in order:
+                try:
+                    (files[index],) = context.store.chunks(self.stage, len(units), make, which=[index])
+                except DataError as error:  # bad data of one class stops no other
+                    name = _named(units[index], task)
+                    print(f"{name} waits: {error.what} ({error.where}); the others go on", file=sys.stderr, flush=True)
+                    faults[name] = error
+                bar.update()
+        if faults:
+            raise _incomplete(faults, len(order))
+        return [files[index] for index in sorted(files)]
 
     def _write(self, folder: Path, context: Context) -> None:
         """Make all units and write the set."""
@@ -233,6 +247,24 @@ def _distilled(method: Method, task: Task, unit: Unit) -> torch.Tensor:
         ) from error
     check_images(images, unit, task)
     return images
+
+
+def _named(unit: Unit, task: Task) -> str:
+    """What messages call a unit: its class, where it is of one."""
+    labels = sorted({label for label, _ in unit.cells})
+    return f"class {task.dataset.folders[labels[0]]}" if len(labels) == 1 else unit.name
+
+
+def _incomplete(faults: dict[str, DataError], units: int) -> DataError:
+    """What the record of a set says that lacks the units ``faults``."""
+    shown = [f"{name}: {error.what} ({error.where})" for name, error in list(faults.items())[:SHOWN]]
+    more = f"; and {len(faults) - SHOWN} more" if len(faults) > SHOWN else ""
+    return DataError(
+        f"{len(faults)} of {units} parts are missing, the others are done: " + "; ".join(shown) + more,
+        where=", ".join(str(error.where) for error in list(faults.values())[:SHOWN]),
+        hint="mend the files (or add --on-corrupt skip) and repeat the command: what was computed for other classes' "
+        "images is kept",
+    )
 
 
 def check_images(images: Any, unit: Unit, task: Task) -> None:
