@@ -36,7 +36,7 @@ def backbone() -> None:
 def _data(function):
     for option in reversed(
         [
-            click.option("--dataset", required=True, help="e.g. digits, cifar10, imagefolder:PATH."),
+            click.option("--dataset", required=True, help="e.g. digits, cifar10, NAME=PATH for your own."),
             click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
             click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, as in `run`."),
             click.option("--on-corrupt", default="error", show_default=True, help="error or skip, as in `run`."),

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def _common(function):
     """Options that every command with a request takes."""
     options = [
-        click.option("--dataset", default="", help="e.g. digits, cifar10, imagenet1k, imagefolder:PATH."),
+        click.option("--dataset", default="", help="e.g. digits, cifar10, imagenet1k, NAME=PATH for your own."),
         click.option("--ipc", default="1", show_default=True, help="Images per class; several with commas."),
         click.option(
             "--seeds",

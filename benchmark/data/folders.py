@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from benchmark.data.holdout import stratified
 from benchmark.data.options import check_options
 from benchmark.data.packed import Shards, find_shards, label_names, numbered, read_index
 from benchmark.data.trees import FILE_OPTIONS, TEST_NAMES, file_dataset, has_train, split_roots, tree_indexes
+from benchmark.plugins.registry import named_path
 
 
 def find(argument: str, root: Path | None) -> Path:
@@ -26,7 +28,7 @@ def find(argument: str, root: Path | None) -> Path:
         raise UsageError(
             "imagefolder: names no folder",
             where="--dataset",
-            allowed="imagefolder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*",
+            allowed="NAME=PATH or imagefolder:PATH, with PATH/train/CLASS/* and PATH/val/CLASS/*",
             hint="e.g. --dataset imagefolder:~/pets",
         )
     base = expanded(argument, "--dataset")
@@ -37,7 +39,8 @@ def find(argument: str, root: Path | None) -> Path:
 
 def locate(name: str, root: Path | None) -> Path:
     """What ``imagefolder:PATH`` means (`DatasetInfo.find`): splits, shards, an npz file, or class folders to split."""
-    found = find(name.partition(":")[2], root)
+    named = named_path(name)
+    found = find(named[1] if named else name.partition(":")[2], root)
     if found.suffix == ".npz" and found.is_file():
         return found
     if not has_train(found) and (find_shards([found]) or (found.is_dir() and class_folders(found))):
@@ -48,7 +51,8 @@ def locate(name: str, root: Path | None) -> Path:
 
 def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
     """The user's own images. Label order is the sorted order of the folders' names, or that of the labels' numbers."""
-    name, base = f"imagefolder:{argument}", find(argument, root)
+    base = find(argument, root)
+    name = options.pop("name", "") or f"imagefolder:{_last(base)}"
     if base.suffix == ".npz":
         check_options(name, options, ())
         return load_npz(name, base)
@@ -62,6 +66,11 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
         return load_shards(name, shards, options)
     check_options(name, options, (*FILE_OPTIONS, "split"))
     return load_unsplit(name, base, options)
+
+
+def _last(base: Path) -> str:
+    """The last part of a path: where the data lies on this machine is no part of its name."""
+    return Path(os.path.abspath(base)).name or "root"
 
 
 def load_shards(name: str, shards: Shards, options: dict[str, Any]) -> Dataset:

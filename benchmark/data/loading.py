@@ -27,7 +27,7 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Dataset:
     """The dataset registered as ``name``; ``NAME@val`` is its training split cut into training and held-out part.
 
     Args:
-        name: ``digits``, ``imagefolder:/data/pets``, ``cifar10@val``, …
+        name: ``digits``, ``imagefolder:/data/pets``, ``pets=/data/pets``, ``cifar10@val``, …
         root: folder with the data (``--data-root``); default ``$DDBENCH_DATA``.
         options: ``classes`` (some of them: `benchmark.data.classes`), ``image_size``, ``on_corrupt`` (``error`` or
             ``skip``), ``download``; what a dataset does not know it refuses.
@@ -50,7 +50,7 @@ def load_dataset(name: str, root: str | None = None, **options: Any) -> Dataset:
 
 @lru_cache(maxsize=16)
 def _load(name: str, root: str | None, options: tuple[tuple[str, Any], ...]) -> Dataset:
-    from benchmark.plugins.registry import registry
+    from benchmark.plugins.registry import OWN_DATA, named_path, registry
 
     given = {k: v for k, v in options if v is not None}
     if "classes" in given:
@@ -60,5 +60,9 @@ def _load(name: str, root: str | None, options: tuple[tuple[str, Any], ...]) -> 
     if at and name.endswith(VALIDATION):
         return holdout(_load(base, root, options), VALIDATION_FRACTION, VALIDATION_SEED)
     info = registry().get("dataset", name, where="--dataset")
-    argument = name[len(info.name) :] if info.name.endswith(":") else ""
+    named = named_path(name) if info.name == OWN_DATA else None
+    if named:
+        given["name"], argument = named
+    else:
+        argument = name[len(info.name) :] if info.name.endswith(":") else ""
     return info.load()(argument, Path(root) if root else None, given)

@@ -111,7 +111,12 @@ def split_roots(base: Path) -> tuple[Path, Path]:
     """
     layout = f"{base}/train/CLASS/*.jpg and {base}/val/CLASS/*.jpg (or validation/, valid/, test/, testing/)"
     if not base.is_dir():
-        raise MissingError(f"no folder {base}", where="--dataset", allowed=layout, hint="check the path")
+        raise MissingError(
+            f"no folder {base}",
+            where="--dataset",
+            allowed=layout,
+            hint="check the path; of data that has a name in records: --dataset NAME=PATH",
+        )
     train = next((base / name for name in TRAIN_NAMES if (base / name).is_dir()), None)
     if train is None:
         raise MissingError(

@@ -7,6 +7,7 @@ implementation raises. Here every plug-in gets a manager of its own: loaded, che
 from __future__ import annotations
 
 import difflib
+import re
 import traceback
 from collections.abc import Iterable
 from functools import lru_cache
@@ -122,6 +123,8 @@ class Registry:
     def get(self, kind: str, name: str, *, where: str = "") -> Info:
         """The description registered under ``name``; ``imagefolder:/data/x`` finds ``imagefolder:``.
 
+        So does the dataset ``pets=/data/x`` (`named_path`).
+
         Raises:
             UsageError: the name is unknown; says the nearest one.
         """
@@ -129,6 +132,15 @@ class Registry:
         name = name if isinstance(name, str) else repr(name)  # a number or a list in somebody's YAML
         if name in known:
             return known[name]
+        named = named_path(name) if kind == "dataset" else None
+        if named and OWN_DATA in known:
+            if named[0] in known:
+                raise UsageError(
+                    f"{named[0]!r} is a dataset that is known already",
+                    where=where,
+                    hint="choose another name for yours",
+                )
+            return known[OWN_DATA]
         prefix, colon, argument = name.partition(":")
         if colon and prefix + ":" in known:
             if not argument:
@@ -156,6 +168,19 @@ class Registry:
                 names = [pattern]
             chosen += [n for n in names if n not in chosen]
         return chosen
+
+
+OWN_DATA = "imagefolder:"  # the dataset that NAME=PATH is read as
+_NAMED = re.compile(r"([A-Za-z0-9][\w.-]*)=(.+)", re.ASCII | re.DOTALL)
+
+
+def named_path(text: str) -> tuple[str, str] | None:
+    """A dataset given as ``NAME=PATH``, as (name, path); None for any other text.
+
+    The name goes into records and tables in the place of the path.
+    """
+    found = _NAMED.fullmatch(text)
+    return (found.group(1), found.group(2).removeprefix(OWN_DATA)) if found else None
 
 
 @lru_cache(maxsize=1)

@@ -336,3 +336,18 @@ def test_files_that_are_not_read_are_counted(tmp_path):
     assert load(base).notes["not read"] == "train: 3 (3 .tif); test: 1 (1 without extension)"
     shown = CliRunner().invoke(doctor, ["--dataset", f"imagefolder:{base}", "--device", "cpu"], standalone_mode=False)
     assert "3 .tif" in shown.output and "unread" in shown.output
+
+
+def test_a_path_is_no_name(tmp_path):
+    base = tree(tmp_path / "home" / "me" / "pets")
+    named, path = load_dataset(f"animals={base}"), load(base)
+    below, linked = load_dataset("imagefolder:pets", str(base.parent)), load_dataset("animals=pets", str(base.parent))
+    assert named.name == linked.name == "animals" and path.name == below.name == "imagefolder:pets"
+    assert len({data.digest for data in (named, path, below, linked)}) == 1
+    assert load_dataset(f"animals={base}@val").name == "animals@val"
+    assert load_dataset(f"animals=imagefolder:{base}", image_size=8).image_size == 8
+    with pytest.raises(UsageError, match="'digits' is a dataset that is known"):
+        load_dataset(f"digits={base}")
+    with pytest.raises(MissingError, match="no folder nowhere") as error:
+        load_dataset("animals=nowhere")
+    assert "NAME=PATH" in error.value.hint

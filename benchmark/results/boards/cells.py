@@ -112,6 +112,7 @@ def collect(records: Iterable[dict]) -> list[Cell]:
     groups: dict[Key, list[Sample]] = defaultdict(list)
     for record in records:
         groups[key_of(record["identity"])].append(sample_of(record))
+    groups = _under_one_name(groups)
     cells = []
     for key in sorted(groups):
         fine = {s.seed for s in groups[key] if s.status == "ok"}
@@ -123,6 +124,25 @@ def collect(records: Iterable[dict]) -> list[Cell]:
             parts[sample.set[:SHORT] if sample.set in apart else ""].append(sample)
         cells += [Cell(key._replace(set=name), part) for name, part in sorted(parts.items())]
     return cells
+
+
+def _under_one_name(groups: dict[Key, list[Sample]]) -> dict[Key, list[Sample]]:
+    """The same content under several names (``pets=/data/pets``, ``imagefolder:pets``) is one dataset, on one board.
+
+    It is called what the user called it, else by the first name in alphabetical order. Of the same seed of the same set
+    under two names the later one counts.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for key in groups:
+        names[key.dataset_digest].add(key.dataset)
+    chosen = {d: min(found, key=lambda n: (":" in n, n)) for d, found in names.items() if len(found) > 1}
+    merged: dict[Key, list[Sample]] = defaultdict(list)
+    for key, samples in groups.items():
+        merged[key._replace(dataset=chosen.get(key.dataset_digest, key.dataset))] += samples
+    for key in [k for k in merged if k.dataset_digest in chosen]:
+        latest = {(s.seed, s.set): s for s in sorted(merged[key], key=lambda s: (s.status == "ok", s.created))}
+        merged[key] = list(latest.values())
+    return merged
 
 
 def key_of(identity: dict) -> Key:

@@ -331,3 +331,16 @@ def test_update_rebuilds_the_csv_too_so_that_it_cannot_part_from_the_table(resul
         leaderboard.rows(records.iter_records(results))  # all rows, whatever the block shows
     )
     assert "stale" not in page.read_text() and "| d3hr |" in page.read_text()
+
+
+def test_the_same_content_under_two_names_is_one_board():
+    both = [
+        *runs("random", [50, 52, 51], dataset="imagefolder:pets"),
+        *runs("random", [50.5, 52, 51], dataset="pets"),
+        *runs("d3hr", [60, 61, 62], dataset="imagefolder:pets"),
+    ]
+    for record in both:  # synthetic digests are of the names
+        record["identity"]["dataset"]["digest"] = record["identity"]["set"] = "d" * 64
+    rows = leaderboard.rows(both)
+    assert {row["dataset"] for row in rows} == {"pets"} and [row["method"] for row in rows] == ["d3hr", "random"]
+    assert [row["seeds"] for row in rows] == [3, 3]  # of a seed in both, the one that was evaluated later
