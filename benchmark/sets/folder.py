@@ -192,7 +192,7 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
 
 
 def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledSet:
-    """A set from anywhere: one with a manifest, or one in a layout that authors publish (`released`, `tensors`).
+    """A set from anywhere: one with a manifest, or one as authors publish them (`released`, `tensors`, `shards`).
 
     Raises:
         MissingError: no such folder.
@@ -209,9 +209,14 @@ def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledS
             )
         return found
     from benchmark.sets.released import read_released
+    from benchmark.sets.shards import parquet_files, read_parquet
     from benchmark.sets.tensors import is_tensors, read_tensors
 
-    images, labels = read_tensors(root, dataset) if is_tensors(root) else read_released(root, dataset)
+    files = parquet_files(root)
+    if files:
+        images, labels = read_parquet(files, dataset)
+    else:
+        images, labels = read_tensors(root, dataset) if is_tensors(root) else read_released(root, dataset)
     counts = torch.bincount(labels, minlength=len(dataset.classes))
     if counts.min() != counts.max() or (ipc and counts.max() != ipc):
         odd = int((counts != (ipc or int(counts.max()))).nonzero()[0])
@@ -231,6 +236,7 @@ def describe_folder(root: Path) -> dict[str, Any]:
         MissingError: no such folder or file.
     """
     from benchmark.sets.released import count_ipc
+    from benchmark.sets.shards import count_rows, parquet_files
     from benchmark.sets.tensors import is_tensors, load_pair
 
     if is_tensors(Path(root)):
@@ -244,7 +250,8 @@ def describe_folder(root: Path) -> dict[str, Any]:
         hint = f"ddbench evaluate {Path(root) / seeds[0]}"
         raise UsageError(f"{root} holds a set for each of {len(seeds)} seeds", allowed=", ".join(seeds), hint=hint)
     if not file.is_file():
-        counted = count_ipc(Path(root))
+        shards = parquet_files(Path(root))
+        counted = count_rows(shards) if shards else count_ipc(Path(root))
         return {"ipc": counted} if counted else {}
     manifest = read_manifest(Path(root), need=(*NEEDED, "method.name", "dataset.name"))
     found = {"method": manifest["method"]["name"], "ipc": manifest["ipc"]}

@@ -96,7 +96,8 @@ def read_tensors(path: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tens
             f"{100 * far:.0f} % of the values lie more than {FAR} outside 0..1 after mean and deviation are taken out",
             where=where,
             allowed=f"at most {100 * OUTSIDE:.0f} %",
-            hint="the set was whitened (ZCA) or normalised otherwise: write its images as pixels 0..255 first",
+            hint="the set was whitened (ZCA) or normalised otherwise: MTT's images_zca_*.pt beside it are not "
+            "whitened; else write its images as pixels 0..255 first",
         )
     order = torch.argsort(labels, stable=True)
     return pixels[order], labels[order]
@@ -237,8 +238,14 @@ def _pair(document: Any, number: int, file: Path) -> tuple[Any, Any]:
 
 
 def _sibling(file: Path, what: str) -> Path:
-    """MTT's other files: ``images_best.pt`` has ``labels_best.pt`` and ``lr_best.pt`` beside it."""
-    return file.with_name(file.name.replace("images", what, 1))
+    """MTT's other files: ``images_best.pt`` has ``labels_best.pt`` beside it, ``images_zca_500.pt`` ``labels_500.pt``.
+
+    (``images_zca_*`` are the whitened images of a run, brought back to normalised pixels: distill.py of
+    mtt-distillation.)
+    """
+    beside = file.with_name(file.name.replace("images", what, 1))
+    plain = beside.with_name(beside.name.replace("_zca", "", 1))
+    return plain if plain.is_file() and not beside.is_file() else beside
 
 
 def _pixels(images: torch.Tensor, dataset: Dataset) -> tuple[torch.Tensor, str, torch.Tensor]:

@@ -138,3 +138,15 @@ def test_transparency_is_laid_over_white(tmp_path):
         (tmp_path / str(label)).mkdir()
         Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(tmp_path / str(label) / "0.png")
     assert int(read_released(tmp_path, make_dataset())[0].min()) == 255
+
+
+def test_mtt_without_whitening(tmp_path):
+    torch.save(normalised(pixels()), tmp_path / "images_zca_500.pt")
+    torch.save(LABELS, tmp_path / "labels_500.pt")
+    assert torch.equal(read_tensors(tmp_path / "images_zca_500.pt", cifar())[0], pixels())
+
+
+def test_the_file_of_cim(tmp_path):
+    """condense.py writes {'dataset', 'data', 'label'}."""
+    torch.save({"dataset": "cifar10", "data": pixels() / 255, "label": LABELS}, tmp_path / "data.pt")
+    assert torch.equal(read_tensors(tmp_path / "data.pt", cifar())[0], pixels())
