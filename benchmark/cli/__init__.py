@@ -11,7 +11,7 @@ import click
 
 from benchmark import __version__
 from benchmark.cli import console
-from benchmark.core import distributed
+from benchmark.core import distributed, supervise
 from benchmark.core.errors import DDBenchError
 
 # name: (module:attribute, one line)
@@ -114,12 +114,25 @@ def main(arguments: list[str] | None = None) -> None:
     # Waiting threads sleep instead of spinning: on a shared or oversubscribed machine spinning costs a factor of ten.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # must precede torch
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # deterministic cuBLAS; must precede CUDA
+    if arguments is None:
+        _supervised(sys.argv[1:])
     console.open_streams()
     arguments, debug = console.wants_debug(sys.argv[1:] if arguments is None else list(arguments))
     if debug:
         os.environ[console.DEBUG] = "1"
     console.catch_threads(debug)
     console.leave(_run(arguments, debug))
+
+
+def _supervised(arguments: list[str]) -> None:
+    """Where foreign code takes part, go on in a process that another one waits for: see `benchmark.core.supervise`."""
+    from benchmark.plugins import others
+
+    whose = ", ".join(sorted(set(others().values())))
+    if not whose and arguments[:1] == ["check"]:
+        whose = "the method that is checked"  # module:Class, of no distribution
+    if whose and supervise.possible():
+        supervise.fork(f"a plug-in ({whose})" if others() else whose)
 
 
 def _run(arguments: list[str], debug: bool) -> int:
@@ -148,7 +161,8 @@ def _run(arguments: list[str], debug: bool) -> int:
             print(f"ddbench: error: {_of_file(error)}", file=sys.stderr)
         return 1
     except SystemExit as error:
-        print(f"ddbench: error: a plug-in ended the program: sys.exit({error.code!r})", file=sys.stderr)
+        whose = console.plugin_at_fault(error) or "a plug-in ended the program: "
+        print(f"ddbench: error: {whose}sys.exit({error.code!r})", file=sys.stderr)
         return error.code if isinstance(error.code, int) and 0 < error.code < 256 else 1
     except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for a user
         console.unexpected(error, debug)

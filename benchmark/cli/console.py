@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmark import __version__
-from benchmark.core import escape
+from benchmark.core import escape, supervise
 
 DEBUG = "DDBENCH_DEBUG"  # environment variable: what --debug sets, for workers too
 
@@ -92,13 +92,27 @@ def catch_threads(debug: bool) -> None:
 def unexpected(error: BaseException, debug: bool, where: str = "") -> None:
     """Say in one line what was not foreseen and where its traceback lies; with ``debug`` print it."""
     first = next(iter(str(error).splitlines()), "")[:300]
-    what = f"{where}{type(error).__name__}" + (f": {first}" if first else "")
+    plugin = plugin_at_fault(error)
+    what = f"{where}{plugin}{type(error).__name__}" + (f": {first}" if first else "")
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     if debug:
         print(text, file=sys.stderr)
     log = write_log(text)
     kept = f"traceback: {log}; " if log else ""
-    print(f"ddbench: unexpected error: {what} ({kept}--debug prints it; please report it)", file=sys.stderr)
+    tell = "tell the plug-in's authors" if plugin else "please report it"
+    print(f"ddbench: unexpected error: {what} ({kept}--debug prints it; {tell})", file=sys.stderr)
+
+
+def plugin_at_fault(error: BaseException) -> str:
+    """``in the plug-in NAME, FUNCTION:`` where the code of another distribution raised it or called what did."""
+    from benchmark.plugins import others
+
+    known = others()
+    for frame, _ in reversed(list(traceback.walk_tb(error.__traceback__))):
+        top = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+        if top in known:
+            return f"in the plug-in {known[top]}, {frame.f_code.co_name}: "
+    return ""
 
 
 def write_log(text: str) -> Path | None:
@@ -143,6 +157,7 @@ def leave(code: int) -> None:
                 reason = (fault.strerror or str(fault)).lower()
                 print(f"ddbench: error: the output could not be written: {reason}", file=sys.stderr)
             code = code or 1
+    supervise.finished()
     left = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon and not _pooled(t)]
     if left and threading.current_thread() is threading.main_thread():
         names = ", ".join(t.name for t in left)

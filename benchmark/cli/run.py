@@ -376,8 +376,9 @@ def worker(folder: Path, device: str | None) -> int:
     """Work on the jobs of a run until none is left."""
     import signal
 
+    from benchmark.core.supervise import PARENT
     from benchmark.pipeline.engine import work
-    from benchmark.pipeline.executors.local import PARENT, end_with_parent, execute
+    from benchmark.pipeline.executors.local import end_with_parent, execute
     from benchmark.pipeline.runs import Run
 
     # SIGTERM unwinds like Ctrl-C, so that temporary files go and nothing is half-written.

@@ -13,7 +13,7 @@ from benchmark.plugins.infos import (
     ProtocolInfo,
     StudentInfo,
 )
-from benchmark.plugins.registry import KINDS, Registry, registry
+from benchmark.plugins.registry import KINDS, Registry, others, registry
 
 __all__ = [
     "BackbonePresetInfo",
@@ -29,5 +29,6 @@ __all__ = [
     "Registry",
     "StudentInfo",
     "hookimpl",
+    "others",
     "registry",
 ]

@@ -11,7 +11,7 @@ import re
 import traceback
 from collections.abc import Iterable
 from functools import lru_cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 import pluggy
@@ -58,8 +58,7 @@ class Registry:
 
     def load_entry_points(self) -> None:
         """Load each entry point of the group ``ddbench``, in name order."""
-        found = sorted(entry_points(group=GROUP), key=lambda e: (e.name != "core", e.name))
-        for entry in found:
+        for entry in sorted(_found(), key=lambda e: (e.name != "core", e.name)):
             distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
             try:
                 plugin = entry.load()
@@ -181,6 +180,17 @@ def named_path(text: str) -> tuple[str, str] | None:
     """
     found = _NAMED.fullmatch(text)
     return (found.group(1), found.group(2).removeprefix(OWN_DATA)) if found else None
+
+
+@lru_cache(maxsize=1)
+def _found() -> tuple[EntryPoint, ...]:
+    return tuple(entry_points(group=GROUP))
+
+
+def others() -> dict[str, str]:
+    """Plug-ins that other distributions than ddbench installed: top-level module to distribution; none is imported."""
+    found = ((e.module.partition(".")[0], e.dist.name if e.dist else "unknown") for e in _found())
+    return {module: distribution for module, distribution in found if distribution != GROUP}
 
 
 @lru_cache(maxsize=1)

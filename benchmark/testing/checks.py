@@ -293,7 +293,7 @@ def check_method(bench: Bench, name: str, settings: dict[str, Any] | None = None
             found.setdefault(label, "not checked: it reads the test split")
         except (Broken, DDBenchError) as error:
             found[label] = str(error)
-        except Exception as error:  # noqa: BLE001 - whatever a plug-in raises breaks its rule
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plug-in raises breaks its rule
             frame = traceback.extract_tb(error.__traceback__)[-1]
             found[label] = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
             if "read-only" in str(error):

@@ -69,3 +69,60 @@ def test_each_is_a_failed_row_that_says_so(tmp_path, digits_teacher_store):
     for name, word in zip(names, told):
         outcome = rows[f"evil-{name}"]
         assert outcome["status"] == "failed" and word in outcome["reason"], (name, outcome, done.stderr)
+
+
+PLANNING = """
+import ctypes, os
+
+if os.environ.get("EVIL") == "import":
+    os._exit(0)
+from benchmark.api import Method, MethodInfo, hookimpl
+
+
+@hookimpl
+def ddbench_methods():
+    return [MethodInfo(f"evil-{name}", name, f"ddbench_evil:{name}") for name in ("why", "cost", "needy")]
+
+
+class why(Method):
+    def why_not(self, dataset, ipc):
+        os._exit(0)
+
+
+class cost(Method):
+    def work(self, images, classes, ipc):
+        ctypes.string_at(0)
+
+
+class needy(Method):
+    def needs(self):
+        raise LookupError("evil")
+"""
+
+
+@pytest.mark.parametrize(
+    "arguments, variable, words",
+    [
+        ("list methods", "import", "os._exit(0) in <module>"),
+        ("plan --method evil-why --dataset digits --device cpu", "", "os._exit(0) in why_not"),
+        ("plan --method evil-cost --dataset digits --device cpu", "", "work, "),
+        (
+            "run --method evil-needy --dataset digits --device cpu",
+            "",
+            "in the plug-in ddbench-evil, needs: LookupError",
+        ),
+    ],
+)
+def test_one_that_ends_the_process_while_it_is_asked_is_a_clear_error(arguments, variable, words, tmp_path):
+    install(tmp_path, "ddbench-evil", "[ddbench]\nevil = ddbench_evil\n")
+    (tmp_path / "ddbench_evil.py").write_text(PLANNING)
+    env = {
+        **os.environ,
+        "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}",
+        "DDBENCH_CACHE": str(tmp_path),
+        "EVIL": variable,
+    }
+    command = [str(Path(sys.executable).parent / "ddbench"), *arguments.split()]
+    done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1 and words in done.stderr and "ddbench-evil" in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr

@@ -16,13 +16,12 @@ from benchmark import __version__
 from benchmark.core import distributed
 from benchmark.core.compute import resolve_device
 from benchmark.core.errors import JobError
+from benchmark.core.supervise import CRASHES, PARENT
 from benchmark.pipeline.engine import TIMED_OUT, note_death, work
 from benchmark.pipeline.runs import Run
 
-DEATHS = 3  # a job whose worker was killed that often (out of memory, most likely) has failed
-CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
 OWN = f"(ddbench {__version__})"  # how the registry names the owner of what ddbench registers
-PARENT = "DDBENCH_PARENT"  # environment variable: process id of the driver that started a worker
+DEATHS = 3  # a job whose worker was killed that often (out of memory, most likely) has failed
 RANK_VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR")  # torchrun's: a rank's workers are no ranks
 GRACE_SECONDS = 20.0  # how long a worker that was told to stop may take to do so
 

@@ -1,0 +1,126 @@
+"""A command that runs foreign code cannot end unseen: another process waits for it and says how it ended.
+
+``os._exit`` in a plug-in, or a crash of compiled code, ends a process at once: nothing in it can still speak, and its
+exit code may be 0 although nothing was done. `fork` therefore goes on in a child, and the first process only waits. The
+child says with `finished` that it ends as ddbench wants it to; any other end is an error.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import faulthandler
+import mmap
+import os
+import re
+import signal
+import sys
+import sysconfig
+import traceback
+from typing import IO
+
+PARENT = "DDBENCH_PARENT"  # environment variable: process id of the driver that started a worker and watches it
+CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
+PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
+_WHERE = 512  # bytes of the note on who ended the child
+_PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
+_note: mmap.mmap | None = None  # shared by both: [0] whether the child has finished, then where it called os._exit
+
+
+def possible() -> bool:
+    """Whether this system can do it (Linux), and no other process watches this one already."""
+    return sys.platform == "linux" and not os.environ.get(PARENT)
+
+
+def fork(whose: str) -> None:
+    """Go on in a child; this process waits for it and ends with its exit code, or with 1 and a message.
+
+    Args:
+        whose: the foreign code that may be at fault, for the message.
+    """
+    global _note
+    _note = mmap.mmap(-1, 1 + _WHERE)
+    crash = os.fdopen(os.memfd_create("ddbench-crash"), "w+b")
+    signals = {getattr(signal, name) for name in (*PASSED_ON, "SIGCHLD")}
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    parent, child = os.getpid(), os.fork()
+    if child:
+        _leave(child, _wait(child, signals), crash, whose)
+    signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # kill -9 of the first process means both
+    if os.getppid() != parent:
+        os._exit(1)
+    if not faulthandler.is_enabled():
+        faulthandler.enable(crash, all_threads=False)
+    os._exit = _noted(os._exit, os.getpid())
+
+
+def finished() -> None:
+    """The command has done what it does: its exit code counts."""
+    if _note is not None:
+        _note[0] = 1
+
+
+def _noted(leave, process: int):
+    """``os._exit`` that first notes who called it."""
+
+    def called(status: int) -> None:
+        if os.getpid() == process and _note is not None and not _note[0]:  # not a process that multiprocessing forked
+            frame = traceback.extract_stack(limit=2)[0]
+            text = f"os._exit({status!r}) in {frame.name}, {frame.filename}:{frame.lineno}"
+            _note[1 : 1 + _WHERE] = text.encode("utf-8", "replace")[:_WHERE].ljust(_WHERE, b"\0")
+        leave(status)
+
+    return called
+
+
+def _wait(child: int, signals: set[signal.Signals]) -> int:
+    """The child's wait status; signals that somebody sends to this process are passed on (those of the terminal reach
+    both)."""
+    while True:
+        found = signal.sigwaitinfo(signals)
+        if found.si_signo == signal.SIGCHLD:
+            pid, status = os.waitpid(child, os.WNOHANG)
+            if pid:
+                return status
+        elif found.si_code <= 0:  # SI_USER and its like; the terminal's are SI_KERNEL
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, found.si_signo)
+
+
+def _leave(child: int, status: int, crash: IO[bytes], whose: str) -> None:
+    """End as the child did, or with a message and 1 where it was ended from inside."""
+    code = os.waitstatus_to_exitcode(status)
+    assert _note is not None
+    if _note[0] and code >= 0:
+        os._exit(code)
+    if code < 0 and signal.Signals(-code).name not in CRASHES:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        with contextlib.suppress(OSError):
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+    crash.seek(0)
+    dump = crash.read().decode("utf-8", "replace")
+    called = bytes(_note[1:]).rstrip(b"\0").decode("utf-8", "replace")
+    text = f"the command was ended from inside, with exit code {code}"
+    if code < 0:
+        text, called = f"the command crashed in compiled code: {signal.Signals(-code).name}", _frame(dump)
+    lines = [f"ddbench: error: {text}", f"  where:   {called}" if called else ""]
+    lines += [
+        f"  next:    a fault of {whose}, or of a library below it: do without it, or uninstall it; tell its authors"
+    ]
+    if os.environ.get("DDBENCH_DEBUG", "") not in ("", "0") or "--debug" in sys.argv:
+        lines.insert(0, dump)
+    with contextlib.suppress(OSError):
+        os.write(2, ("\n".join(line for line in lines if line) + "\n").encode("utf-8", "backslashreplace"))
+    os._exit(1)
+
+
+def _frame(dump: str) -> str:
+    """The innermost function of a crash that is not the standard library's."""
+    library = sysconfig.get_path("stdlib")
+    for file, line, name in re.findall(r'File "(.+)", line (\d+) in (.+)', dump):
+        if not file.startswith(library) or "site-packages" in file:
+            return f"{name}, {file}:{line}"
+    return ""
