@@ -312,8 +312,15 @@ def load_parts(path: Path, dtype: torch.dtype) -> tuple[AutoencoderKL, DiTTransf
     level = quiet.level
     quiet.setLevel(logging.ERROR)
     try:
-        vae = AutoencoderKL.from_pretrained(path / "vae", torch_dtype=dtype, low_cpu_mem_usage=False)
-        dit = DiTTransformer2DModel.from_pretrained(path / "transformer", torch_dtype=dtype, low_cpu_mem_usage=False)
+        vae, dit = (
+            kind.from_pretrained(
+                path / part,
+                torch_dtype=dtype,
+                low_cpu_mem_usage=False,
+                use_safetensors=folders.has_safetensors(path / part),
+            )
+            for kind, part in ((AutoencoderKL, "vae"), (DiTTransformer2DModel, "transformer"))
+        )
         scheduler = DDIMScheduler.from_pretrained(path / "scheduler")
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise folders.not_a_backbone(path, f"{type(error).__name__}: {str(error).splitlines()[0]}") from error

@@ -79,6 +79,12 @@ def check(path: Path) -> None:
             raise not_a_backbone(path, f"{part}/ has no weights (diffusion_pytorch_model.safetensors)")
 
 
+def has_safetensors(part: Path) -> bool:
+    """Whether a part's weights are safetensors: diffusers is then told to read nothing else. Hugging Face's DiT-XL/2
+    has ``.bin`` files, which diffusers reads with ``torch.load(weights_only=True)``."""
+    return any(part.glob("*.safetensors"))
+
+
 def not_a_backbone(path: Path, why: str) -> UsageError:
     """The error for a folder that is something else."""
     return UsageError(

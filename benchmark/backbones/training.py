@@ -128,7 +128,7 @@ def _make(
 ) -> None:
     vae_key = vae_stage(dataset, chosen).key
     vae = (
-        AutoencoderKL.from_pretrained(vae_folder / "vae", low_cpu_mem_usage=False)
+        AutoencoderKL.from_pretrained(vae_folder / "vae", low_cpu_mem_usage=False, use_safetensors=True)
         .to(device)
         .eval()
         .requires_grad_(False)
@@ -156,7 +156,7 @@ def _make(
         }
         if rung is not None:
             about["rung"] = rung
-        spare = AutoencoderKL.from_pretrained(vae_folder / "vae", low_cpu_mem_usage=False)
+        spare = AutoencoderKL.from_pretrained(vae_folder / "vae", low_cpu_mem_usage=False, use_safetensors=True)
         save_folder(place, spare, dit, make_scheduler(), about, curves)
         backbone = load_backbone(place, dataset, device, chosen.policy, key)
         write_report(store, place, backbone, dataset, held_out, run.judge, held=chosen.held_out, each=run.card_images)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -239,7 +240,7 @@ def missing_data(name: str, root: Path | None) -> MissingError:
     source = SOURCES[name]
     archives = source.archives[:1] if name in ("imagenette", "imagewoof") else source.archives  # one of three sizes
     size = sum(a.bytes or 0 for a in archives)
-    hint = source.get.replace("DATA", str(root)) if root else f"{source.get}   then give --data-root DATA"
+    hint = source.get.replace("DATA", shlex.quote(str(root))) if root else f"{source.get}   then give --data-root DATA"
     parquet = parquet_folder(root) if root else None
     if parquet:
         hint = (

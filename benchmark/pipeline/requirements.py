@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -247,7 +248,7 @@ def teacher_requirement(name: str) -> Requirement | None:
         fix = f"python -c \"import torchvision; torchvision.models.get_model('{model}', weights='IMAGENET1K_V1')\""
         if model == "resnet18":  # torchvision.models.ResNet18_Weights.IMAGENET1K_V1, 46,830,571 bytes
             url = "https://download.pytorch.org/models/resnet18-f37072fd.pth"
-            fix = f"curl -L --create-dirs -o {cache}/resnet18-f37072fd.pth {url}"
+            fix = f"curl -L --create-dirs -o {shlex.quote(f'{cache}/resnet18-f37072fd.pth')} {url}"
         return Requirement("teacher", False, f"the weights of {name} are not in {cache}", fix)
     if "/" in name or re.search(r"\.(safetensors|pth?)$", name):
         file = name.rpartition("@")[2]  # of ARCHITECTURE@FILE

@@ -1,3 +1,4 @@
+import shlex
 import shutil
 
 import numpy as np
@@ -133,3 +134,12 @@ def test_a_class_is_known_by_its_own_training_images(tmp_path):
     (tmp_path / "all" / "train" / "bee" / "1.png").unlink()
     after, _ = digests(tmp_path / "all")
     assert {k for k in first if after[k] != first[k]} == {"bee"}
+
+
+def test_commands_in_hints_quote_the_data_root(tmp_path):
+    root = tmp_path / "my data; touch x"
+    root.mkdir()
+    with pytest.raises(MissingError) as none:
+        load_dataset("cifar10", root=root)
+    words = shlex.split(none.value.hint.partition("   ")[0])
+    assert str(root) in words and "x" not in words, none.value.hint

@@ -60,6 +60,16 @@ def disk_errors(where: Path) -> Iterator[None]:
         raise
 
 
+def _is_whole(manifest: Path) -> bool:
+    """Whether a manifest is there to its end: `Store._seal` writes its last brace last, alone on its line."""
+    try:
+        with open(manifest, "rb") as file:
+            file.seek(-8, os.SEEK_END)
+            return file.read().rstrip().endswith(b"\n}")
+    except OSError:  # not there, or shorter
+        return False
+
+
 class Store:
     """A folder of artifacts. Cheap to make; opens nothing until asked."""
 
@@ -78,12 +88,12 @@ class Store:
         return self.root / "artifacts" / name / key
 
     def has(self, stage: Stage) -> bool:
-        """Whether the artifact is there (its digests are checked when it is opened, not here)."""
+        """Whether the artifact is there: its manifest is whole. Its digests are checked when it is opened, not here."""
         return self.has_key(stage.name, stage.key)
 
     def has_key(self, name: str, key: str) -> bool:
         """:meth:`has` where only the stage's name and key are known."""
-        return (self.place(name, key) / MANIFEST).is_file() or shipped(name, key) is not None
+        return _is_whole(self.place(name, key) / MANIFEST) or shipped(name, key) is not None
 
     def open(self, stage: Stage) -> Path | None:
         """The artifact's folder with its digests verified, or None; a damaged one is set aside and reported.

@@ -104,6 +104,17 @@ def test_damage_is_noticed_and_the_artifact_made_again(store, damage, capsys):
     assert again.open(stage()) is not None
 
 
+def test_a_manifest_that_was_cut_is_not_counted_as_there(store):
+    path = store.build(stage(), lambda f: (f / "x.bin").write_bytes(b"0123456789"))
+    whole = (path / "artifact.json").read_bytes()
+    assert store.has(stage())
+    for length in range(len(whole)):
+        (path / "artifact.json").write_bytes(whole[:length])
+        assert not store.has(stage()), length
+    (path / "artifact.json").unlink()
+    assert not store.has(stage())
+
+
 def test_chunks_resume_and_damaged_chunk_is_made_again(store):
     made = []
 
