@@ -17,7 +17,7 @@ from benchmark.data.base import Dataset
 from benchmark.data.files import Names, class_folders, scan, some
 from benchmark.data.holdout import stratified
 from benchmark.data.options import check_options
-from benchmark.data.packed import Shards, find_shards, label_names, numbered, read_index
+from benchmark.data.packed import Shards, find_shards, is_saved, label_names, numbered, read_index
 from benchmark.data.trees import FILE_OPTIONS, TEST_NAMES, file_dataset, has_train, split_roots, tree_indexes
 from benchmark.plugins.registry import named_path
 
@@ -43,7 +43,9 @@ def locate(name: str, root: Path | None) -> Path:
     found = find(named[1] if named else name.partition(":")[2], root)
     if found.suffix == ".npz" and found.is_file():
         return found
-    if not has_train(found) and (find_shards([found]) or (found.is_dir() and class_folders(found))):
+    if (not has_train(found) or is_saved(found)) and (
+        find_shards([found]) or (found.is_dir() and class_folders(found))
+    ):
         return found  # without a split, loading says that --split is needed
     split_roots(found)
     return found
@@ -56,7 +58,7 @@ def load(argument: str, root: Path | None, options: dict[str, Any]) -> Dataset:
     if base.suffix == ".npz":
         check_options(name, options, ())
         return load_npz(name, base)
-    if not base.is_dir() or has_train(base):
+    if not base.is_dir() or (has_train(base) and not is_saved(base)):
         check_options(name, options, FILE_OPTIONS)
         folders, train, test = tree_indexes(base)
         return file_dataset(name, train, test, options, folders=folders)

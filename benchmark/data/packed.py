@@ -1,4 +1,4 @@
-"""Images inside larger files (Hugging Face's parquet, ImageNet's own tars, webdataset shards) as an `Index` of files.
+"""Images inside larger files (Hugging Face's parquet and Arrow, ImageNet's own tars, webdataset shards) as an `Index`.
 
 Tars are not unpacked: each image is read at its offset. The pages of a parquet file are compressed and its rows
 shuffled, so its images are copied once into one plain file per shard below the store, a row group at a time, and read
@@ -36,6 +36,8 @@ from benchmark.data.files import Index, Names, readable, retried, some
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "class_id", "cls", "class", "target")
 SUFFIXES = (".parquet", ".tar")
+COPIED = (".parquet", ".arrow")  # their images are copied into one plain file per shard
+ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream: a file without it is cut off
 INNER = ("", "data", "plain_text", "cifar100", "default", "full_size", "320px", "160px")  # of Hugging Face's copies
 TEST_PARTS = ("validation", "valid", "val", "test")  # the first that is there is the test split
 _PART = re.compile(r"(?:^|[-_])(train|validation|valid|val|test)(?=[-_.]|$)")
@@ -101,7 +103,7 @@ class Shards:
 
     @property
     def format(self) -> str:
-        """``parquet`` or ``tar``."""
+        """``parquet``, ``arrow`` or ``tar``."""
         return self.train[0].suffix[1:]
 
 
@@ -124,6 +126,17 @@ class Rows:
 def find_shards(places: Sequence[Path]) -> Shards | None:
     """The first of the folders (or of those that Hugging Face puts inside) with shards of both splits, or None."""
     for place in places:
+        if is_saved(place):
+            parts = {part: tuple(sorted((place / part).glob("*.arrow"))) for part in ("train", *TEST_PARTS)}
+            test = next((parts[part] for part in TEST_PARTS if parts[part]), ())
+            if not parts["train"] or not test:
+                raise DataError(
+                    f"saved parts: {', '.join(part for part, files in parts.items() if files) or 'none'}",
+                    where=str(place),
+                    allowed="train/*.arrow and validation/*.arrow (or valid/, val/, test/)",
+                    hint="save both parts: DatasetDict({'train': …, 'test': …}).save_to_disk(…)",
+                )
+            return Shards(place, parts["train"], test)
         for inner in INNER:
             base = place / inner if inner else place
             for suffix in SUFFIXES:
@@ -132,6 +145,11 @@ def find_shards(places: Sequence[Path]) -> Shards | None:
                 if "train" in parts and test:
                     return Shards(base, tuple(parts["train"]), tuple(test))
     return None
+
+
+def is_saved(place: Path) -> bool:
+    """Whether `datasets.DatasetDict.save_to_disk` wrote this folder."""
+    return (place / "dataset_dict.json").is_file()
 
 
 def _parts(base: Path, suffix: str) -> dict[str, list[Path]]:
@@ -213,11 +231,11 @@ def numbered(classes: int, where: Path) -> Callable[[Sequence[Any], Names], np.n
 
 def label_names(file: Path) -> list[str]:
     """The class names that `datasets` wrote into a parquet file's metadata; empty where it wrote none."""
-    if file.suffix != ".parquet":
+    if file.suffix not in COPIED:
         return []
-    with _parquet(file) as table:
-        column = _columns(table.schema_arrow, file)[1]
-        metadata = table.schema_arrow.metadata or {}
+    with _table(file) as (schema, _):
+        column = _columns(schema, file)[1]
+        metadata = schema.metadata or {}
     with contextlib.suppress(ValueError, KeyError, TypeError):
         feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
         return [str(name) for name in feature.get("names") or []]
@@ -247,14 +265,14 @@ def _rows(file: Path) -> Rows:
     key = digest_of(["shard 1", str(file.resolve()), stat.st_size, stat.st_mtime_ns])
     folder = default_cache() / "external" / "shards"
     table, copy = folder / f"{key}.npz", folder / f"{key}.bin"
-    blob = copy if file.suffix == ".parquet" else file
+    blob = copy if file.suffix in COPIED else file
     with contextlib.suppress(OSError, ValueError, KeyError), np.load(table, allow_pickle=False) as data:
         names = Names(data["block"].tobytes(), data["ends"])
         if int((data["offsets"] + data["sizes"]).max()) <= os.stat(blob).st_size:
             return Rows(str(blob), names, data["labels"], data["offsets"], data["sizes"])
     with readable(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    found = list(_unpacked(file, copy) if file.suffix == ".parquet" else _members(file))
+    found = list(_unpacked(file, copy) if file.suffix in COPIED else _members(file))
     if not found:
         raise DataError("holds no image with a class", where=str(file), allowed="images with labels; " + LAYOUT)
     names, labels, offsets, sizes = zip(*found)
@@ -274,23 +292,39 @@ Row = tuple[str, Any, int, int]  # name, label, offset, size
 
 
 @contextlib.contextmanager
-def _parquet(file: Path) -> Iterator[Any]:
-    """An open `pyarrow.parquet.ParquetFile`; what pyarrow raises becomes a `DataError` that names the file."""
+def _table(file: Path) -> Iterator[tuple[Any, Callable[[list[str]], Iterator[Any]]]]:
+    """(schema, parts) of an open parquet file or Arrow stream; ``parts(columns)`` reads some rows at a time.
+
+    What pyarrow raises becomes a `DataError` that names the file.
+    """
+    kind = file.suffix[1:]
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
         raise MissingError(
-            "reading parquet files needs the package pyarrow", where=str(file), hint="pip install 'ddbench[hf]'"
+            f"reading {kind} files needs the package pyarrow", where=str(file), hint="pip install 'ddbench[hf]'"
         ) from error
     try:
-        with pyarrow.parquet.ParquetFile(file) as table:
-            yield table
+        if kind == "arrow":
+            with open_regular(file, links=True) as opened:
+                reader = pyarrow.ipc.open_stream(opened)
+                yield reader.schema, lambda columns: (batch.select(columns) for batch in reader)
+                opened.seek(-len(ARROW_END), os.SEEK_END)
+                if opened.read() != ARROW_END:
+                    raise pyarrow.ArrowInvalid("it has no end: the file is cut off")
+        else:
+            with pyarrow.parquet.ParquetFile(file) as table:
+                yield (
+                    table.schema_arrow,
+                    lambda columns: (table.read_row_group(g, columns=columns) for g in range(table.num_row_groups)),
+                )
     except (pyarrow.ArrowException, OSError) as error:
+        ends = "begins and ends with the letters PAR1" if kind == "parquet" else "ends with its end mark"
         raise DataError(
-            f"cannot be read as parquet: {str(error).strip().splitlines()[0][:200]}",
+            f"cannot be read as {kind}: {str(error).strip().splitlines()[0][:200]}",
             where=str(file),
-            allowed="a whole parquet file (it begins and ends with the letters PAR1)",
+            allowed=f"a whole {kind} file (it {ends})",
             hint="get the file again: an interrupted download looks like this",
         ) from error
 
@@ -310,9 +344,9 @@ def _columns(schema: Any, file: Path) -> tuple[str, str]:
 
 
 def _unpacked(file: Path, target: Path) -> Iterator[Row]:
-    """Copy the images of a parquet file one after the other into ``target``, a row group at a time."""
-    with _parquet(file) as table:
-        image, label = _columns(table.schema_arrow, file)
+    """Copy the images of a parquet or Arrow file one after the other into ``target``, some rows at a time."""
+    with _table(file) as (schema, parts):
+        image, label = _columns(schema, file)
         free, need = shutil.disk_usage(target.parent).free, os.stat(file).st_size
         if free < 1.05 * need:
             raise DataError(
@@ -323,8 +357,7 @@ def _unpacked(file: Path, target: Path) -> Iterator[Row]:
         temporary, rows, offset = target.with_name(f".{uuid.uuid4().hex}.bin"), [], 0
         try:
             with open(temporary, "wb") as out:
-                for group in range(table.num_row_groups):
-                    part = table.read_row_group(group, columns=[image, label])
+                for part in parts([image, label]):
                     for value, number in zip(part.column(image).to_pylist(), part.column(label).to_pylist()):
                         data, name = (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, "")
                         if not isinstance(data, bytes) or number is None:

@@ -238,3 +238,27 @@ def test_class_folders_without_a_split(tmp_path):
     assert fifth.digest == again.digest != half_.digest and len(half_.test) == 10
     with pytest.raises(UsageError, match="split"):
         load_dataset(name, split=1.5)
+
+
+def test_what_datasets_saves(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["cat", "dog"])})
+    images = pixels(4, 1)
+    rows = {"image": [Image.fromarray(p) for p in images], "label": [0, 1, 1, 0]}
+    part = datasets.Dataset.from_dict(rows, features=kinds)
+    datasets.DatasetDict({"train": part, "test": part}).save_to_disk(str(tmp_path / "pets"))
+    data = load_dataset(f"pets={tmp_path / 'pets'}")
+    assert data.classes == ("cat", "dog") and data.notes["container"] == "arrow" and len(data.test) == 4
+    np.testing.assert_array_equal(data.train.images([2])[0].numpy(), images[1].transpose(2, 0, 1))
+    (shard,) = (tmp_path / "pets" / "train").glob("*.arrow")
+    whole = shard.read_bytes()
+    for kept in (len(whole) // 2, len(whole) - 8):
+        loading._load.cache_clear()
+        shard.write_bytes(whole[:kept])
+        with pytest.raises(DataError, match="cannot be read as arrow") as error:
+            load_dataset(f"pets={tmp_path / 'pets'}")
+        assert error.value.where == str(shard)
+    shard.unlink()
+    loading._load.cache_clear()
+    with pytest.raises(DataError, match="saved parts: test"):
+        load_dataset(f"pets={tmp_path / 'pets'}")
