@@ -4,7 +4,8 @@ A wrong class order gives chance accuracy and no error, so nothing is guessed. C
 
 1. folders named as the dataset's folders or classes (wnids on ImageNet): the order is certain;
 2. folders that are numbers or end in one: ``0``, ``00000`` (RDED, D4M), ``new000`` (SRe2L);
-3. flat files ``class000_id000.jpg`` (SRe2L, RDED's file names), ``0-image00.png`` (D4M).
+3. flat files ``class000_id000.jpg`` (SRe2L, RDED's file names), ``0-image00.png`` (D4M), or ``n01440764_3.jpg``: a
+   folder's name of the dataset, an underscore and anything (ImageNet's own file names).
 
 Numbers are positions in the dataset's class order, or class indices of ImageNet-1K where the dataset is a subset of it
 and the numbers are exactly those; any other numbers are an error. File names that carry a class of their own must
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
 LAYOUTS = (
     "class folders named as the dataset's (or as its classes), by number (0, 00000, new000), or flat files "
-    "class000_id000.png"
+    "class000_id000.png or WNID_0.jpg"
 )
 _NUMBER = re.compile(r"(?:[A-Za-z_-]*?)(\d+)")  # 7, 00007, new007, class_7
 _FILE = re.compile(r"class(\d+)_id(\d+)|(\d+)-image(\d+)")
@@ -94,7 +95,7 @@ def count_ipc(root: Path) -> int | None:
     """Images a class as far as folders or file names tell it without the dataset; None where counts differ."""
     counts: dict[object, int] = defaultdict(int)
     for file in image_files(root):
-        counts[str(file.parent) if file.parent != root else _file_class(file)] += 1
+        counts[str(file.parent) if file.parent != root else _told_class(file)] += 1
     numbers = set(counts.values())
     return numbers.pop() if len(numbers) == 1 and None not in counts else None
 
@@ -113,18 +114,37 @@ def find_classes(root: Path, dataset: Dataset) -> tuple[dict[int, list[Path]], s
     """The image files of each class, and how the classes were told: ``names``, ``numbers`` or ``file names``."""
     root = _descend(root)
     groups: dict[str, list[Path]] = defaultdict(list)
-    flat = []
+    flat, named, other = [], defaultdict(list), []
+    known = {name: label for label, name in enumerate(dataset.folders)}
     for file in image_files(root):
         if file.parent != root:
             groups[str(file.relative_to(root).parent)].append(file)
         elif _FILE.fullmatch(file.stem):
             flat.append(file)
+        elif file.stem.partition("_")[0] in known:
+            named[known[file.stem.partition("_")[0]]].append(file)
+        else:
+            other.append(file)
     if groups:
         labels, how = _folder_labels(sorted(groups), dataset, root)
         found = {labels[name]: sorted(files, key=_order) for name, files in groups.items()}
         for name, files in groups.items():
             _agree(name, files, how)
         return found, how
+    if (flat or named) and (other or (flat and named)):
+        odd = other[0] if other else next(iter(named.values()))[0]
+        raise DataError(f"cannot tell the class of {odd.name!r}", where=str(root), allowed=LAYOUTS)
+    if named:
+        absent = [name for name, label in known.items() if label not in named]
+        if absent:
+            raise DataError(f"{len(absent)} of {len(known)} classes have no file, e.g. {absent[0]!r}", where=str(root))
+        return {label: sorted(files, key=_order) for label, files in named.items()}, "names"
+    if not flat and other:
+        raise DataError(
+            f"{len(other)} images whose classes cannot be told from names like {other[0].name!r}",
+            where=str(root),
+            allowed=LAYOUTS,
+        )
     if not flat:
         raise MissingError(f"no images in {root}", where=str(root), allowed=LAYOUTS)
     by_number: dict[int, list[Path]] = defaultdict(list)
@@ -194,6 +214,12 @@ def _positions(numbers: list[int], dataset: Dataset, root: Path) -> dict[int, in
 def _file_class(file: Path) -> int | None:
     match = _FILE.fullmatch(file.stem)
     return int(match.group(1) or match.group(3)) if match else None
+
+
+def _told_class(file: Path) -> int | str | None:
+    """The class in a flat file's name: its number, or its WordNet id."""
+    wnid = re.match(r"n\d{8}(?=_)", file.stem)
+    return wnid.group() if wnid else _file_class(file)
 
 
 def _order(file: Path) -> tuple[tuple[int, ...], str]:

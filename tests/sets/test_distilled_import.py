@@ -40,6 +40,7 @@ LAYOUTS = {
     "five digits (RDED)": lambda c, i: f"{c:05d}/class{c:05d}_id{i:05d}.png",
     "new000 (SRe2L)": lambda c, i: f"new{c:03d}/class{c:03d}_id{i:03d}.png",
     "flat": lambda c, i: f"class{c:03d}_id{i:03d}.png",
+    "flat with wnids": lambda c, i: f"{FOLDERS[c]}_{i}.png",
     "inside the archive's own folder": lambda c, i: f"release/train/{FOLDERS[c]}/{i}.png",
 }
 
@@ -172,3 +173,11 @@ def test_nothing_there(tmp_path):
     for path in (tmp_path, tmp_path / "absent"):
         with pytest.raises(MissingError):
             read_released(path, make_dataset())
+
+
+def test_flat_files_whose_classes_cannot_be_told(tmp_path):
+    write(tmp_path, lambda c, i: f"picture{c}-{i}.png")
+    error = refused(tmp_path)
+    assert "36 images whose classes cannot be told" in error and "WNID_0.jpg" in error
+    write(tmp_path, LAYOUTS["flat with wnids"])
+    assert "cannot tell the class of 'picture0-0.png'" in refused(tmp_path)
