@@ -6,7 +6,8 @@ A paragraph that states numbers is followed by comments, one a number or several
     <!-- 57.4 ± 0.9, 57.5 ± 0.9: made by a script that is not here; no records -->
 
 The first kind is checked: the command must find one pair (or one row of a board) with this number. ``--results`` is
-relative to the page; without it the page's own records, else ``results/``. Signs may be turned by the sentence.
+relative to the page; without it the page's own records, else ``results/``. Signs may be turned by the sentence. Figures
+without an interval stand beside the command, test, study or publication that they come from.
 """
 
 import re
@@ -29,6 +30,22 @@ def prose(text: str) -> str:
     """The page without code, tables and what `ddbench leaderboard --update` writes."""
     text = re.sub(r"```.*?```|<!-- ddbench .*?<!-- /ddbench -->", "", text, flags=re.DOTALL)
     return "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+
+
+FIGURE = re.compile(r"\d ?%|\d+\.\d+(?![\w.])")
+SOURCE = re.compile(r"ddbench [a-z]|results/|studies/|<!-- |arXiv|pytest|published|t quantile|\]\(")
+
+
+def without_source(text: str) -> list[str]:
+    """Paragraphs that state figures, where neither they nor the block before or after name where these come from."""
+    text = re.sub(r"<!-- ddbench .*?<!-- /ddbench -->", "<!-- table -->", text, flags=re.DOTALL)
+    blocks, lost = re.split(r"\n\s*\n", text), []
+    for i, block in enumerate(blocks):
+        plain = re.sub(r"```.*?```|`[^`]*`", "", block, flags=re.DOTALL)
+        plain = " ".join(line for line in plain.splitlines() if not line.startswith(("|", "#", "<!--")))
+        if FIGURE.search(plain) and not SOURCE.search("\n".join(blocks[max(0, i - 1) : i + 2])):
+            lost.append(plain)
+    return lost
 
 
 def sourced(text: str) -> dict[str, str]:
@@ -59,6 +76,11 @@ def test_every_number_with_an_interval_has_a_source(page):
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
+def test_every_paragraph_with_figures_says_where_they_come_from(page):
+    assert not without_source(page.read_text())
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: p.parent.name + "/" + p.name)
 def test_what_comes_from_records_is_what_they_give(page):
     for number, source in sourced(prose(page.read_text())).items():
         if source.startswith("ddbench "):
@@ -70,4 +92,5 @@ def test_a_wrong_number_is_found():
     command = "ddbench compare d3hr random --dataset digits --protocol hard --ipc 1"
     assert answers(command, page) != ["19.3 ± 7.2"] and len(answers(command, page)) == 1
     assert sourced(f"<!-- 1.0 ± 2.0, 3.0 ± 4.0: {command} -->") == {"1.0 ± 2.0": command, "3.0 ± 4.0": command}
+    assert without_source("# A\n\nIt is 3 % better.\n") and not without_source("# A\n\n`ddbench x`: 3 % better.\n")
     assert NUMBER.findall(prose("so 1.0 ± 2.0\n| 3.0 ± 4.0 |\n")) == ["1.0 ± 2.0"]
