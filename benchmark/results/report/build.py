@@ -25,6 +25,7 @@ from benchmark.results.boards.formats import LEGEND, html_table, sheet
 from benchmark.results.boards.reported import Reported, by_cell, read_reported
 from benchmark.results.boards.table import cell_text, csv_text
 from benchmark.results.records.remake import split_commas
+from benchmark.results.report.opening import opening
 
 PICTURE_BYTES = 5_000_000  # of all embedded pictures together; further ones are named, not shown
 PICTURE_WIDTH = 900  # pixels; wider contact sheets are scaled down
@@ -65,6 +66,7 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
     return Template(page.joinpath("page.html").read_text(encoding="utf-8")).substitute(
         title=html.escape(title),
         summary=html.escape(summary),
+        opening=opening(made),
         legend=html.escape(LEGEND.format(over="seeds")),
         css=page.joinpath("page.css").read_text(encoding="utf-8"),
         js=page.joinpath("page.js").read_text(encoding="utf-8"),

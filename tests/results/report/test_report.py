@@ -79,6 +79,15 @@ def test_sections(page):
     assert "Where they differ" in page and page.count("data:image/png") == 18
 
 
+def test_the_page_begins_with_the_answer(page):
+    """Before any board: who is best, by how much over random real images, at what cost, setting by setting."""
+    first = page.split('class="filters"')[0]
+    assert "Best of 24 settings: d3hr in 24 (+11.0 points over random real images, 10.0 s a set)" in first
+    assert first.count('<div class="setting"') == 24 and "12 more settings" in first
+    row = first.split('data-dataset="fashionmnist" data-protocol="hard" data-student="resnet18" data-ipc="10"')[1]
+    assert "<strong>d3hr</strong>" in row.split("</div>")[0] and 'class="level"' in row.split("</div>")[0]
+
+
 def test_command(results, tmp_path):
     run = CliRunner()
     made = run.invoke(command, ["--results", str(results), "--out", str(tmp_path / "r.html"), "--title", "A & B"])
