@@ -181,11 +181,11 @@ class GVBSM(Method):
                 targets,
                 self.start(task, unit, teachers[0]).to(task.device),
                 torch.tensor(labels).to(task.device),
-                [torch.tensor(rows).to(task.device) for rows in groups],
-                mean,
-                std,
-                self.settings(size, len(task.dataset.classes)),
-                derive_seed(task.seed, task.method, unit.cells[0], "augment"),
+                groups=[torch.tensor(rows).to(task.device) for rows in groups],
+                mean=mean,
+                std=std,
+                settings=self.settings(size, len(task.dataset.classes)),
+                seed=derive_seed(task.seed, task.method, unit.cells[0], "augment"),
             )
         return (x * std + mean).mul(255).round().clamp(0, 255).byte().cpu()
 

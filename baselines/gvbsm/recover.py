@@ -96,6 +96,7 @@ def recover(
     targets: Sequence[list[list[Goal]]],
     start: torch.Tensor,
     labels: torch.Tensor,
+    *,
     groups: Sequence[torch.Tensor],
     mean: torch.Tensor,
     std: torch.Tensor,

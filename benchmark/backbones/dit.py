@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from typing import NamedTuple
 
 import torch
 from diffusers import DDIMScheduler, DiTTransformer2DModel
@@ -108,12 +109,19 @@ def loss_weights(alphas_cumprod: torch.Tensor, gamma: float) -> torch.Tensor:
     return torch.minimum(snr, torch.full_like(snr, gamma)) / snr if gamma else torch.ones_like(snr)
 
 
+class Moments(NamedTuple):
+    """Posterior moments of images' latents, scaled, ``[n, c, h, w]``, and their backbone classes, int64 ``[n]``."""
+
+    mean: torch.Tensor
+    std: torch.Tensor
+    labels: torch.Tensor
+
+
 class Denoising:
     """The training task: latents' moments and labels in, a loss out; everything random derived from the step.
 
     Args:
-        mean, std: posterior moments of the training images' latents ``[n, c, h, w]``, scaled.
-        labels: backbone classes, int64 ``[n]``.
+        moments: of the training images.
         null_class: index of the unconditional row.
         share: how often a label is dropped.
         name: goes into every derived seed.
@@ -121,9 +129,7 @@ class Denoising:
 
     def __init__(
         self,
-        mean: torch.Tensor,
-        std: torch.Tensor,
-        labels: torch.Tensor,
+        moments: Moments,
         null_class: int,
         share: float,
         gamma: float,
@@ -132,7 +138,7 @@ class Denoising:
         device: str,
         name: tuple,
     ) -> None:
-        self.mean, self.std, self.labels = mean, std, labels
+        self.mean, self.std, self.labels = moments
         self.null_class, self.share, self.precision, self.device, self.name = null_class, share, precision, device, name
         self.alphas = scheduler.alphas_cumprod.to(device)
         self.weights = loss_weights(self.alphas, gamma)
@@ -163,7 +169,14 @@ def noise_error(dit, latents, noise, levels, labels, alphas, precision: Precisio
 
 
 def validation_error(
-    dit, mean, std, labels, alphas, precision: Precision, device: str, levels: int = 10, limit: int = 512
+    dit: nn.Module,
+    moments: Moments,
+    alphas: torch.Tensor,
+    precision: Precision,
+    device: str,
+    *,
+    levels: int = 10,
+    limit: int = 512,
 ) -> list[tuple[int, float]]:
     """Noise-prediction error on held-out latents at ``levels`` even noise levels, with fixed noise.
 
@@ -171,7 +184,8 @@ def validation_error(
         Pairs (noise level, mean squared error); 1.0 is what predicting zero gives.
     """
     draw = generator("backbone", "validation")
-    mean, std, labels = mean[:limit].float(), std[:limit].float(), labels[:limit]
+    mean, std, labels = (part[:limit] for part in moments)
+    mean, std = mean.float(), std.float()
     latents = (mean + std * torch.randn(mean.shape, generator=draw)).to(device)
     noise, labels = torch.randn(mean.shape, generator=draw).to(device), labels.to(device)
     found = []

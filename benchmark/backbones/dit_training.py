@@ -9,7 +9,15 @@ from diffusers import DDIMScheduler, DiTTransformer2DModel
 from torch import nn
 
 from benchmark.backbones import resident
-from benchmark.backbones.dit import Denoising, build_dit, compile_blocks, eager, make_scheduler, validation_error
+from benchmark.backbones.dit import (
+    Denoising,
+    Moments,
+    build_dit,
+    compile_blocks,
+    eager,
+    make_scheduler,
+    validation_error,
+)
 from benchmark.backbones.settings import Settings
 from benchmark.core.store import Stage, Store
 from benchmark.training.loop import Averaged, rate_at, train
@@ -19,16 +27,17 @@ def train_dit(
     store: Store,
     stage: Stage,
     settings: Settings,
-    training: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    held_out: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    training: Moments,
+    held_out: Moments,
     num_classes: int,
     device: str,
+    *,
     rungs: Collection[int] = (),
     at_rung: Callable[[int, DiTTransformer2DModel], None] | None = None,
     deadline: float | None = None,
     features: torch.Tensor | None = None,
 ) -> tuple[DiTTransformer2DModel, DDIMScheduler, list[list[float]]]:
-    """Train a DiT on cached latents; ``training`` and ``held_out`` are (mean, std, labels).
+    """Train a DiT on cached latents.
 
     Args:
         at_rung: called as ``at_rung(steps, dit)`` after each number of steps in ``rungs``, with a copy on the CPU of
@@ -54,7 +63,7 @@ def train_dit(
             return quick.loss(dit, index)
     else:
         task = Denoising(
-            *training,
+            training,
             num_classes,
             settings.label_dropout,
             settings.snr_gamma,
@@ -80,7 +89,7 @@ def train_dit(
 
     def evaluate() -> float:
         with eager(settings.compiled):
-            found = validation_error(dit, *held_out, alphas, settings.policy, device, limit=256)
+            found = validation_error(dit, held_out, alphas, settings.policy, device, limit=256)
         return sum(error for _, error in found) / len(found)
 
     def copied(done: int) -> None:

@@ -120,7 +120,7 @@ def _make(
     coder = around(vae, dit, scheduler, dataset, device, chosen.policy(), origin, path)
     training, held_out = split_moments(store, dataset, coder, hold_out(dataset))
     task = Denoising(
-        *training,
+        training,
         len(dataset.classes),
         chosen.label_dropout,
         chosen.snr_gamma,
@@ -132,7 +132,7 @@ def _make(
     state = Averaged(dit, chosen.lr, chosen.weight_decay, chosen.ema_width)
 
     def validate(limit: int = 512) -> list[tuple[int, float]]:
-        return validation_error(dit, *held_out, task.alphas, chosen.policy(), device, limit=limit)
+        return validation_error(dit, held_out, task.alphas, chosen.policy(), device, limit=limit)
 
     def step(index: int) -> torch.Tensor:
         total = torch.zeros((), dtype=torch.float64, device=device)

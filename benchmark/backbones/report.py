@@ -14,7 +14,7 @@ from PIL import Image
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone
 from benchmark.backbones.classifiers import get_classifier, read
-from benchmark.backbones.dit import validation_error
+from benchmark.backbones.dit import Moments, validation_error
 from benchmark.backbones.likeness import NEIGHBOURS, frechet, precision_coverage
 from benchmark.backbones.sampling import sample
 from benchmark.backbones.stages import hold_out
@@ -39,7 +39,7 @@ def write_report(
     folder: Path,
     backbone: Backbone,
     dataset: Dataset,
-    held_out: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    held_out: Moments,
     judge: str = "",
     *,
     held: int = 1024,
@@ -50,7 +50,7 @@ def write_report(
     The test split is not looked at, so that a backbone can be chosen by its card.
 
     Args:
-        held_out: (mean, std, backbone classes) of the training images that the backbone was not trained on.
+        held_out: of the training images that the backbone was not trained on.
         judge: the teacher that says which samples are recognised; "" is that of the protocol ``soft``.
         held: the most images that are held out (`stages.hold_out`).
         each: samples a class and guidance; 0 is 10 to 50, by the number of training images.
@@ -59,7 +59,7 @@ def write_report(
     label, classify = classifier(store, dataset, backbone.device, judge)
     levels = validation_error(
         backbone.dit,
-        *held_out,
+        held_out,
         backbone.scheduler.alphas_cumprod.to(backbone.device),
         backbone.precision,
         backbone.device,

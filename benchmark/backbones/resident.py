@@ -13,7 +13,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from benchmark.backbones.classifiers import Plain, perceptual_distance
-from benchmark.backbones.dit import TIMESTEPS, drop_labels, loss_weights, noise_error
+from benchmark.backbones.dit import TIMESTEPS, Moments, drop_labels, loss_weights, noise_error
 from benchmark.backbones.settings import Settings
 from benchmark.core import distributed
 from benchmark.core.compute import Precision, derive_seed
@@ -138,12 +138,12 @@ class Denoising:
     """`benchmark.backbones.dit.Denoising` with moments, labels and random numbers on the device.
 
     Args:
-        mean, std: posterior moments of the training images' latents ``[n, c, h, w]``, kept in half precision.
+        moments: of the training images; kept in half precision.
     """
 
     def __init__(
         self,
-        moments: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        moments: Moments,
         null_class: int,
         settings: Settings,
         alphas: torch.Tensor,

@@ -14,7 +14,7 @@ from diffusers import AutoencoderKL, DiTPipeline, DiTTransformer2DModel
 from benchmark.backbones import folder as folders
 from benchmark.backbones.backbone import Backbone, load_backbone, pad
 from benchmark.backbones.classifiers import Plain, get_classifier
-from benchmark.backbones.dit import build_dit, make_scheduler
+from benchmark.backbones.dit import Moments, build_dit, make_scheduler
 from benchmark.backbones.dit_training import train_dit
 from benchmark.backbones.latents import all_moments
 from benchmark.backbones.report import write_report
@@ -174,10 +174,10 @@ def _make(
         held_out,
         len(dataset.classes),
         device,
-        steps,
-        at_rung,
-        run.deadline,
-        features,
+        rungs=steps,
+        at_rung=at_rung,
+        deadline=run.deadline,
+        features=features,
     )
     curves = {
         "columns": ["step", "seconds", "training", "held_out"],
@@ -208,28 +208,32 @@ def untrained(dataset: Dataset, chosen: Settings, vae: AutoencoderKL, device: st
     )
 
 
-def split_moments(store: Store, dataset: Dataset, backbone: Backbone, held_positions: np.ndarray):
-    """(mean, std, backbone classes) of the images to train on (`Rows`), and of those held out (tensors)."""
+def split_moments(
+    store: Store, dataset: Dataset, backbone: Backbone, held_positions: np.ndarray
+) -> tuple[Moments, Moments]:
+    """The moments of the images to train on (mean and std as `Rows`), and of those held out (tensors)."""
     mean, std, labels, positions = all_moments(store, dataset, backbone)
     held = torch.isin(positions, torch.from_numpy(held_positions))
     classes = backbone.class_map[labels]
     kept, held = (mask.nonzero().flatten() for mask in (~held, held))
-    return (mean.take(kept), std.take(kept), classes[kept]), (mean[held], std[held], classes[held])
+    return Moments(mean.take(kept), std.take(kept), classes[kept]), Moments(mean[held], std[held], classes[held])
 
 
-def resident_moments(dataset: Dataset, backbone: Backbone, held_positions: np.ndarray, mirrored: bool):
+def resident_moments(
+    dataset: Dataset, backbone: Backbone, held_positions: np.ndarray, mirrored: bool
+) -> tuple[Moments, Moments]:
     """As :func:`split_moments`, encoded anew and held on the device; mirrored images follow the others."""
     kept = np.setdiff1d(np.arange(len(dataset.train)), held_positions)
 
-    def moments(chosen: np.ndarray, both: bool):
+    def moments(chosen: np.ndarray, both: bool) -> Moments:
         images = dataset.train.images(chosen, backbone.content_size, backbone.channels)
         labels = backbone.class_map[torch.from_numpy(dataset.train.labels[chosen])]
         found = [backbone.moments(part) for part in ([images, images.flip(3)] if both else [images])]
         mean, std = (torch.cat([pair[i].half() for pair in found]) for i in (0, 1))
-        return mean, std, labels.repeat(len(found))
+        return Moments(mean, std, labels.repeat(len(found)))
 
     mean, std, labels = moments(held_positions, False)
-    return moments(kept, mirrored), (mean.cpu(), std.cpu(), labels)
+    return moments(kept, mirrored), Moments(mean.cpu(), std.cpu(), labels)
 
 
 def resident_features(dataset: Dataset, chosen: Settings, net: Plain, held_positions: np.ndarray, device: str):

@@ -67,6 +67,7 @@ def _data(function):
     "--time-limit", type=click.FloatRange(1), help="Seconds after which to stop; repeat the command to go on."
 )
 def train(
+    *,
     out: Path | None,
     preset: str,
     sets: tuple[str, ...],
@@ -154,6 +155,7 @@ def train(
 @click.option("--seed", type=SEED, default=0, show_default=True, help="Seed of the run.")
 @click.option("--teacher", default="", help="Who judges the samples, as in `run`. Default: that of `soft`.")
 def finetune(
+    *,
     dataset: str,
     data_root: str | None,
     image_size: int | None,

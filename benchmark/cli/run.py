@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from benchmark.calls import FLOORS
+from benchmark.api.calls import FLOORS
 from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, settled, shared
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.core.foreign import check_name
@@ -17,7 +17,7 @@ from benchmark.core.outputs import expanded
 
 if TYPE_CHECKING:
     from benchmark.pipeline import Request
-    from benchmark.pipeline.run import Execution
+    from benchmark.pipeline.execution import Execution
 
 
 def _common(function):
@@ -427,7 +427,7 @@ def execution_of(options: dict[str, Any], *, planning: bool | None = None) -> Ex
         UsageError: as :func:`check_engine`.
     """
     from benchmark.core.compute import resolve_device
-    from benchmark.pipeline.run import Execution
+    from benchmark.pipeline.execution import Execution
     from benchmark.plugins import registry
 
     options = {"executor": "local", "address": "", "time_limit": None, "ddp": False, **options}

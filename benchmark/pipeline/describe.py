@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from benchmark.core.errors import DDBenchError
 from benchmark.core.provenance import cpu_name
@@ -15,14 +14,12 @@ from benchmark.core.store import Store
 from benchmark.pipeline.cost import forecast
 from benchmark.pipeline.cost.predict import Place
 from benchmark.pipeline.cost.table import device_name
+from benchmark.pipeline.execution import Execution
 from benchmark.pipeline.jobs import KINDS, Context
 from benchmark.pipeline.outcomes import write_skipped
 from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
-
-if TYPE_CHECKING:
-    from benchmark.pipeline.run import Execution
 
 SHOWN = 12  # jobs of a kind that are listed without --all
 
@@ -35,7 +32,7 @@ def print_plan(requests: Sequence[Request], execution: Execution, *, every: bool
     context = Context(store, results, device)
     if emit and workers:
         plan.time_limit = execution.time_limit
-        write_skipped(plan, results)
+        write_skipped(plan.skipped, results)
         return emit_commands(plan, store, emit, workers)
     finished = {job.key: job.is_done(context) for job in plan.jobs}
     total_missing = sum(not done for done in finished.values())

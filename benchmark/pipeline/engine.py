@@ -21,7 +21,7 @@ from benchmark.core.compute import resolve_device
 from benchmark.core.errors import DDBenchError, JobError
 from benchmark.core.store import Store
 from benchmark.pipeline.guard import guarded
-from benchmark.pipeline.jobs import Context, Job, LostInput
+from benchmark.pipeline.jobs import Context, EvaluateJob, Job, LostInput
 from benchmark.pipeline.outcomes import write_failure
 from benchmark.pipeline.runs import Run
 
@@ -219,9 +219,11 @@ def _fail(run: Run, job: Job, context: Context, reason: str, report: Report) -> 
     report.failed[job.key] = reason
     print(f"FAILED {job.label}: {reason}", file=sys.stderr, flush=True)
     run.log(job, f"failed: {reason}")
-    for note in (lambda: run.fail(job, reason), lambda: write_failure(job, context, reason)):
-        with contextlib.suppress(OSError, DDBenchError):  # a full disk must not hide the first error
-            note()
+    with contextlib.suppress(OSError, DDBenchError):  # a full disk must not hide the first error
+        run.fail(job, reason)
+    with contextlib.suppress(OSError, DDBenchError):
+        if isinstance(job, EvaluateJob):
+            write_failure(job.identity, reason, context.results)
 
 
 def note_death(run: Run, pid: int, reason: str, most: int) -> None:

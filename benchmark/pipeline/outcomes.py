@@ -5,19 +5,34 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from benchmark.core.document import Document
 from benchmark.core.outputs import replacing
 from benchmark.core.store.store import disk_errors
 from benchmark.results.records import Identity, Outcome, Record, find_record, write_record
 
-if TYPE_CHECKING:
-    from benchmark.methods import Method, Task
-    from benchmark.pipeline.jobs.base import Context, Job
-    from benchmark.pipeline.jobs.evaluate import EvaluateJob, Tested
-    from benchmark.pipeline.plan import Plan
+
+@dataclass(frozen=True)
+class Tested(Document):
+    """What training and testing a student gave: the file ``outcome.json`` of its artifact."""
+
+    scores: dict[str, Any]
+    cost: dict[str, Any]
+    gates: dict[str, Any]
+    flags: tuple[str, ...]
+    resolved: dict[str, Any]  # the protocol's values where they depend on dataset and IPC
+
+
+@dataclass(frozen=True)
+class Skipped(Document):
+    """A cell that cannot run, and why."""
+
+    identity: Identity
+    reason: str
 
 
 def write_outcome(record: Record, results: Path) -> None:
@@ -36,13 +51,25 @@ def write_outcome(record: Record, results: Path) -> None:
 
 
 def write_student(
-    job: EvaluateJob, results: Path, tested: Tested, folder: Path, manifest: dict[str, Any], artifacts: dict[str, Any]
+    identity: Identity,
+    tested: Tested,
+    results: Path,
+    *,
+    folder: Path,
+    made: dict[str, Any],
+    notes: dict[str, Any],
+    more: dict[str, Any],
 ) -> None:
-    """Write the record of a trained student of the set in ``folder``; ``artifacts`` are added to the record's."""
+    """Write the record of a trained student of the set in ``folder``.
+
+    Args:
+        made: the cost of making the set, from its manifest.
+        notes: of the dataset, about files that were read or skipped.
+        more: artifacts of the record besides those that this function knows.
+    """
     from benchmark.sets.released import image_files
     from benchmark.sets.tensors import tensor_file
 
-    made, notes = manifest.get("cost", {}), job.source.load().notes
     stored = image_files(folder) if folder.is_dir() else [tensor_file(folder)]
     cost = tested.cost | {
         "distill_seconds": made.get("seconds"),
@@ -50,29 +77,26 @@ def write_student(
         "distill_peak_memory_bytes": made.get("peak_memory_bytes"),
         "image_bytes": sum(f.stat().st_size for f in stored if f.name != "contact_sheet.png"),
     }
-    artifacts = artifacts | {
-        "set": job.identity.set,
+    artifacts = more | {
+        "set": identity.set,
         "resolved": tested.resolved,
         "data": {k: v for k, v in notes.items() if k in ("format", "layout", "skipped files", "not read")},
     }
-    if job.tuning:
-        artifacts["tuning"] = job.tuning
     flags = tested.flags + ((f"skipped {notes['skipped']}",) if "skipped" in notes else ())
     outcome = Outcome("ok", "", flags)
-    write_outcome(Record(job.identity, outcome, tested.scores, cost, tested.gates, artifacts), results)
+    write_outcome(Record(identity, outcome, tested.scores, cost, tested.gates, artifacts), results)
 
 
-def write_skipped(plan: Plan, results: Path) -> None:
+def write_skipped(cells: Iterable[Skipped], results: Path) -> None:
     """A cell that cannot run is a row too."""
-    for cell in plan.skipped:
+    for cell in cells:
         write_outcome(Record(cell.identity, Outcome("skipped", cell.reason)), results)
         print(f"skipped {cell.identity.method.name}: {cell.reason}", file=sys.stderr)
 
 
-def write_failure(job: Job, context: Context, reason: str) -> None:
+def write_failure(identity: Identity, reason: str, results: Path) -> None:
     """A failed evaluation is a row too."""
-    if job.kind == "evaluate":
-        write_outcome(Record(job.identity, Outcome("failed", reason)), context.results)
+    write_outcome(Record(identity, Outcome("failed", reason)), results)
 
 
 def sheet_name(identity: Identity) -> str:
@@ -93,17 +117,3 @@ def keep_sheet(folder: Path, identity: Identity, results: Path) -> str:
         with disk_errors(results), replacing(target) as temporary:
             shutil.copyfile(source, temporary)
     return f"sets/{name}"
-
-
-def shared_seconds(method: Method, task: Task) -> float:
-    """What the stages took that the task's set shares with others, and the VAE latents of the training split where the
-    method uses them, whichever processes made them."""
-    stages, classes = method.stages(task), len(task.dataset.classes)
-    if any(work.stage == "encode" for work in method.work(len(task.train), classes, task.ipc)):
-        from benchmark.backbones.latents import moments_stage
-
-        stages = [
-            *stages,
-            *(moments_stage(task.dataset, task.backbone, c, method.needs().resize) for c in range(classes)),
-        ]
-    return sum(task.store.info(stage)["seconds"] for stage in stages if task.store.has(stage))

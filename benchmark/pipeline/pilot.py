@@ -16,13 +16,13 @@ from benchmark.core.store import Store
 from benchmark.pipeline.cost import forecast
 from benchmark.pipeline.cost.predict import hours_text
 from benchmark.pipeline.jobs import Context, DistillJob, EvaluateJob
-from benchmark.pipeline.outcomes import shared_seconds
+from benchmark.pipeline.jobs.distill import shared_seconds
 from benchmark.pipeline.plan import make_plan
 from benchmark.pipeline.request import Request
 from benchmark.results.records import find_record
 
 if TYPE_CHECKING:
-    from benchmark.pipeline.run import Execution
+    from benchmark.pipeline.execution import Execution
 
 PILOT_CLASSES = "10"
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from benchmark.backbones.resolve import resolve_backbone
 from benchmark.core.compute import Precision, threads
-from benchmark.core.document import Document
 from benchmark.core.errors import DDBenchError, UsageError
 from benchmark.core.store import Store
 from benchmark.pipeline.jobs import (
@@ -26,6 +25,7 @@ from benchmark.pipeline.jobs import (
 )
 from benchmark.pipeline.jobs.distill import set_stage
 from benchmark.pipeline.jobs.evaluate import student_stage
+from benchmark.pipeline.outcomes import Skipped
 from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, method_of, split_sets
 from benchmark.plugins import registry
 from benchmark.results.records import DatasetId, Identity, Keyed, MethodId, ProtocolId
@@ -34,14 +34,6 @@ from benchmark.students import student_version
 if TYPE_CHECKING:
     from benchmark.evaluation.protocols import Protocol
     from benchmark.sets.folder import DistilledSet
-
-
-@dataclass(frozen=True)
-class Skipped(Document):
-    """A cell that cannot run, and why."""
-
-    identity: Identity
-    reason: str
 
 
 @dataclass

@@ -7,7 +7,6 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,48 +17,13 @@ from benchmark.core.store import Store
 from benchmark.core.store.store import disk_errors
 from benchmark.pipeline.describe import inner_stages
 from benchmark.pipeline.engine import work_together
+from benchmark.pipeline.execution import Execution
 from benchmark.pipeline.jobs import Context, DistillJob, Job
 from benchmark.pipeline.outcomes import sheet_name, write_skipped
-from benchmark.pipeline.plan import Plan, make_plan, parts_for
+from benchmark.pipeline.plan import Plan, make_plan
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
 from benchmark.plugins import registry
-
-
-@dataclass(frozen=True)
-class Execution:
-    """How a plan is carried out: where its records go, and who works.
-
-    Attributes:
-        workers: None: as many as the executor takes by default.
-        address: of a running cluster, for an executor that works elsewhere.
-        time_limit: seconds a job may take.
-        ddp: under torchrun all ranks train together what is large.
-    """
-
-    results: Path
-    device: str = "cpu"
-    executor: str = "local"
-    workers: int | None = None
-    address: str = ""
-    time_limit: float | None = None
-    ddp: bool = False
-
-    def count(self) -> int:
-        """The number of workers.
-
-        Raises:
-            UsageError: fewer than one, or an unknown executor.
-        """
-        if self.workers is not None and self.workers < 1:
-            raise UsageError(f"--jobs must be at least 1, got {self.workers}", where="--jobs", allowed="1 or more")
-        info = registry().get("executor", self.executor, where="--executor")
-        return self.workers or (info.load(info.slots)(self.address, self.device) if info.slots else 1)
-
-    def plan(self, requests: Sequence[Request], store: Store) -> Plan:
-        """The plan of the requests, cut into parts for the workers."""
-        parts = parts_for(requests, self.count() * distributed.world())
-        return make_plan(requests, store, self.results, device=self.device, parts=parts)
 
 
 def carry_out(plan: Plan, execution: Execution) -> tuple[dict[str, str], list[dict]]:
@@ -73,7 +37,7 @@ def carry_out(plan: Plan, execution: Execution) -> tuple[dict[str, str], list[di
 
     writable_folder(Path(plan.store), "DDBENCH_CACHE")
     writable_folder(execution.results, "--results")
-    write_skipped(plan, execution.results)
+    write_skipped(plan.skipped, execution.results)
     failures = run_plan(plan, execution)
     if not distributed.leads():
         return failures, []

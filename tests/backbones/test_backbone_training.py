@@ -11,7 +11,15 @@ from safetensors.torch import load_file, save_file
 from toy_backbones import TINY, Killed, make_dataset
 
 from benchmark.backbones import backbone_stage, load_backbone, train_backbone
-from benchmark.backbones.dit import Denoising, build_dit, drop_labels, label_tables, loss_weights, make_scheduler
+from benchmark.backbones.dit import (
+    Denoising,
+    Moments,
+    build_dit,
+    drop_labels,
+    label_tables,
+    loss_weights,
+    make_scheduler,
+)
 from benchmark.backbones.dit import noise_levels as draw_levels
 from benchmark.backbones.latents import Rows, mapped
 from benchmark.backbones.settings import Settings, default_padding, settings
@@ -40,9 +48,7 @@ def test_all_blocks_see_the_same_label():
     for table in label_tables(dit):
         table.embedding_table.register_forward_hook(lambda m, args, out: seen.append(args[0].clone()))
     task = Denoising(
-        torch.randn(64, 4, 4, 4),
-        torch.ones(64, 4, 4, 4),
-        torch.randint(0, 3, (64,)),
+        Moments(torch.randn(64, 4, 4, 4), torch.ones(64, 4, 4, 4), torch.randint(0, 3, (64,))),
         3,
         0.5,
         5.0,

@@ -8,7 +8,7 @@ import torch
 
 from benchmark.backbones import folder as folders
 from benchmark.backbones import load_backbone, train_backbone
-from benchmark.backbones.dit import validation_error
+from benchmark.backbones.dit import Moments, validation_error
 from benchmark.backbones.settings import settings
 from benchmark.backbones.stages import backbone_stage_of, hold_out
 from benchmark.core.compute import prepared
@@ -59,7 +59,7 @@ def test_shipped_networks_are_as_good_as_their_card(digits, store):
         labels = torch.from_numpy(digits.train.labels[held])
         alphas = backbone.scheduler.alphas_cumprod
         found = validation_error(
-            backbone.dit, mean[order], std[order], labels[order], alphas, chosen.policy, "cpu", limit=512
+            backbone.dit, Moments(mean[order], std[order], labels[order]), alphas, chosen.policy, "cpu", limit=512
         )
     card = folders.report(folder)
     loss = sum(error for _, error in found) / len(found)

@@ -59,7 +59,8 @@ def made(name: str) -> torch.Tensor:
         found = measure(model, iter(real()), 30, 10)
         targets.append(goals(model, found, LABELS, name != "gvbsm", name != "gvbsm"))
     groups = [torch.tensor([2 * c, 2 * c + 1]) for c in range(10)]
-    x = recover(models, targets, pixels(20, 3), torch.tensor(LABELS), groups, MEAN, STD, settings, SEED)
+    labels = torch.tensor(LABELS)
+    x = recover(models, targets, pixels(20, 3), labels, groups=groups, mean=MEAN, std=STD, settings=settings, seed=SEED)
     return x * STD + MEAN
 
 

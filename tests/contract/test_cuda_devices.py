@@ -13,7 +13,7 @@ import torch
 from easy import easy_dataset
 
 from baselines.minimax.tuning import Tuning
-from benchmark.backbones.dit import Denoising, build_dit, make_scheduler, validation_error
+from benchmark.backbones.dit import Denoising, Moments, build_dit, make_scheduler, validation_error
 from benchmark.backbones.settings import Settings
 from benchmark.backbones.vae import train_vae
 from benchmark.core.compute import Precision, generator
@@ -235,12 +235,13 @@ def test_backbones_train_without_waiting(tmp_path):
     settings = Settings(image_size=8, levels=2, vae_width=8, vae_steps=3, vae_batch=8, width=8, heads=1, depth=1)
     draw = torch.Generator().manual_seed(0)
     mean, std = torch.randn(20, 4, 4, 4, generator=draw), torch.rand(20, 4, 4, 4, generator=draw)
-    labels, images = torch.arange(20) % 3, torch.randint(0, 256, (20, 1, 8, 8), generator=draw).to(torch.uint8)
+    moments = Moments(mean, std, torch.arange(20) % 3)
+    images = torch.randint(0, 256, (20, 1, 8, 8), generator=draw).to(torch.uint8)
 
     def train(device: str, waits: list[str]) -> list:
         dit = build_dit(settings, 3).to(device)
         state = Averaged(dit, 1e-3, 0.0, 0.05)
-        task = Denoising(mean, std, labels, 3, 0.1, 5.0, make_scheduler(), Precision(), device, ("test",))
+        task = Denoising(moments, 3, 0.1, 5.0, make_scheduler(), Precision(), device, ("test",))
         batches(20, 8, 0, "test")
         waits.clear()
         losses = []
@@ -250,7 +251,7 @@ def test_backbones_train_without_waiting(tmp_path):
             state.step(step, 1.0)
         assert not waits
         losses = [float(x.detach()) for x in losses]
-        losses += [e for _, e in validation_error(dit, mean, std, labels, task.alphas, Precision(), device, levels=2)]
+        losses += [e for _, e in validation_error(dit, moments, task.alphas, Precision(), device, levels=2)]
         waits.clear()
         vae, curve = train_vae(Store(tmp_path / device), Stage("test.vae", 1), settings, images, images, device)
         latents = vae.encode(images.to(device).float() / 127.5 - 1).latent_dist.mean

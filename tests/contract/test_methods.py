@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 
-from benchmark.pipeline.outcomes import shared_seconds
+from benchmark.pipeline.jobs.distill import shared_seconds
 from benchmark.plugins import registry
 from benchmark.testing import RULES, check_method
 from benchmark.testing.bench import Bench

@@ -12,9 +12,9 @@ from benchmark.core.cost import available_memory
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.data.imagenet import IMAGEWOOF
 from benchmark.pipeline import requirements as module
+from benchmark.pipeline.execution import Execution
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.requirements import check_requirements, requirements
-from benchmark.pipeline.run import Execution
 from benchmark.plugins import DatasetInfo, ExecutorInfo, registry
 
 GPUS = module.gpus

@@ -19,7 +19,6 @@ from benchmark.core.progress import Progress
 from benchmark.core.store import Stage, Store
 from benchmark.pipeline.guard import guarded
 from benchmark.pipeline.jobs.base import Context, Job, Source
-from benchmark.pipeline.outcomes import shared_seconds
 from benchmark.plugins import registry
 from benchmark.results.records import MethodId
 
@@ -217,6 +216,20 @@ def unit_order(low: int, high: int, seed: int) -> list[int]:
     """
     turn = low + int((high - low) * (seed * GOLDEN_RATIO % 1))
     return [*range(turn, high), *range(low, turn)]
+
+
+def shared_seconds(method: Method, task: Task) -> float:
+    """What the stages took that the task's set shares with others, and the VAE latents of the training split where the
+    method uses them, whichever processes made them."""
+    stages, classes = method.stages(task), len(task.dataset.classes)
+    if any(work.stage == "encode" for work in method.work(len(task.train), classes, task.ipc)):
+        from benchmark.backbones.latents import moments_stage
+
+        stages = [
+            *stages,
+            *(moments_stage(task.dataset, task.backbone, c, method.needs().resize) for c in range(classes)),
+        ]
+    return sum(task.store.info(stage)["seconds"] for stage in stages if task.store.has(stage))
 
 
 @lru_cache(maxsize=2)

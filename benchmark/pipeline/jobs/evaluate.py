@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmark.core import compute, distributed
-from benchmark.core.document import Document
 from benchmark.core.errors import JobError
 from benchmark.core.store import Stage, Store
 from benchmark.evaluation.protocols import load_protocol
 from benchmark.pipeline.jobs.base import Context, Job, LostInput, Source
-from benchmark.pipeline.outcomes import keep_sheet, write_student
+from benchmark.pipeline.outcomes import Tested, keep_sheet, write_student
 from benchmark.plugins import registry
 from benchmark.results.records import Identity, find_record
 
@@ -24,17 +23,6 @@ if TYPE_CHECKING:
     from benchmark.sets.folder import DistilledSet
 
 STUDENT_VERSION = 1  # of the trainer: raised when the same inputs would give other scores
-
-
-@dataclass(frozen=True)
-class Tested(Document):
-    """What training and testing a student gave: the file ``outcome.json`` of its artifact."""
-
-    scores: dict[str, Any]
-    cost: dict[str, Any]
-    gates: dict[str, Any]
-    flags: tuple[str, ...]
-    resolved: dict[str, Any]  # the protocol's values where they depend on dataset and IPC
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,8 +89,15 @@ class EvaluateJob(Job):
         made = distributed.build(context.store, self.stage, make) / "outcome.json"
         if distributed.writes():
             tested = Tested.from_json(json.loads(made.read_text(encoding="utf-8")))
-            artifacts = {"contact_sheet": sheet, "images": found.digest, "protocol": protocol.document()}
-            write_student(self, context.results, tested, folder, found.manifest, artifacts)
+            artifacts: dict[str, Any] = {
+                "contact_sheet": sheet,
+                "images": found.digest,
+                "protocol": protocol.document(),
+            }
+            if self.tuning:
+                artifacts["tuning"] = self.tuning
+            cost, notes = found.manifest.get("cost", {}), self.source.load().notes
+            write_student(self.identity, tested, context.results, folder=folder, made=cost, notes=notes, more=artifacts)
 
     def _open_set(self, context: Context) -> tuple[Path, DistilledSet]:
         from benchmark.sets.folder import open_set, read_set

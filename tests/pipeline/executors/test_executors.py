@@ -177,7 +177,8 @@ def does_nothing(run, jobs, options):
 
 
 def test_an_engine_that_does_nothing_is_a_failure(tmp_path, digits_teacher_store, monkeypatch):
-    from benchmark.pipeline.run import Execution, run_plan
+    from benchmark.pipeline.execution import Execution
+    from benchmark.pipeline.run import run_plan
     from benchmark.plugins import ExecutorInfo, registry
 
     monkeypatch.setitem(registry().items["executor"], "idle", ExecutorInfo("idle", "", f"{__name__}:does_nothing"))

@@ -69,8 +69,9 @@ def run(
     from dataclasses import replace
 
     from benchmark.core.compute import resolve_device
+    from benchmark.pipeline.execution import Execution
     from benchmark.pipeline.requirements import check_requirements
-    from benchmark.pipeline.run import Execution, carry_out
+    from benchmark.pipeline.run import carry_out
 
     methods = _names("method", method)
     given = {"download": download or None, "image_size": image_size, "classes": classes}

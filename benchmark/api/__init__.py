@@ -34,11 +34,11 @@ _HOMES = {
     "Identity": "benchmark.results.records",
     "Outcome": "benchmark.results.records",
     "Record": "benchmark.results.records",
-    "evaluate": "benchmark.calls",
-    "leaderboard": "benchmark.calls",
-    "load_set": "benchmark.calls",
-    "records": "benchmark.calls",
-    "run": "benchmark.calls",
+    "evaluate": "benchmark.api.calls",
+    "leaderboard": "benchmark.api.calls",
+    "load_set": "benchmark.api.calls",
+    "records": "benchmark.api.calls",
+    "run": "benchmark.api.calls",
     # errors that a user can act on
     "DDBenchError": "benchmark.core.errors",
     "DataError": "benchmark.core.errors",
@@ -94,12 +94,12 @@ _RENAMED = {"folder_digest": "digest", "chosen_settings": "chosen"}  # public na
 __all__ = sorted(_HOMES)
 
 if TYPE_CHECKING:
+    from benchmark.api.calls import evaluate, leaderboard, load_set, records, run  # noqa: F401
     from benchmark.backbones import Backbone, Guidance, class_latents, load_backbone, sample, sampling_levels  # noqa: F401
     from benchmark.backbones.backbone import compile_blocks  # noqa: F401
     from benchmark.backbones.folder import digest as folder_digest  # noqa: F401
     from benchmark.backbones.guidance import chosen as chosen_settings  # noqa: F401
     from benchmark.backbones.resolve import resolve_backbone  # noqa: F401
-    from benchmark.calls import evaluate, leaderboard, load_set, records, run  # noqa: F401
     from benchmark.core.compute import (  # noqa: F401
         Precision,
         derive_seed,
@@ -133,7 +133,7 @@ if TYPE_CHECKING:
     from benchmark.students.build import student_version  # noqa: F401
     from benchmark.students.library import Enlarged  # noqa: F401
     from benchmark.teachers import Teacher, get_teacher, teacher_key  # noqa: F401
-    from benchmark.training.augment import Augment, mix  # noqa: F401
+    from benchmark.training.augment import Augmenter, mix  # noqa: F401
     from benchmark.training.formation import decode  # noqa: F401
     from benchmark.training.loop import Averaged, batches, rate_at, train  # noqa: F401
 
