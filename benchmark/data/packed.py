@@ -155,7 +155,7 @@ def is_saved(place: Path) -> bool:
 def _parts(base: Path, suffix: str) -> dict[str, list[Path]]:
     parts: dict[str, list[Path]] = {}
     for file in sorted(base.glob(f"*{suffix}")):
-        named = _PART.search(file.name.lower())
+        named = _PART.search(file.name.lower()) if file.is_file() else None  # opening a FIFO would wait for ever
         if named and not file.name.startswith(".") and "_t3" not in file.name:  # ILSVRC2012_img_train_t3: task 3
             parts.setdefault(named.group(1), []).append(file)
     return parts

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from benchmark.core.cost import available_memory
 from benchmark.core.errors import DataError, MissingError
 from benchmark.core.foreign import opened_image
 from benchmark.data.base import resize_crop
@@ -70,6 +71,13 @@ def read_released(folder: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.T
         )
     ordered = [file for label in range(len(dataset.classes)) for file in files[label]]
     side = _stored_side(ordered, dataset.image_size)
+    need, free = 2 * len(ordered) * dataset.channels * side * side, available_memory()
+    if need > free:
+        raise DataError(
+            f"{len(ordered)} images of {side} px take {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            where=str(root),
+            allowed="a set that fits into memory",
+        )
     images = torch.empty(len(ordered), dataset.channels, side, side, dtype=torch.uint8)
     for row, file in enumerate(ordered):
         images[row] = torch.from_numpy(_image(file, dataset.channels, side))
@@ -160,7 +168,7 @@ def _descend(root: Path) -> Path:
         raise MissingError(f"no folder {root}", where="ddbench evaluate DIR", allowed=LAYOUTS)
     while True:
         entries = [e for e in root.iterdir() if not _unseen(e.name)]
-        folders = [e for e in entries if e.is_dir()]
+        folders = [e for e in entries if e.is_dir() and not e.is_symlink()]  # a link may lead out, or round in circles
         if len(folders) != 1 or any(e.suffix.lower() in SUFFIXES for e in entries):
             return root
         root = folders[0]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmark.core.cost import available_memory
 from benchmark.core.errors import DataError, MissingError, UsageError
 from benchmark.core.foreign import open_regular
 from benchmark.data.base import plain_name
@@ -134,7 +135,7 @@ def load_pair(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     file, number = _split(path)
     document = _document(file)
     images, labels = _pair(document, number, file)
-    images, labels = (torch.as_tensor(value).detach() for value in (images, labels))
+    images, labels = _plain(images, "images", file), _plain(labels, "labels", file)
     if images.ndim == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         images = images.permute(0, 3, 1, 2)
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -160,6 +161,30 @@ def load_pair(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
     if int(labels.min()) < 0 or int(labels.max()) >= 10**6:
         raise DataError(f"labels {int(labels.min())} to {int(labels.max())}", where=str(file), allowed="from 0")
     return images, labels
+
+
+def _plain(value: Any, what: str, file: Path) -> torch.Tensor:
+    """An array as a tensor of ordinary numbers that fits into memory.
+
+    Raises:
+        DataError: complex, text, sparse, quantised, without data, or larger in memory than what is free (a file may
+            hold one number and call it a million images).
+    """
+    import torch
+
+    odd = isinstance(value, np.ndarray) and value.dtype.kind not in "biuf"
+    tensor = value if odd else torch.as_tensor(value).detach()
+    if odd or tensor.layout != torch.strided or tensor.is_meta or tensor.is_quantized or tensor.is_complex():
+        kind = "" if odd else f", {tensor.layout}, on {tensor.device}".replace("torch.", "")
+        raise DataError(f"the {what} are {value.dtype}{kind}", where=str(file), allowed="dense arrays of real numbers")
+    need, free = 3 * 4 * tensor.numel(), available_memory()  # as float32, and what is computed from them
+    if need > free:
+        raise DataError(
+            f"the {what} {list(tensor.shape)} take {need / 1e9:.1f} GB, {free / 1e9:.1f} GB are free",
+            where=str(file),
+            allowed="a set that fits into memory",
+        )
+    return tensor
 
 
 def _split(path: Path) -> tuple[Path, int]:
