@@ -329,6 +329,19 @@ def _table(file: Path) -> Iterator[tuple[Any, Callable[[list[str]], Iterator[Any
         ) from error
 
 
+def number_columns(file: Path) -> list[str]:
+    """Columns of lists or of fractional numbers beside images and labels, such as stored soft labels."""
+    import pyarrow
+
+    with _table(file) as (schema, _):
+        known = _columns(schema, file)
+        kinds = {field.name: field.type for field in schema if field.name not in known}
+        lists = (pyarrow.types.is_list, pyarrow.types.is_large_list, pyarrow.types.is_fixed_size_list)
+        return [
+            n for n, kind in kinds.items() if any(is_list(kind) for is_list in lists) or pyarrow.types.is_floating(kind)
+        ]
+
+
 def _columns(schema: Any, file: Path) -> tuple[str, str]:
     """The names of the columns with the images and with the labels."""
     image = next((name for name in IMAGE_COLUMNS if name in schema.names), "")

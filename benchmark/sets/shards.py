@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmark.core.errors import DataError
 from benchmark.data.base import resize_crop
-from benchmark.data.packed import INNER, label_names, numbered, read_index
+from benchmark.data.packed import INNER, label_names, number_columns, numbered, read_index
 
 if TYPE_CHECKING:
     import torch
@@ -31,7 +31,8 @@ def read_parquet(files: list[Path], dataset: Dataset) -> tuple[torch.Tensor, tor
     """A set as images uint8 ``[N, C, side, side]`` and labels int64 ``[N]``, class after class; sides as in `released`.
 
     Raises:
-        DataError: a file that is damaged or missing, labels that are not the dataset's, class names in another order.
+        DataError: a file that is damaged or missing, labels that are not the dataset's, class names in another order,
+            stored soft labels.
         MissingError: pyarrow is not installed.
     """
     import torch
@@ -44,6 +45,14 @@ def read_parquet(files: list[Path], dataset: Dataset) -> tuple[torch.Tensor, tor
             raise DataError(
                 f"another class order: label {at} is {names[at]!r} there and {ours[at]!r} here", where=str(where)
             )
+    soft = number_columns(files[0])
+    if soft:
+        raise DataError(
+            f"columns of numbers beside images and labels: {', '.join(soft)}",
+            where=str(files[0]),
+            allowed="an image and a label in each row: no protocol trains with labels or weights from a file",
+            hint="to score the images alone, write the files again without these columns",
+        )
     index = read_index(files, numbered(count, where), in_order=True)
     order = np.argsort(index.labels, kind="stable")
     index = index.take(order)

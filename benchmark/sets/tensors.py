@@ -117,6 +117,11 @@ def tensor_notes(path: Path, dataset: Dataset) -> str:
     sets = _several(document)
     if sets > 1:
         parts.append(f"the file holds {sets} sets: this is number {_split(path)[1]} (FILE#1 names the second)")
+    if _is_pair(document) or (isinstance(document, dict) and {"dataset", "data", "label"} <= document.keys()):
+        parts.append(
+            "IDC and CIM write such files: where their images hold several training images each (factor 2), "
+            "students train on them undecoded"
+        )
     rates = [key for key in RATE_KEYS if isinstance(document, dict) and key in document]
     file = _split(path)[0]
     if rates or ("images" in file.name and _sibling(file, "lr").is_file()):

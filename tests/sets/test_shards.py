@@ -14,7 +14,7 @@ pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
 
 
-def write(folder, labels, *, name="train-00000-of-00001-0a1b2c3d.parquet", column="class_id"):
+def write(folder, labels, *, name="train-00000-of-00001-0a1b2c3d.parquet", column="class_id", **more):
     rows = []
     for i in range(len(labels)):
         buffer = io.BytesIO()
@@ -22,7 +22,9 @@ def write(folder, labels, *, name="train-00000-of-00001-0a1b2c3d.parquet", colum
         rows.append({"bytes": buffer.getvalue(), "path": f"{i}.png"})
     folder.mkdir(parents=True, exist_ok=True)
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    pq.write_table(pa.table({"image": pa.array(rows, kind), column: pa.array(labels, pa.int32())}), folder / name)
+    pq.write_table(
+        pa.table({"image": pa.array(rows, kind), column: pa.array(labels, pa.int32()), **more}), folder / name
+    )
     return folder / name
 
 
@@ -47,3 +49,14 @@ def test_a_set_in_parquet(tmp_path, monkeypatch):
     write(tmp_path / "odd", [0, 1, 2], column="kind")
     with pytest.raises(DataError, match="columns image, kind"):
         open_set(tmp_path / "odd", dataset)
+
+
+@pytest.mark.parametrize("soft", [[[0.9, 0.1, 0.0]] * 3, [0.5, 0.2, 0.1]], ids=["vectors", "weights"])
+def test_stored_soft_labels_are_refused(tmp_path, monkeypatch, soft):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    names = {"class_name": ["a", "b", "c"], "row": [0, 1, 2]}
+    write(tmp_path / "plain", [0, 1, 2], **names)
+    assert open_set(tmp_path / "plain", make_dataset()).ipc == 1
+    write(tmp_path / "soft", [0, 1, 2], soft_label=soft, **names)
+    with pytest.raises(DataError, match="beside images and labels: soft_label\n"):
+        open_set(tmp_path / "soft", make_dataset())
