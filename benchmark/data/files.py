@@ -181,12 +181,14 @@ def retried(path: str, read: Callable[[], T]) -> T:
     Raises:
         DataError: it still fails; names the file.
     """
-    for pause in (*PAUSES, None):
+    pauses = iter(PAUSES)
+    while True:
         try:
             return read()
         except OSError as error:
             if not is_transient(error):
                 raise
+            pause = next(pauses, None)
             if pause is None:
                 raise DataError(
                     f"cannot be read now: {error.strerror or error} ({1 + len(PAUSES)} attempts)",
@@ -194,7 +196,6 @@ def retried(path: str, read: Callable[[], T]) -> T:
                     hint="a fault of the disk or the network, not of the file: repeat the command when it is mended",
                 ) from error
             time.sleep(pause)
-    raise AssertionError
 
 
 def class_folders(root: Path) -> tuple[str, ...]:

@@ -178,7 +178,7 @@ class Protocol:
         """
         teacher = self.teacher
         for rule, fields in self.datasets.items():
-            if "teacher" in fields and fnmatchcase(whole(dataset), rule):
+            if "teacher" in fields and fnmatchcase(plain_name(dataset), rule):
                 teacher = fields["teacher"]
         if not isinstance(teacher, dict):
             return teacher
@@ -213,11 +213,6 @@ class Protocol:
         return float(self.lr.get(group, self.lr["default"]))
 
 
-def whole(dataset: str) -> str:
-    """The dataset that ``NAME@val`` or ``NAME@10classes`` is a part of: students and teachers are trained alike."""
-    return plain_name(dataset)
-
-
 def applies(rule: str, dataset: Dataset, student: str) -> bool:
     """Whether an entry of ``datasets`` is meant for this dataset and student."""
     size = _SIZE_RULE.fullmatch(rule)
@@ -226,7 +221,7 @@ def applies(rule: str, dataset: Dataset, student: str) -> bool:
         value = dataset.image_size if unit == "px" else len(dataset.classes)
         return value <= number if sign == "<=" else value >= number
     name, slash, architecture = rule.partition("/")
-    return fnmatchcase(whole(dataset.name), name) and (not slash or fnmatchcase(student, architecture))
+    return fnmatchcase(plain_name(dataset.name), name) and (not slash or fnmatchcase(student, architecture))
 
 
 def _jsonable(value: Any) -> Any:
