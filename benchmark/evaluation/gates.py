@@ -68,9 +68,10 @@ def check_set(
     """The set has equally many images of every class, and its labels follow the dataset's order of classes.
 
     The gate judges order, not quality: a set that the teacher hardly recognises is scored, with status ``weak``; one
-    whose labels follow another order of the classes (`class_order`) is refused. ``weak`` means not told from chance:
-    fewer than 1.5 times chance and 1.645 standard deviations above it, and the images' own classes rank no higher than
-    they would under shuffled labels. Of more than ``SEEN`` images an even selection is looked at.
+    whose labels follow another order of the classes (`class_order`) is refused. ``weak`` means no significant
+    difference from chance: fewer than 1.5 times chance and 1.645 standard deviations above it, and the images' own
+    classes rank no higher than they would under shuffled labels. Of more than ``SEEN`` images an even selection is
+    looked at.
 
     Args:
         waived: the method means to fail (noise), or the user waives the gate; the record says so.

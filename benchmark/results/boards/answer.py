@@ -15,7 +15,6 @@ from benchmark.results.boards import standing
 from benchmark.results.boards.boards import Board, Column
 from benchmark.results.boards.cells import BASELINE, MEMBER
 from benchmark.results.boards.terminal import interval, seconds
-from benchmark.results.statistics import mean_std
 
 BETTER, UNDECIDED, FLOOR, UNKNOWN = "better", "undecided", "floor", "?"
 
@@ -46,14 +45,15 @@ class Answer:
 
     Attributes:
         lines: ``lines[0]`` is the answer.
-        told: what the tests say of it against random real images: ``better``, ``undecided``, ``?`` (too little is
-            known: fewer than three shared seeds, failures, no random real images); ``floor``: these are the best.
+        against_random: what the tests say of it against random real images: ``better``, ``undecided``, ``?`` (too
+            little is known: fewer than three shared seeds, failures, no random real images); ``floor``: these are the
+            best.
     """
 
     board: Board
     column: Column
     lines: list[Line]
-    told: str
+    against_random: str
 
     @property
     def setting(self) -> str:
@@ -79,19 +79,15 @@ def _answer(board: Board, column: Column) -> Answer | None:
         return None
     tests = standing.Column([row[MEMBER] for _, row in entries])
     lines = [Line(e.label, e.method, tests.standing(i), row) for i, (e, row) in enumerate(entries)]
-    best = tests.best if tests.best is not None else max(range(len(lines)), key=lambda i: _mean(lines[i]))
+    best = tests.best if tests.best is not None else max(range(len(lines)), key=lambda i: lines[i].row["top1_last"])
     floor = next((i for i, line in enumerate(lines) if line.method == BASELINE), None)
-    order = sorted(range(len(lines)), key=lambda i: (i != best, -_mean(lines[i]), lines[i].label))
+    order = sorted(range(len(lines)), key=lambda i: (i != best, -lines[i].row["top1_last"], lines[i].label))
     if floor == best:
-        told = FLOOR
+        against_random = FLOOR
     else:
         differ = None if floor is None or tests.best is None else tests.differ(best, floor)
-        told = UNKNOWN if differ is None else BETTER if differ else UNDECIDED
-    return Answer(board, column, [lines[i] for i in order], told)
-
-
-def _mean(line: Line) -> float:
-    return mean_std(list(line.row[MEMBER].results.scores.values()))[0]
+        against_random = UNKNOWN if differ is None else BETTER if differ else UNDECIDED
+    return Answer(board, column, [lines[i] for i in order], against_random)
 
 
 def sentence(found: Sequence[Answer]) -> str:
@@ -120,17 +116,17 @@ def sentence(found: Sequence[Answer]) -> str:
     rest = sum(winners.values()) - sum(winners[m] for m in first)
     parts += [f"another in {rest}"] if rest else []
     many = len(found)
-    sure = sum(a.told == BETTER for a in found)
-    sure_text = f"in {sure} of {many} the tests tell the best method from random real images"
+    sure = sum(a.against_random == BETTER for a in found)
+    sure_text = f"in {sure} of {many} the best method is significantly better than random real images"
     return f"Best of {many} setting{'s' * (many > 1)}: {', '.join(parts)}; {sure_text}."
 
 
 def verdict(answer: Answer) -> str:
     """What the tests say, in words."""
-    if answer.told == FLOOR:
+    if answer.against_random == FLOOR:
         return "no method is better than random real images"
     return {
-        BETTER: "better than random real images",
-        UNDECIDED: "not told from random real images",
+        BETTER: "significantly better than random real images",
+        UNDECIDED: "no significant difference from random real images",
         UNKNOWN: "too few seeds for a test against random real images",
-    }[answer.told]
+    }[answer.against_random]

@@ -57,11 +57,12 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("device", "string", "devices that trained the students"),
     ("teacher_accuracy", "Float64", "top-1 of the teacher on the test split at the gate, percent"),
     ("set_recognised", "Float64", "part of the distilled set that the teacher gets right, mean over seeds, percent"),
-    ("set_gate", "string", "ok; weak where the teacher's answers cannot be told from chance; waived"),
+    ("set_gate", "string", "ok; weak where the teacher's answers do not differ significantly from chance; waived"),
     (
         "standing",
         "string",
-        "top: not told from the best of its column (`boards.standing`); below; ? where too little is known",
+        "top: the best of its column or not significantly different from it (`boards.standing`); below; ? where too "
+        "little is known",
     ),
     ("tuned", "string", "how `ddbench tune` chose the settings, or that they are the authors'; else empty"),
     ("flags", "string", "remarks, see FLAGS; separated by blanks"),

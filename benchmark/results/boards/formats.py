@@ -22,8 +22,8 @@ FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 LEGEND = (
     "Top-1 % after the last epoch, mean ± 95 % t interval over {over}; in brackets the gain over random real images, "
     "paired by seed (over the seeds that both have). Bold is the top set of a column: the best whole result and all "
-    "that paired tests with Holm's correction do not tell from it; ? where too little is known (fewer than three "
-    "shared seeds, or seeds that failed)."
+    "whose difference from it is not significant (paired tests, Holm's correction); ? where too little is known (fewer "
+    "than three shared seeds, or seeds that failed)."
 )
 GREY = "{style}: fewer than five seeds and an interval wider than ± {wide:g}, which says little."
 WIDE = 5.0  # points of half an interval, of fewer than `STEADY` seeds, from which on a number is shown grey

@@ -2,8 +2,8 @@
 
 A column is what may be compared: one dataset, protocol, teacher, student and IPC. Its best is the whole result with the
 highest mean. Every other is tested against it, paired by seed (and by test image where records hold them), with Holm's
-correction for the number of methods (`statistics.comparisons_with_best`). What the tests do not tell from the best
-forms the top set with it.
+correction for the number of methods (`statistics.comparisons_with_best`). The best
+and all whose difference from it is not significant form the top set.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Column:
         self._all: dict[tuple[int, int], float] | None = None
 
     def standing(self, i: int) -> str:
-        """``top`` (not told from the best, or the best itself), ``below``, or ``?`` (too little is known).
+        """``top`` (the best, or not significantly different from it), ``below``, or ``?`` (too little is known).
 
         ``?``: fewer than three seeds are shared with the best, or seeds failed, so that the mean is the survivors'.
         """

@@ -86,8 +86,8 @@ FIELDS: tuple[tuple[str, tuple[type, ...], bool, str], ...] = (
         "gates.set",
         (dict, NULL),
         False,
-        "recognised: percent of the set that the teacher gets right; chance; status: ok, weak (not told from chance), "
-        "waived",
+        "recognised: percent of the set that the teacher gets right; chance; status: ok, weak (not significantly above "
+        "chance), waived",
     ),
     ("artifacts", (dict,), True, "where the set, the contact sheet and the curve lie; not sealed"),
     ("artifacts.images", (str,), False, "digest of the set's class order and images: equal sets have equal ones"),

@@ -28,8 +28,8 @@ def opening(made: Sequence[Board]) -> str:
         f'<section id="answer"><p class="answer">{html.escape(sentence(found))}</p>'
         '<p class="soft">Each line is a setting, each mark a method: its gain over random real images in points, '
         f"paired by seed, from −{reach:.0f} to +{reach:.0f} (a bar at the left edge: less than that). Diamond: the "
-        "best, with its 95 % interval; dots: not told from it by the column's tests (with Holm's correction, so an "
-        "interval may leave out 0 and the test still not decide); rings: below it, or too little known.</p>"
+        "best, with its 95 % interval; dots: no significant difference from it (the tests correct for the number of "
+        "methods, so an interval may leave out 0 without significance); rings: below it, or too little known.</p>"
         + "".join(rows[:MOST])
         + (more if len(rows) > MOST else "")
         + "</section>"

@@ -16,12 +16,13 @@ RANDOM = ("random", (50.0, 50.2, 49.8, 50.1))
 
 def test_the_answer_is_the_best_with_what_the_tests_say_of_it():
     (sure,) = found(("a", (60.0, 60.3, 59.9, 60.2)), ("b", (55.0, 55.2, 54.9, 55.3)), RANDOM)
-    assert [line.label for line in sure.lines] == ["a", "b", "random"] and sure.told == BETTER and not sure.equals
+    assert [line.label for line in sure.lines] == ["a", "b", "random"]
+    assert sure.against_random == BETTER and not sure.equals
     (open_,) = found(("a", (40.0, 62.0, 58.0, 45.0)), RANDOM)
-    assert open_.lines[0].label == "a" and open_.told == UNDECIDED and open_.equals == ["random"]
+    assert open_.lines[0].label == "a" and open_.against_random == UNDECIDED and open_.equals == ["random"]
     (floor,) = found(("a", (40.0, 40.3, 39.9, 40.2)), RANDOM)
-    assert floor.lines[0].label == "random" and floor.told == FLOOR
-    assert found(("a", (60.0,)), ("random", (50.0,)))[0].told == UNKNOWN
+    assert floor.lines[0].label == "random" and floor.against_random == FLOOR
+    assert found(("a", (60.0,)), ("random", (50.0,)))[0].against_random == UNKNOWN
     assert found(RANDOM) == []
 
 
