@@ -153,6 +153,7 @@ def filters(function, names: Sequence[str] = FILTERS):
     """Options that choose rows by ``names`` and IPC, and the folder they come from."""
     for name in reversed(names):
         text = f"Only these {name}s; wildcards and commas allowed; repeatable."
+        text += " A variant: d3hr:decode_guidance=3." if name == "method" else ""
         function = click.option(f"--{name}", name, multiple=True, help=text)(function)
     function = click.option("--ipc", multiple=True, help="Only these IPC values; commas allowed; repeatable.")(function)
     return click.option(

@@ -1,4 +1,4 @@
-"""Boards: rows of one dataset and protocol, methods down, IPC × student across; best, ties and what to be told."""
+"""Boards: rows of one dataset and protocol, methods down, IPC × student across; best, top sets and notes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 
 from benchmark.core.errors import UsageError, unknown_name
+from benchmark.core.foreign import parse_yaml
 from benchmark.plugins import registry
 from benchmark.results.boards import standing
 from benchmark.results.boards.cells import AUTHORS, MEMBER, Cell
@@ -270,6 +271,8 @@ def flags(board: Board) -> Counter:
 def select(rows: list[dict], wanted: dict[str, Sequence[str]]) -> list[dict]:
     """Rows whose columns match; values are names, wildcards or comma-separated lists of them, ``ipc`` numbers.
 
+    A method may be a variant: ``d3hr:decode_guidance=3``, as in ``compare``, with one parameter.
+
     Raises:
         UsageError: a value that no row has (nearest one named).
     """
@@ -279,7 +282,7 @@ def select(rows: list[dict], wanted: dict[str, Sequence[str]]) -> list[dict]:
             continue
         known = sorted({str(row[name]) for row in rows})
         for pattern in patterns:
-            if not any(fnmatchcase(k, pattern) for k in known):
+            if not any(_matches(row, name, pattern) for row in rows):
                 if not known:
                     raise UsageError("there are no records to choose from", where=f"--{name} {pattern}")
                 error = unknown_name(name, pattern, known, where=f"--{name}")
@@ -289,8 +292,16 @@ def select(rows: list[dict], wanted: dict[str, Sequence[str]]) -> list[dict]:
                     allowed=error.allowed,
                     hint="ddbench leaderboard --format csv shows everything that there is",
                 )
-        rows = [row for row in rows if any(fnmatchcase(str(row[name]), p) for p in patterns)]
+        rows = [row for row in rows if any(_matches(row, name, p) for p in patterns)]
     return rows
+
+
+def _matches(row: dict, name: str, pattern: str) -> bool:
+    pattern, colon, setting = pattern.partition(":") if name == "method" else (pattern, "", "")
+    if not fnmatchcase(str(row[name]), pattern):
+        return False
+    key, _, value = setting.partition("=")
+    return not colon or json.loads(row["params"]).get(key) == parse_yaml(value, f"--{name}")
 
 
 def select_cells(cells: Iterable[Cell], wanted: dict[str, Sequence[str]]) -> list[Cell]:

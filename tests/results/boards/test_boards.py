@@ -253,6 +253,15 @@ def test_wrong_requests(results, tmp_path):
     assert issubclass(DataError, DDBenchError)
 
 
+def test_a_filter_can_name_a_variant():
+    made = [*runs("a", [80, 82], params={"m": 3.0}), *runs("a", [70, 71], params={"m": 4}), *runs("b", [60, 61])]
+    rows = leaderboard.rows(made)
+    found = boards.select(rows, {"method": ["a:m=3,b"]})
+    assert {(row["method"], json.loads(row["params"]).get("m")) for row in found} == {("a", 3.0), ("b", None)}
+    with pytest.raises(UsageError, match="no record has the method 'a:m=5'"):
+        boards.select(rows, {"method": ["a:m=5"]})
+
+
 def test_a_page_compares_records_of_a_folder_of_its_own(results, tmp_path):
     page, study = tmp_path / "page.md", tmp_path / "study"
     for record in runs("a", [80, 82, 90]) + runs("b", [70, 71, 78]):
