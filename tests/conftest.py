@@ -20,12 +20,13 @@ def store(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def digits_teacher_store(tmp_path_factory):
-    """A store in which the teacher of digits is trained, once a session; copy it, never write to it."""
+def digits_teacher_store(tmp_path_factory, worker_id):
+    """A store with the trained teacher of digits, one for all processes of pytest; copy it, never write to it."""
     from benchmark.core.store import Store
     from benchmark.data import load_dataset
     from benchmark.teachers import get_teacher
 
-    made = Store(tmp_path_factory.mktemp("teacher"))
+    base = tmp_path_factory.getbasetemp()
+    made = Store((base if worker_id == "master" else base.parent) / "teacher-store")
     get_teacher(made, load_dataset("digits"), "convnet3_bn")
     return made

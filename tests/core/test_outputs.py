@@ -133,7 +133,7 @@ def nobody():
 
 def test_a_folder_that_may_not_be_written(tmp_path):
     for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest-", "test_")):
+        if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest-", "popen-", "test_")):
             folder.chmod(0o755)
     tmp_path.chmod(0o555)
     try:
@@ -243,7 +243,7 @@ def test_links_are_followed_and_modes_and_hard_links_kept(results, tmp_path, cap
 
 def test_a_file_in_a_folder_that_may_not_be_written(tmp_path):
     for folder in (tmp_path, *tmp_path.parents):
-        if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest-", "test_")):
+        if folder.stat().st_uid == os.getuid() and folder.name.startswith(("pytest-", "popen-", "test_")):
             folder.chmod(0o755)
     file = tmp_path / "shared.csv"
     file.write_text("a long old text")

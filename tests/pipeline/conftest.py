@@ -14,10 +14,7 @@ def ddbench(tmp_path, digits_teacher_store):
     """Runs the ddbench command in a process of its own, with a store and results folder of this test."""
 
     def run(*arguments, check=True, **environment):
-        store = Path(environment.get("DDBENCH_CACHE", tmp_path / "store")) / "artifacts" / "teacher"
-        root = store.parents[1]
-        if root.parent.is_dir() and not root.exists():
-            shutil.copytree(digits_teacher_store.root / "artifacts" / "teacher", store)
+        put_teacher(digits_teacher_store, Path(environment.get("DDBENCH_CACHE", tmp_path / "store")))
         env = {
             **os.environ,
             "DDBENCH_CACHE": str(tmp_path / "store"),
@@ -30,6 +27,28 @@ def ddbench(tmp_path, digits_teacher_store):
         if check:
             assert done.returncode == 0, done.stdout + done.stderr
         return done
+
+    return run
+
+
+def put_teacher(made, root: Path) -> None:
+    """Copy the teacher in the store ``made`` into a new store at ``root``."""
+    if root.parent.is_dir() and not root.exists():
+        shutil.copytree(made.root / "artifacts" / "teacher", root / "artifacts" / "teacher")
+
+
+@pytest.fixture
+def refused(tmp_path, digits_teacher_store, monkeypatch, capsys):
+    """Runs a command that must fail as `ddbench` does, but in this process: its exit code and messages."""
+    from benchmark import cli
+
+    def run(*arguments):
+        put_teacher(digits_teacher_store, tmp_path / "store")
+        monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(SystemExit) as end:
+            cli.main([str(a) for a in arguments])
+        return end.value.code, capsys.readouterr().err
 
     return run
 
