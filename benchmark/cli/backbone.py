@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Any
 import click
 
 from benchmark.cli.guidance import guidance
-from benchmark.cli.options import COUNT, PIXELS, SEED, NamedPath, Number
+from benchmark.cli.options import COUNT, DATA, SEED, NamedPath, Number, dataset_options, shared
 from benchmark.core import distributed
 from benchmark.core.errors import UsageError
 
@@ -37,10 +38,7 @@ def _data(function):
     for option in reversed(
         [
             click.option("--dataset", required=True, help="e.g. digits, cifar10, NAME=PATH for your own."),
-            click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA."),
-            click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, as in `run`."),
-            click.option("--on-corrupt", default="error", show_default=True, help="error or skip, as in `run`."),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
+            shared(*DATA),
             click.option("--out", type=NamedPath(), help="Also copy the folder here."),
         ]
     ):
@@ -157,14 +155,11 @@ def train(
 def finetune(
     *,
     dataset: str,
-    data_root: str | None,
-    image_size: int | None,
-    on_corrupt: str,
     device: str,
     out: Path | None,
     source: str,
     teacher: str,
-    **values: Any,
+    **given: Any,
 ):
     """Fine-tune a backbone's DiT on another dataset, and print the report card before and after."""
     _check_out(out)
@@ -173,10 +168,11 @@ def finetune(
     from benchmark.core.store import Store
 
     key = external_key(source)
-    data = _dataset({"dataset": dataset, "data_root": data_root, "image_size": image_size, "on_corrupt": on_corrupt})
+    data = _dataset({"dataset": dataset, **given})
     from benchmark.backbones.finetuning import FinetuneSettings, finetune_backbone, finetune_stage
 
-    chosen = FinetuneSettings(**values)
+    names = {field.name for field in dataclasses.fields(FinetuneSettings)}
+    chosen = FinetuneSettings(**{name: value for name, value in given.items() if name in names})
     with distributed.together():
         folder = finetune_backbone(Store(), source, data, chosen, resolve_device(device), teacher)
     _finish(folder, finetune_stage(data, key, chosen).key, out)
@@ -207,7 +203,7 @@ backbone.add_command(guidance)
 @backbone.command(epilog="\b\nExamples:\n  ddbench backbone show DIR\n  ddbench backbone show fashionmnist")
 @click.argument("name", metavar="FOLDER|HUB_ID|DATASET")
 @click.option("--preset", default="", help="With a dataset: its preset. Default: the dataset's.")
-@click.option("--data-root", default=None, help="With a dataset: where its data lies.")
+@shared("data-root")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
 def show(name: str, preset: str, data_root: str | None, as_json: bool) -> None:
     """Print a backbone's report card: of a folder, a hub id, or what was trained for a dataset."""
@@ -273,10 +269,7 @@ def _dataset(given: dict[str, Any]):
     """The dataset that the options of `_data` name."""
     from benchmark.data import load_dataset
 
-    options = {"image_size": given["image_size"]}
-    if given["on_corrupt"] != "error":
-        options["on_corrupt"] = given["on_corrupt"]
-    return load_dataset(given["dataset"], given["data_root"], **options)
+    return load_dataset(given["dataset"], given["data_root"], **dataset_options(given))
 
 
 def _pair(text: str) -> tuple[str, str]:

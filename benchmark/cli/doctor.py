@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import PIXELS
+from benchmark.cli.options import DATA, dataset_options, shared
 
 OK, WARN, BAD = "ok", "warning", "FAULT"
 SHOWN = 20  # corrupt files listed one by one
@@ -41,14 +41,8 @@ Examples:
 """
 )
 @click.option("--dataset", default="", help="The dataset. Default: say which are there.")
-@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
 @click.option("--full", is_flag=True, help="Read every image anew: names corrupt and changed ones.")
-@click.option("--on-corrupt", default="error", show_default=True, help="error or skip, as in `run`.")
-@click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, as in `run`.")
-@click.option("--split", type=float, default=None, help="Share that is the test split, as in `run`.")
-@click.option("--backbone", default="", help="A preset, a folder or a hub id. Default: the dataset's.")
-@click.option("--teacher", default="", help="As in `run`. Default: that of the protocol `soft`.")
-@click.option("--device", default="auto", show_default=True, help="As in `run`: cpu asks for no GPU.")
+@shared(*DATA, "backbone", "teacher")
 def doctor(dataset: str, full: bool, **given: Any) -> int:
     """Check data, disk, backbone, teacher and GPU memory, and print what to do.
 
@@ -70,7 +64,7 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
         protocols=("soft",),
         teacher=given["teacher"],
         data_root=given["data_root"],
-        dataset_options={"image_size": given["image_size"], "split": given["split"]},
+        dataset_options=dataset_options({**given, "on_corrupt": None}),
     )
     needed = requirements(asked, given["device"])
     needed += backbone_requirements(dataset, given["backbone"], given["device"], Needs(backbone=True))
@@ -102,7 +96,7 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
         for number, fix in enumerate(dict.fromkeys(findings.fixes), 1):
             click.echo(f"  {number}. {fix}")
         return 3
-    names = ("data_root", "image_size", "split", "backbone", "teacher", "on_corrupt")
+    names = ("data_root", "image_size", "split", "classes", "backbone", "teacher", "on_corrupt")
     chosen = {n: given[n] for n in names if given[n] not in (None, "", "error")}
     more = "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in chosen.items())
     click.echo(f"\nReady:  ddbench run --method d3hr --dataset {dataset}{more} --ipc 1")
@@ -133,9 +127,7 @@ def _load(findings: Findings, name: str, full: bool, given: dict[str, Any]):
     from benchmark.core.errors import DDBenchError, UsageError
     from benchmark.data import load_dataset
 
-    options = {"image_size": given["image_size"], "split": given["split"]}
-    if given["on_corrupt"] != "error":
-        options["on_corrupt"] = given["on_corrupt"]
+    options = dataset_options(given)
     try:
         return load_dataset(name, given["data_root"], **options)
     except UsageError:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.cli.options import NamedPath, good_records
+from benchmark.cli.options import NamedPath, good_records, shared
 from benchmark.core.errors import DDBenchError
 
 FOLDER = NamedPath(file_okay=False)
@@ -24,7 +24,7 @@ def results() -> None:
 @click.argument("folder", type=FOLDER, default="results")
 @click.option("--strict", is_flag=True, help="Doubts count as errors.")
 @click.option("--data", is_flag=True, help="Also hash the records' datasets anew, where they are here, and compare.")
-@click.option("--data-root", default=None, help="With --data: where the data lies. Default: $DDBENCH_DATA.")
+@shared("data-root")
 def verify(folder: Path, strict: bool, data: bool, data_root: str | None) -> int:
     """Check every record of FOLDER: schema, id, digest, duplicates, gates; and that leaderboard.csv is up to date.
 

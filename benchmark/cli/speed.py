@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from benchmark.cli.options import COUNT, NamedPath
+from benchmark.cli.options import COUNT, NamedPath, shared
 from benchmark.core.errors import UsageError
 
 
@@ -22,7 +22,7 @@ Examples:
 )
 @click.option("--backbone", default="", help="A folder, a hub id, or a preset (with --dataset). Weights are random.")
 @click.option("--dataset", default="", help="With a preset: whose geometry it takes.")
-@click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
+@shared("data-root")
 @click.option("--student", default="", help="An architecture: its training step.")
 @click.option(
     "--image-size", type=int, default=None, help="Side in pixels: of the student's images, else of the dataset."
@@ -37,7 +37,7 @@ Examples:
     help="Latents a step of the DiT; images a step of the student.",
 )
 @click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@shared("device")
 @click.option("--add", type=NamedPath(), help="Also write the rows into this table.")
 def speed(backbone: str, student: str, precision: str, device: str, batch: int, add: Path | None, **given) -> None:
     """Measure images a second and peak memory: of a backbone's stages, or of a student's training step.

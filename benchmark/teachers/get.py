@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,9 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from benchmark.core import compute, distributed
 from benchmark.core.compute import derive_seed, fast_layout, generator
-from benchmark.core.progress import Progress
 from benchmark.core.store import Stage, Store, digest_of
-from benchmark.core.store.checked import remove_checked
 from benchmark.students import build_student, student_version
 from benchmark.teachers.recipes import Recipe, recipe_for
 from benchmark.teachers.teacher import SUFFIXES, Ensemble, Teacher
@@ -51,9 +49,7 @@ def teacher_key(dataset: Dataset, name: str) -> str:
     return teacher_stage(dataset, name).key
 
 
-def get_teacher(
-    store: Store, dataset: Dataset, name: str, device: str = "cpu", progress: Callable | None = None
-) -> Teacher:
+def get_teacher(store: Store, dataset: Dataset, name: str, device: str = "cpu") -> Teacher:
     """The teacher ``name`` for the dataset: trained once and cached, or given.
 
     Args:
@@ -102,9 +98,9 @@ def _ensemble(members: list[Teacher], dataset: Dataset, name: str) -> Ensemble:
 
 
 def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Recipe, device: str, out: Path) -> None:
-    """Train by the recipe; a checkpoint every ``recipe.interval`` steps, so that a kill costs at most one interval."""
-    from benchmark.training import checkpoint
+    """Train by the recipe, resuming from the last checkpoint; what is kept is the average of the weights."""
     from benchmark.training.augment import Augmenter
+    from benchmark.training.loop import Averaged, train
     from benchmark.training.testing import accuracy, predict, test_set
 
     test_images, test_labels = test_set(dataset, device=device)
@@ -115,58 +111,41 @@ def _train(store: Store, stage: Stage, dataset: Dataset, name: str, recipe: Reci
         model = build_student(name, len(dataset.classes), dataset.channels, dataset.image_size, 0)
         model = fast_layout(model.to(device)).train()
         distributed.synchronise_norms(model)
-        average = [p.detach().clone() for p in model.parameters()]
-        heavy = [p for p in model.parameters() if p.ndim > 1]
-        light = [p for p in model.parameters() if p.ndim <= 1]
-        groups = [{"params": heavy, "weight_decay": recipe.weight_decay}, {"params": light, "weight_decay": 0.0}]
-        optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-        file = store.workdir(stage) / "teacher.pt"
-        step = 0
-        if state := checkpoint.load(file):
-            step = state["step"]
-            model.load_state_dict(state["model"])
-            optimizer.load_state_dict(state["optimizer"])
-            average = [a.to(device) for a in state["average"]]
-        distributed.check_same(step, "checkpoint")
+        state = Averaged(
+            model,
+            recipe.lr,
+            recipe.weight_decay,
+            keep=lambda done: min(recipe.ema, (1 + done) / (10 + done)),
+            betas=(0.9, 0.999),
+            clip=None,
+            spare_vectors=True,
+        )
         each = max(1, len(images) // recipe.batch)
-        order = None
-        with torch.random.fork_rng(devices=[]), Progress(recipe.steps, f"teacher {name}", "step", step) as bar:
-            while step < recipe.steps:
-                if step % recipe.interval == 0 and distributed.writes():
-                    store.log_work(stage, "steps", min(recipe.interval, recipe.steps - step))
-                epoch, place = divmod(step, each)
-                if order is None or place == 0:
-                    order = torch.randperm(len(images), generator=generator("teacher", "order", epoch))
-                index = order[place * recipe.batch : (place + 1) * recipe.batch]
-                there = index.to(device, non_blocking=True)  # a blocking copy would wait for the step before
-                torch.manual_seed(derive_seed("teacher", "layers", step))
-                x = augment(images[index if isinstance(images, _Read) else there], generator("teacher", "batch", step))
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.lr * _one_cycle(step, recipe)
-                rows, share = distributed.part(len(x))
-                with compute.Precision(autocast=recipe.autocast).context(device):
-                    logits = model(x[rows]).float()
-                loss = F.cross_entropy(logits, labels[there][rows], label_smoothing=recipe.label_smoothing)
-                optimizer.zero_grad(set_to_none=True)
-                (loss * share).backward()
-                distributed.sum_gradients(model.parameters())
-                optimizer.step()
-                decay = min(recipe.ema, (1 + step) / (10 + step))
-                with torch.no_grad():
-                    torch._foreach_lerp_(average, list(model.parameters()), 1 - decay)
-                step += 1
-                bar.update()
-                if step % recipe.interval == 0 and step < recipe.steps and distributed.writes():
-                    document = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-                    checkpoint.save({**document, "average": average}, file)
-        with torch.no_grad():
-            for parameter, value in zip(model.parameters(), average):
-                parameter.copy_(value)
+
+        @functools.lru_cache(maxsize=1)
+        def order(epoch: int) -> torch.Tensor:
+            return torch.randperm(len(images), generator=generator("teacher", "order", epoch))
+
+        def step(done: int) -> torch.Tensor:
+            epoch, place = divmod(done, each)
+            index = order(epoch)[place * recipe.batch : (place + 1) * recipe.batch]
+            there = index.to(device, non_blocking=True)  # a blocking copy would wait for the step before
+            torch.manual_seed(derive_seed("teacher", "layers", done))
+            x = augment(images[index if isinstance(images, _Read) else there], generator("teacher", "batch", done))
+            rows, share = distributed.part(len(x))
+            with compute.Precision(autocast=recipe.autocast).context(device):
+                logits = model(x[rows]).float()
+            loss = F.cross_entropy(logits, labels[there][rows], label_smoothing=recipe.label_smoothing) * share
+            loss.backward()
+            state.step(done, _one_cycle(done, recipe))
+            return loss.detach()
+
+        with torch.random.fork_rng(devices=[]):
+            train(store, stage, f"teacher {name}", recipe.steps, state, step, evaluations=0)
+        state.swap()
         top1, top5 = accuracy(predict(model, test_images, augment.normalise), test_labels)
         save_file({k: v.contiguous().cpu() for k, v in model.state_dict().items()}, out / "model.safetensors")
-        (out / "report.json").write_text(json.dumps({"accuracy": top1, "top5": top5, "steps": step}, indent=1))
-        if distributed.writes():
-            remove_checked(file)
+        (out / "report.json").write_text(json.dumps({"accuracy": top1, "top5": top5, "steps": recipe.steps}, indent=1))
 
 
 def _one_cycle(step: int, recipe: Recipe) -> float:

@@ -23,12 +23,14 @@ class Recipe:
     ema: float = 0.998
     label_smoothing: float = 0.0
     augment: tuple = ()
-    interval: int = 100  # steps between checkpoints
     autocast: str | None = None  # mixed precision: float32 weights, forward and backward passes in this type
 
     def document(self) -> dict:
-        """As JSON; without ``autocast``, which is part of the precision policy."""
-        document = {**asdict(self), "augment": [dict(entry) for entry in self.augment]}
+        """As JSON; without ``autocast``, which is part of the precision policy.
+
+        ``interval`` stands in the keys of all teachers so far; it changes no result.
+        """
+        document = {**asdict(self), "augment": [dict(entry) for entry in self.augment], "interval": 100}
         del document["autocast"]
         return document
 

@@ -36,13 +36,39 @@ class Averaged:
 
     The average is the power function of arXiv 2312.02696 (section 3.1): its window grows with the training, so one
     ``width`` (standard deviation of the window as a share of the training so far) suits short and long runs.
+
+    Args:
+        keep: instead of ``width``: the share of the average that stays at a step, by the number of steps before it.
+        betas: of AdamW.
+        clip: largest norm of the whole gradient; None leaves it as it is.
+        spare_vectors: biases and norms, of one dimension, get no weight decay.
     """
 
-    def __init__(self, module: nn.Module, lr: float, weight_decay: float, width: float) -> None:
-        self.module, self.lr, self.gamma = module, lr, _gamma(width)
+    def __init__(
+        self,
+        module: nn.Module,
+        lr: float,
+        weight_decay: float,
+        width: float = 0.1,
+        *,
+        keep: Callable[[int], float] | None = None,
+        betas: tuple[float, float] = (0.9, 0.99),
+        clip: float | None = 1.0,
+        spare_vectors: bool = False,
+    ) -> None:
+        self.module, self.lr, self.clip = module, lr, clip
+        gamma = _gamma(width)
+        self.keep = keep or (lambda done: (1 - 1 / (done + 1)) ** (gamma + 1))
         self.named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
         self.weights = [p for _, p in self.named]
-        self.optimizer = torch.optim.AdamW(self.weights, lr, betas=(0.9, 0.99), weight_decay=weight_decay, fused=True)
+        saved = module.state_dict(keep_vars=True)
+        self.buffers = [(n, b) for n, b in module.named_buffers() if n in saved]
+        spared = [p for p in self.weights if spare_vectors and p.ndim <= 1]
+        decayed = [p for p in self.weights if not (spare_vectors and p.ndim <= 1)]
+        groups = [{"params": decayed}, {"params": spared, "weight_decay": 0.0}]
+        self.optimizer = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr, betas=betas, weight_decay=weight_decay, fused=True
+        )
         self.average = [p.detach().clone() for p in self.weights]
 
     def step(self, done: int, rate: float) -> None:
@@ -50,11 +76,11 @@ class Averaged:
         for group in self.optimizer.param_groups:
             group["lr"] = self.lr * rate
         distributed.sum_gradients(self.weights)
-        torch.nn.utils.clip_grad_norm_(self.weights, 1.0)
+        if self.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.weights, self.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        keep = (1 - 1 / (done + 1)) ** (self.gamma + 1)
-        torch._foreach_lerp_(self.average, [p.detach() for p in self.weights], 1 - keep)
+        torch._foreach_lerp_(self.average, [p.detach() for p in self.weights], 1 - self.keep(done))
 
     def swap(self) -> None:
         """Exchange the weights with their average; call it twice to restore them."""
@@ -65,7 +91,7 @@ class Averaged:
 
     def tensors(self) -> dict[str, torch.Tensor]:
         """Everything that the next step depends on."""
-        found = {}
+        found = {f"buffer.{name}": buffer for name, buffer in self.buffers}
         for (name, weight), average in zip(self.named, self.average):
             found[f"weight.{name}"], found[f"average.{name}"] = weight.detach(), average
             for key, value in self.optimizer.state.get(weight, {}).items():
@@ -73,6 +99,8 @@ class Averaged:
         return {k: v.contiguous() for k, v in found.items()}
 
     def load(self, tensors: dict[str, torch.Tensor]) -> None:
+        for name, buffer in self.buffers:
+            buffer.copy_(tensors[f"buffer.{name}"])
         for (name, weight), average in zip(self.named, self.average):
             weight.data.copy_(tensors[f"weight.{name}"])
             average.copy_(tensors[f"average.{name}"])
@@ -146,8 +174,9 @@ def train(
     unread: list[float | torch.Tensor] = []
 
     def read() -> None:
-        for loss in unread:
-            recent[0] += distributed.total(float(loss))
+        there = [loss for loss in unread if isinstance(loss, torch.Tensor)]
+        for loss in torch.stack(there).tolist() if there else unread:  # one wait for a GPU
+            recent[0] += distributed.total(loss)
             recent[1] += 1
         unread.clear()
 

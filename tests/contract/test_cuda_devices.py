@@ -221,7 +221,7 @@ def test_teachers_train_without_waiting(tmp_path, monkeypatch):
 
     dataset, counts, seen = easy_dataset(train=10, test=6), [], []
     for device, steps in (("cpu", 9), (GPU, 9), (GPU, 5)):
-        monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], steps=steps, batch=8, interval=4))
+        monkeypatch.setitem(RECIPES, "tiny", replace(RECIPES["tiny"], steps=steps, batch=8))
         testing._cached.cache_clear()
         with pretended() as waits:
             teacher = get_teacher(Store(tmp_path / f"{device}-{steps}"), dataset, "convnet3_bn", device)

@@ -39,12 +39,6 @@ def find_checked(path: Path) -> Path | None:
     return None
 
 
-def remove_checked(path: Path) -> None:
-    """Remove every version of ``path``."""
-    for file in _versions(path):
-        file.unlink(missing_ok=True)
-
-
 def _versions(path: Path) -> list[Path]:
     pattern = f"{path.stem}-{'[0-9a-f]' * 16}{path.suffix}"
     return sorted(path.parent.glob(pattern), key=lambda file: file.stat().st_mtime_ns, reverse=True)
