@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
 from PIL import Image
 from torch.nn import functional as F
 
@@ -17,6 +17,9 @@ from benchmark.backbones.dit import compile_blocks, fix_label_dropout, label_tab
 from benchmark.core.compute import Precision
 from benchmark.core.errors import JobError, UsageError
 from benchmark.data.base import Dataset
+
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel  # slow to import; see load_parts
 
 VAE_PIXELS = 1 << 19  # pixels a VAE pass (8 images of 256 px, 256 of 32 px), so that large images fit in memory
 
@@ -308,6 +311,8 @@ def load_backbone(folder: str | Path, dataset: Dataset, device: str, precision: 
 
 def load_parts(path: Path, dtype: torch.dtype) -> tuple[AutoencoderKL, DiTTransformer2DModel, DDIMScheduler]:
     """The three parts of a checked folder, on the CPU."""
+    from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel
+
     quiet = logging.getLogger("diffusers")  # it warns about harmless extra fields of the old DiT configuration
     level = quiet.level
     quiet.setLevel(logging.ERROR)

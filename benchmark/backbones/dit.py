@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from diffusers import DDIMScheduler, DiTTransformer2DModel
 from torch import nn
 
 from benchmark.backbones.settings import Settings
@@ -14,11 +13,16 @@ from benchmark.core import distributed
 from benchmark.core.compute import Precision, generator
 from benchmark.training.loop import batches
 
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler, DiTTransformer2DModel  # imported where they are built: it takes seconds
+
 TIMESTEPS = 1000
 
 
 def make_scheduler() -> DDIMScheduler:
     """The scheduler of facebook/DiT-XL-2-256: 1000 linear levels, noise prediction, leading spacing."""
+    from diffusers import DDIMScheduler
+
     return DDIMScheduler(
         num_train_timesteps=TIMESTEPS,
         beta_start=0.0001,
@@ -36,6 +40,8 @@ def build_dit(settings: Settings, num_classes: int) -> DiTTransformer2DModel:
 
     diffusers leaves PyTorch's defaults, under which every block starts at full strength.
     """
+    from diffusers import DiTTransformer2DModel
+
     torch.manual_seed(settings.seed)
     dit = DiTTransformer2DModel(
         num_attention_heads=settings.heads,

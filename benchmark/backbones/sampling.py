@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
-from diffusers import DDIMScheduler
 
 from benchmark.backbones.backbone import Backbone
 from benchmark.core.errors import UsageError
+
+if TYPE_CHECKING:
+    from diffusers import DDIMScheduler  # imported where it is used: it takes seconds, and planning needs none
 
 FORMS = ("ddim", "ddpm")
 
@@ -34,6 +37,8 @@ def sampling_levels(scheduler: DDIMScheduler, steps: int, form: str = "ddim") ->
         UsageError: one step of ``ddpm``.
     """
     if form == "ddim":
+        from diffusers import DDIMScheduler
+
         own = DDIMScheduler.from_config(scheduler.config)
         own.set_timesteps(steps)
         return [int(t) for t in own.timesteps]
@@ -69,6 +74,8 @@ def sample(
     """
     assert len(classes) == len(generators), (len(classes), len(generators))
     assert form in FORMS, form
+    from diffusers import DDIMScheduler
+
     scheduler = DDIMScheduler.from_config(backbone.scheduler.config)
     scheduler.set_timesteps(steps)
     levels = sampling_levels(scheduler, steps, form)
