@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 from pathlib import Path
@@ -131,11 +132,11 @@ def preset_sets(name: str, methods: tuple[str, ...]) -> dict[str, Any]:
     Raises:
         UsageError: none has.
     """
-    from benchmark.plugins import registry
+    from benchmark.plugins.asked import loadable
 
     if not name:
         return {}
-    known = {m: registry().get("method", m).load().presets for m in methods}
+    known = {m: cls.presets for m, cls in loadable(methods).items()}
     if not any(name in presets for presets in known.values()):
         allowed = sorted({preset for presets in known.values() for preset in presets})
         raise UsageError(
@@ -203,10 +204,12 @@ def _authors(request):
     """The request with what its methods' authors set, where the defaults are others; noted in the records."""
     from dataclasses import replace
 
-    from benchmark.plugins import registry
+    from benchmark.plugins.asked import PluginFault, asking, loadable
 
-    name = request.dataset.removesuffix("@val")
-    found = {m: registry().get("method", m).load().authors(name) for m in request.methods}
+    name, found = request.dataset.removesuffix("@val"), {}
+    for m, cls in loadable(request.methods).items():
+        with contextlib.suppress(PluginFault), asking(m, "authors"):
+            found[m] = cls.authors(name)
     sets = {f"{m}.{key}": value for m, values in found.items() for key, value in values.items()}
     notes = {m: {"settings": "authors"} for m, values in found.items() if values}
     return replace(request, sets=sets | request.sets, tuning=notes)

@@ -3,6 +3,9 @@
 ``os._exit`` in a plug-in, or a crash of compiled code, ends a process at once: nothing in it can still speak, and its
 exit code may be 0 although nothing was done. `fork` therefore goes on in a child, and the first process only waits. The
 child says with `finished` that it ends as ddbench wants it to; any other end is an error.
+
+Where the child says whose code it runs (`asking`) and that code ends it, the command begins again in a new child, in
+which that code is not run again: `blamed` says how it ended.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import faulthandler
+import json
 import mmap
 import os
 import re
@@ -17,14 +21,17 @@ import signal
 import sys
 import sysconfig
 import traceback
+from collections.abc import Iterator
 from typing import IO
 
 PARENT = "DDBENCH_PARENT"  # environment variable: process id of the driver that started a worker and watches it
 CRASHES = ("SIGSEGV", "SIGABRT", "SIGBUS", "SIGILL", "SIGFPE")
 PASSED_ON = ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2")
-_WHERE = 512  # bytes of the note on who ended the child
+BLAMED = "DDBENCH_BLAMED"  # environment variable: JSON of whose code ended the command, and how; workers inherit it
+_WHERE = 512  # bytes of the note on who ended the child, and of the note on whose code it was running
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
-_note: mmap.mmap | None = None  # shared by both: [0] whether the child has finished, then where it called os._exit
+# shared by both processes: [0] whether the child has finished, then where it called os._exit, then whom it asked
+_note: mmap.mmap | None = None
 
 
 def possible() -> bool:
@@ -35,18 +42,23 @@ def possible() -> bool:
 def fork(whose: str) -> None:
     """Go on in a child; this process waits for it and ends with its exit code, or with 1 and a message.
 
+    Code that was run by `asking` and ended the child is blamed once: the next child goes on without it.
+
     Args:
         whose: the foreign code that may be at fault, for the message.
     """
     global _note
-    _note = mmap.mmap(-1, 1 + _WHERE)
-    crash = os.fdopen(os.memfd_create("ddbench-crash"), "w+b")
     signals = {getattr(signal, name) for name in (*PASSED_ON, "SIGCHLD")}
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    parent, child = os.getpid(), os.fork()
-    if child:
-        _leave(child, _wait(child, signals), crash, whose)
+    parent = os.getpid()
+    while True:
+        _note = mmap.mmap(-1, 1 + 2 * _WHERE)
+        crash = os.fdopen(os.memfd_create("ddbench-crash"), "w+b")
+        child = os.fork()
+        if not child:
+            break
+        _leave(_wait(child, signals), crash, whose)
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # kill -9 of the first process means both
     if os.getppid() != parent:
@@ -62,6 +74,33 @@ def finished() -> None:
         _note[0] = 1
 
 
+@contextlib.contextmanager
+def asking(whom: str) -> Iterator[None]:
+    """Note that the code of ``whom`` (``method evil``) is running, so that it is blamed if the process ends."""
+    if _note is None:
+        yield
+        return
+    before = _note[1 + _WHERE :]
+    _note[1 + _WHERE :] = _padded(whom)
+    try:
+        yield
+    finally:
+        _note[1 + _WHERE :] = before
+
+
+def blamed(whom: str) -> str:
+    """How the code of ``whom`` ended the command before; empty where it did not."""
+    return _all_blamed().get(whom, "")
+
+
+def _all_blamed() -> dict[str, str]:
+    return json.loads(os.environ.get(BLAMED) or "{}")
+
+
+def _padded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")[:_WHERE].ljust(_WHERE, b"\0")
+
+
 def _noted(leave, process: int):
     """``os._exit`` that first notes who called it."""
 
@@ -69,7 +108,7 @@ def _noted(leave, process: int):
         if os.getpid() == process and _note is not None and not _note[0]:  # not a process that multiprocessing forked
             frame = traceback.extract_stack(limit=2)[0]
             text = f"os._exit({status!r}) in {frame.name}, {frame.filename}:{frame.lineno}"
-            _note[1 : 1 + _WHERE] = text.encode("utf-8", "replace")[:_WHERE].ljust(_WHERE, b"\0")
+            _note[1 : 1 + _WHERE] = _padded(text)
         leave(status)
 
     return called
@@ -89,8 +128,9 @@ def _wait(child: int, signals: set[signal.Signals]) -> int:
                 os.kill(child, found.si_signo)
 
 
-def _leave(child: int, status: int, crash: IO[bytes], whose: str) -> None:
-    """End as the child did, or with a message and 1 where it was ended from inside."""
+def _leave(status: int, crash: IO[bytes], whose: str) -> None:
+    """End as the child did, or with a message and 1 where it was ended from inside; return where the command is to
+    begin again, without the code that ended it."""
     code = os.waitstatus_to_exitcode(status)
     assert _note is not None
     if _note[0] and code >= 0:
@@ -102,19 +142,26 @@ def _leave(child: int, status: int, crash: IO[bytes], whose: str) -> None:
         os.kill(os.getpid(), -code)
     crash.seek(0)
     dump = crash.read().decode("utf-8", "replace")
-    called = bytes(_note[1:]).rstrip(b"\0").decode("utf-8", "replace")
+    called, whom = (_note[at : at + _WHERE].rstrip(b"\0").decode("utf-8", "replace") for at in (1, 1 + _WHERE))
     text = f"the command was ended from inside, with exit code {code}"
     if code < 0:
         text, called = f"the command crashed in compiled code: {signal.Signals(-code).name}", _frame(dump)
-    lines = [f"ddbench: error: {text}", f"  where:   {called}" if called else ""]
-    lines += [
-        f"  next:    a fault of {whose}, or of a library below it: do without it, or uninstall it; tell its authors"
-    ]
+    again = bool(whom) and whom not in _all_blamed()
+    if again:
+        how = f"{text.removeprefix('the command ')}: {called}" if code < 0 else called or text
+        os.environ[BLAMED] = json.dumps(_all_blamed() | {whom: how})
+        lines = [f"ddbench: warning: the {whom} ended the command; it begins again without that: {how}"]
+    else:
+        lines = [f"ddbench: error: {text}", f"  where:   {called}" if called else ""]
+        lines += [
+            f"  next:    a fault of {whose}, or of a library below it: do without it, or uninstall it; tell its authors"
+        ]
     if os.environ.get("DDBENCH_DEBUG", "") not in ("", "0") or "--debug" in sys.argv:
         lines.insert(0, dump)
     with contextlib.suppress(OSError):
         os.write(2, ("\n".join(line for line in lines if line) + "\n").encode("utf-8", "backslashreplace"))
-    os._exit(1)
+    if not again:
+        os._exit(1)
 
 
 def _frame(dump: str) -> str:

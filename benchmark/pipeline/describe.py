@@ -51,7 +51,8 @@ def print_plan(requests: Sequence[Request], execution: Execution, *, every: bool
         print(f"{stages.name}: {stages.text}")
     for cell in plan.skipped:
         identity = cell.identity
-        print(f"skipped  {identity.method.name} ipc {identity.ipc} seed {identity.seed}: {cell.reason}")
+        word = "FAILED  " if cell.failed else "skipped "
+        print(f"{word} {identity.method.name} ipc {identity.ipc} seed {identity.seed}: {cell.reason}")
     shared = shared_stage_runs(plan)
     if shared:
         print(f"shared: {shared} jobs serve more than one later job and are done once")
@@ -60,7 +61,7 @@ def print_plan(requests: Sequence[Request], execution: Execution, *, every: bool
     todo = forecast.left(plan, lambda job: finished[job.key], {s.method: s.missing for s in inner})
     for request in requests if total_missing else ():
         _print_forecast(request, plan.device, todo.at(request.ipc, first=request is requests[0]))
-    return 0
+    return 1 if any(cell.failed for cell in plan.skipped) else 0
 
 
 def _print_forecast(request: Request, device: str, todo: forecast.ToDo) -> None:

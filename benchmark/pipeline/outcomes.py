@@ -29,10 +29,11 @@ class Tested(Document):
 
 @dataclass(frozen=True)
 class Skipped(Document):
-    """A cell that cannot run, and why."""
+    """A cell that cannot run, and why; ``failed`` where that is a fault: of a plug-in that could not be asked."""
 
     identity: Identity
     reason: str
+    failed: bool = False
 
 
 def write_outcome(record: Record, results: Path) -> None:
@@ -90,8 +91,8 @@ def write_student(
 def write_skipped(cells: Iterable[Skipped], results: Path) -> None:
     """A cell that cannot run is a row too."""
     for cell in cells:
-        write_outcome(Record(cell.identity, Outcome("skipped", cell.reason)), results)
-        print(f"skipped {cell.identity.method.name}: {cell.reason}", file=sys.stderr)
+        write_outcome(Record(cell.identity, Outcome("failed" if cell.failed else "skipped", cell.reason)), results)
+        print(f"{'FAILED' if cell.failed else 'skipped'} {cell.identity.method.name}: {cell.reason}", file=sys.stderr)
 
 
 def write_failure(identity: Identity, reason: str, results: Path) -> None:

@@ -28,11 +28,13 @@ from benchmark.pipeline.jobs.evaluate import student_stage
 from benchmark.pipeline.outcomes import Skipped
 from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, method_of, split_sets
 from benchmark.plugins import registry
+from benchmark.plugins.asked import PluginFault
 from benchmark.results.records import DatasetId, Identity, Keyed, MethodId, ProtocolId
 from benchmark.students import student_version
 
 if TYPE_CHECKING:
     from benchmark.evaluation.protocols import Protocol
+    from benchmark.methods import Method
     from benchmark.sets.folder import DistilledSet
 
 
@@ -84,6 +86,7 @@ class PlannedSet:
         set_dir: the folder of `evaluate DIR`, else "".
         needs: keys of the jobs that make it.
         reason: why it cannot be made.
+        failed: whether that is a fault of the method's plug-in.
     """
 
     method: MethodId
@@ -94,6 +97,7 @@ class PlannedSet:
     set_dir: str = ""
     needs: tuple[str, ...] = ()
     reason: str = ""
+    failed: bool = False
 
 
 def make_plan(
@@ -140,7 +144,13 @@ class _Builder:
         self.dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
         self.precision = Precision.named(request.precision)
         methods = () if request.set_dir else request.methods
-        self.methods = {name: method_of(request, name, self.dataset.name) for name in methods}
+        self.methods: dict[str, Method] = {}
+        self.faults: dict[str, PluginFault] = {}  # by method whose plug-in is broken
+        for name in methods:
+            try:
+                self.methods[name] = method_of(request, name, self.dataset.name)
+            except PluginFault as fault:
+                self.faults[name] = fault
         self.protocol_sets = split_sets(request.sets, methods)[1]
         root = data_root(request.data_root)  # of this machine's environment, which a worker's may not have
         options = tuple(sorted(request.dataset_options.items()))
@@ -161,12 +171,14 @@ class _Builder:
         for ipc in request.ipc:
             for method in request.methods:
                 for seed in request.seeds:
-                    made = self.given_set(method, ipc) if request.set_dir else self.distilled_set(method, ipc, seed)
+                    made = self.given_set(method, ipc) if request.set_dir else self.planned_set(method, ipc, seed)
+                    if made.failed and only_distill:
+                        raise self.faults[method]
                     for name, protocol in {} if only_distill else protocols.items():
                         for student in students[name]:
                             identity = self.identity(made, ipc, seed, protocol, student)
                             if made.reason:
-                                self.plan.skipped.append(Skipped(identity, made.reason))
+                                self.plan.skipped.append(Skipped(identity, made.reason, made.failed))
                             else:
                                 self.evaluate(made, method, identity, name, protocol)
 
@@ -210,6 +222,18 @@ class _Builder:
 
     # -- sets --------------------------------------------------------------------------------------------------------
 
+    def planned_set(self, name: str, ipc: int, seed: int) -> PlannedSet:
+        """`distilled_set`; where the method's plug-in is broken, its cells fail and those of other methods do not."""
+        try:
+            if name not in self.faults:
+                return self.distilled_set(name, ipc, seed)
+        except PluginFault as fault:
+            self.faults[name] = fault
+        info, method = registry().get("method", name), self.methods.get(name)
+        document = _params_documents(method.params)[0] if method is not None else {}
+        known = MethodId(name, info.version, document)
+        return PlannedSet(known, info.gate, reason=str(self.faults[name]), failed=True)
+
     def distilled_set(self, name: str, ipc: int, seed: int) -> PlannedSet:
         """The set of (method, ipc, seed), whose jobs are added; with the reason, if it cannot be made.
 
@@ -245,6 +269,8 @@ class _Builder:
                 needs += trained
                 others[label] = several.key
             others |= method.inputs(handed)
+        except PluginFault:
+            raise
         except DDBenchError as error:
             if first:
                 raise

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from benchmark.core.errors import UsageError
-from benchmark.plugins import registry
+from benchmark.plugins.asked import PluginFault, asking, held, load, loadable
 
 if TYPE_CHECKING:
-    from benchmark.methods import Method
+    from benchmark.methods import Method, Needs
 
 DEFAULT_PROTOCOLS = ("hard",)
 
@@ -67,9 +67,8 @@ def split_sets(sets: dict[str, Any], methods: tuple[str, ...]) -> tuple[dict[str
 
     protocol = {}
     per_method: dict[str, dict[str, Any]] = {m: {} for m in methods}
-    fields = {}
-    for m in methods:
-        fields[m] = {f.name: f for f in dataclasses.fields(registry().get("method", m).load().Params)}
+    known = loadable(methods)
+    fields = {m: {f.name: f for f in dataclasses.fields(cls.Params)} for m, cls in known.items()}
     for key, value in sets.items():
         head, dot, rest = key.partition(".")
         if dot and head == "protocol":
@@ -81,12 +80,12 @@ def split_sets(sets: dict[str, Any], methods: tuple[str, ...]) -> tuple[dict[str
             allowed = [*methods, "protocol"]
             raise UsageError(f"unknown prefix {head!r}", where=f"--set {key}={value}", allowed=", ".join(allowed))
         else:
-            having = [m for m in methods if key in fields[m]]
+            having = [m for m in known if key in fields[m]]
             if not having:
-                if not methods:
+                if not known:
                     raise UsageError(f"unknown parameter {key!r}", where=f"--set {key}={value}", allowed="protocol.KEY")
-                main = methods[0]
-                make_params(registry().get("method", main).load(), main, "", {key: value})  # raises
+                main = next(iter(known))
+                make_params(known[main], main, "", {key: value})  # raises
             for m in having:
                 convert(value, fields[m][key], f"--set {key}={value}")
                 per_method[m][key] = value
@@ -101,10 +100,22 @@ def method_of(request: Request, name: str, dataset: str = "") -> Method:
 
     Raises:
         UsageError: an unknown method or parameter, or a value that is not allowed.
+        PluginFault: its plug-in is broken.
     """
     from benchmark.backbones import guidance
     from benchmark.methods import make_params
 
-    cls, dataset = registry().get("method", name, where="--method").load(), dataset or request.dataset
+    cls, dataset = load(name, "--method"), dataset or request.dataset
     given = split_sets(request.sets, request.methods)[0][name]
-    return cls(make_params(cls, name, dataset, given, guidance.chosen(dataset, request.backbone)))
+    with asking(name, "its parameters"):
+        return held(name, cls(make_params(cls, name, dataset, given, guidance.chosen(dataset, request.backbone))))
+
+
+def needs_of(request: Request, name: str) -> Needs:
+    """What one of the request's methods needs; nothing where its plug-in is broken, which the plan will say."""
+    from benchmark.methods import Needs
+
+    try:
+        return method_of(request, name).needs()
+    except PluginFault:
+        return Needs()

@@ -20,7 +20,7 @@ from benchmark.core.errors import DDBenchError, MissingError
 from benchmark.core.outputs import expanded
 from benchmark.data.loading import VALIDATION, data_root
 from benchmark.methods import Needs
-from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, method_of
+from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, needs_of
 from benchmark.plugins import DatasetInfo
 from benchmark.plugins.registry import registry
 
@@ -64,7 +64,7 @@ def requirements(request: Request, device: str = "auto", *, students: bool = Tru
     """
     info = dataset_info(request.dataset)
     methods = () if request.set_dir else request.methods
-    needs = [method_of(request, name).needs() for name in methods]
+    needs = [needs_of(request, name) for name in methods]
     listed = [data_requirement(request)]
     users = [need for need in needs if need.backbone]
     if users:
@@ -145,7 +145,7 @@ def default_precision(request: Request, device: str) -> str:
     name = request.backbone or (IMAGENET_BACKBONE if dataset_info(request.dataset).imagenet_classes else "")
     if not name or device == "cpu" or request.set_dir or name in registry().names("backbone"):
         return "fp32"
-    needing = any(method_of(request, m).needs().backbone for m in request.methods)
+    needing = any(needs_of(request, m).backbone for m in request.methods)
     return "bf16" if needing and is_large(name) else "fp32"
 
 

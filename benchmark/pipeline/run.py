@@ -38,7 +38,7 @@ def carry_out(plan: Plan, execution: Execution) -> tuple[dict[str, str], list[di
     writable_folder(Path(plan.store), "DDBENCH_CACHE")
     writable_folder(execution.results, "--results")
     write_skipped(plan.skipped, execution.results)
-    failures = run_plan(plan, execution)
+    failures = run_plan(plan, execution) | {c.identity.id: c.reason for c in plan.skipped if c.failed}
     if not distributed.leads():
         return failures, []
     faults: list = []

@@ -16,6 +16,7 @@ from typing import Any
 
 import pluggy
 
+from benchmark.core import supervise
 from benchmark.core.errors import UsageError, unknown_name
 from benchmark.plugins import hookspecs
 from benchmark.plugins.infos import (
@@ -60,12 +61,23 @@ class Registry:
         """Load each entry point of the group ``ddbench``, in name order."""
         for entry in sorted(_found(), key=lambda e: (e.name != "core", e.name)):
             distribution = f"{entry.dist.name} {entry.dist.version}" if entry.dist else "unknown"
-            try:
-                plugin = entry.load()
-            except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise anything while it is imported
-                self._report(entry.name, distribution, error)
+            if entry.dist and entry.dist.name == GROUP:
+                self._load(entry, distribution)
                 continue
-            self.add(plugin, entry.name, distribution)
+            whom = f"plug-in {entry.name}"
+            if ended := supervise.blamed(whom):
+                self.broken.append(Broken(entry.name, distribution, f"it ended the command that loaded it: {ended}"))
+                continue
+            with supervise.asking(whom):
+                self._load(entry, distribution)
+
+    def _load(self, entry: EntryPoint, distribution: str) -> None:
+        try:
+            plugin = entry.load()
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plug-in may raise anything while it is imported
+            self._report(entry.name, distribution, error)
+            return
+        self.add(plugin, entry.name, distribution)
 
     def add(self, plugin: Any, name: str, distribution: str = "local") -> None:
         """Register one plug-in object; on any fault it lands in ``broken`` and adds nothing."""
@@ -114,6 +126,12 @@ class Registry:
     def _report(self, name: str, distribution: str, error: BaseException) -> None:
         text = f"{type(error).__name__}: {error}"
         self.broken.append(Broken(name, distribution, text, traceback.format_exc()))
+
+    def third_party(self, kind: str, name: str) -> str:
+        """The distribution that registered ``name``, with its version; empty where it is ddbench, or nobody did."""
+        owner = self.owner.get((kind, name), "")
+        distribution = owner.partition(" (")[2].removesuffix(")")
+        return "" if distribution.partition(" ")[0] == GROUP else distribution
 
     def names(self, kind: str) -> list[str]:
         """Registered names of a kind, aliases left out."""

@@ -10,10 +10,9 @@ import pytest
 HEAD = "import ctypes, os, sys, time; from benchmark.core import supervise; supervise.fork('a plug-in (evil)')\n"
 
 
-def python(code, **options):
-    return subprocess.Popen(
-        [sys.executable, "-c", HEAD + code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
+def python(code, arguments=(), **options):
+    command = [sys.executable, "-c", HEAD + code, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
 
 
 @pytest.mark.parametrize(
@@ -36,6 +35,31 @@ def test_an_end_that_nobody_asked_for_is_an_error(code, status, words):
         assert "a plug-in (evil)" in err
     else:
         assert not err
+
+
+ASKS = """
+for whom, end in (("method one", lambda: os._exit(0)), ("method two", lambda: ctypes.string_at(0))):
+    if not supervise.blamed(whom):
+        with supervise.asking(whom):
+            end()
+with supervise.asking("method three"):
+    pass
+print(supervise.blamed("method one"), supervise.blamed("method two"), supervise.blamed("method three"), sep="|")
+if len(sys.argv) > 1:
+    with supervise.asking("method one"):
+        os._exit(0)  # blamed before, and runs all the same: no third beginning
+supervise.finished()
+"""
+
+
+def test_the_command_begins_again_without_what_ended_it():
+    out, err = python(ASKS).communicate(timeout=60)
+    one, two, three = out.strip().split("|")
+    assert one.startswith("os._exit(0) in <lambda>") and "SIGSEGV" in two and not three, err
+    assert err.count("warning: the method") == 2
+    process = python(ASKS, arguments=("again",))
+    assert "error: the command was ended from inside" in process.communicate(timeout=60)[1]
+    assert process.returncode == 1
 
 
 WAITS = """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from benchmark.pipeline.cost.predict import Place
 from benchmark.pipeline.plan import Plan
 from benchmark.pipeline.request import DEFAULT_PROTOCOLS, Request, method_of
 from benchmark.plugins import registry
+from benchmark.plugins.asked import PluginFault
 
 if TYPE_CHECKING:
     from benchmark.evaluation.protocols import Protocol
@@ -98,8 +100,9 @@ def everything(request: Request, facts: Facts) -> ToDo:
     sets = {(m, i): seeds for m in request.methods for i in request.ipc}
     parts = teacher_names(dataclasses.replace(request, protocols=protocols), facts.image_size, used=True)
     for name in () if request.set_dir else request.methods:
-        method = method_of(request, name, facts.name)
-        parts |= {part for named in method.classifiers(facts).values() for part in named.split("+")}
+        with contextlib.suppress(PluginFault):
+            named = method_of(request, name, facts.name).classifiers(facts)
+            parts |= {part for names in named.values() for part in names.split("+")}
     return ToDo(sets, trained, {}, teachers=tuple(sorted(part for part in parts if not is_external(part))))
 
 
@@ -151,7 +154,7 @@ def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=N
     rows = table.committed()
     name, shape = backbone_shape(request, facts, dataset)
     methods = () if request.set_dir else tuple(m for m in request.methods if any(k[0] == m for k in todo.sets))
-    blocks = [_method(m, request, facts, todo, place, rows, name, shape) for m in methods]
+    blocks = [_asked(m, request, facts, todo, place, rows, name, shape) for m in methods]
     out = _training(name, dataset, shape, place) if todo.backbone else []
     out += [line for teacher in todo.teachers for line in _teacher(teacher, facts, place, rows)]
     out += [line for block in blocks for line in block.lines] + _students(request, facts, todo, place, rows)
@@ -167,6 +170,14 @@ def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=N
             disk.append(predict.sets_text(number, ipc * len(facts.classes), facts.image_size, facts.channels))
         out.append("disk, for the store: " + "; ".join(disk))
     return out + (_shards(request) if any(block.lines for block in blocks) else [])
+
+
+def _asked(name: str, *rest) -> Block:
+    """`_method`; a line that says so where the method's plug-in is broken."""
+    try:
+        return _method(name, *rest)
+    except PluginFault as fault:
+        return Block([f"{name}: not predicted ({fault.what})"])
 
 
 def _method(

@@ -19,7 +19,7 @@ from benchmark.core.progress import Progress
 from benchmark.core.store import Stage, Store
 from benchmark.pipeline.guard import guarded
 from benchmark.pipeline.jobs.base import Context, Job, Source
-from benchmark.plugins import registry
+from benchmark.plugins.asked import asking, held, load
 from benchmark.results.records import MethodId
 
 if TYPE_CHECKING:
@@ -83,9 +83,11 @@ class DistillJob(Job):
         from benchmark.methods import Task
         from benchmark.teachers import get_teacher
 
-        cls = registry().get("method", self.method.name).load()
+        cls = load(self.method.name)
         values = self.method.params | self.hints
-        method = cls(cls.Params(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}))
+        with asking(self.method.name, "its parameters"):
+            params = cls.Params(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            method = held(self.method.name, cls(params))
         dataset = self.source.load()
         task = Task(
             method=self.method.name,
