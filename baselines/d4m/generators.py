@@ -6,6 +6,7 @@ Both turn a class into latents and prototypes into images: img2img starts at the
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 NEGATIVE = "cartoon, anime, painting"  # D4M gen_syn_image.py
 CHUNK = 10  # images a batch
+LIBRARIES = ("diffusers", "transformers", "stable_diffusion")  # that a pipeline's parts may come from
 
 
 class Generator(Protocol):
@@ -116,16 +118,44 @@ def pipeline_folder(model: str) -> Path:
     """The local folder of a pipeline given as a folder or a cached hub id.
 
     Raises:
-        MissingError: it is not on this machine.
+        MissingError: it is not on this machine. DataError: it names code of its own, or its weights are pickles.
     """
     reason = missing_pipeline(model)
     if reason:
         raise MissingError(reason, where=f"--set model={model}", allowed="a folder that save_pretrained wrote")
-    if (Path(model) / "model_index.json").is_file():
-        return Path(model)
-    from huggingface_hub import try_to_load_from_cache
+    folder = Path(model)
+    if not (folder / "model_index.json").is_file():
+        from huggingface_hub import try_to_load_from_cache
 
-    return Path(try_to_load_from_cache(model, "model_index.json")).parent
+        folder = Path(try_to_load_from_cache(model, "model_index.json")).parent
+    if fault := untrusted(folder):
+        raise DataError(
+            f"the Stable Diffusion pipeline {fault}",
+            where=str(folder),
+            allowed="parts of diffusers and transformers, with weights as safetensors",
+            hint="get one that was saved with save_pretrained(..., safe_serialization=True)",
+        )
+    return folder
+
+
+def untrusted(folder: Path) -> str:
+    """What in a pipeline's folder would run code that came with it; empty if nothing would.
+
+    diffusers imports whatever modules ``model_index.json`` names, and reads pickles where there are no safetensors.
+    """
+    try:
+        index = json.loads((folder / "model_index.json").read_text(encoding="utf-8"))
+        parts = {name: part for name, part in index.items() if not name.startswith("_") and isinstance(part, list)}
+        libraries = {name: part[0] for name, part in parts.items() if part[0] is not None}
+    except (ValueError, OSError, AttributeError, IndexError, RecursionError) as error:
+        return f"has a model_index.json that cannot be read: {error}"
+    for name, library in libraries.items():
+        if library not in LIBRARIES:
+            return f"takes its {name} from {library!r}"
+    for name in ("unet", "vae", "text_encoder"):
+        if not any((folder / name).glob("*.safetensors")):
+            return f"has no safetensors in {name}/"
+    return ""
 
 
 class StableDiffusion:
@@ -137,9 +167,16 @@ class StableDiffusion:
         folder = pipeline_folder(model)
         try:
             self.pipe = StableDiffusionImg2ImgPipeline.from_pretrained(
-                folder, safety_checker=None, requires_safety_checker=False, local_files_only=True
+                folder,
+                safety_checker=None,
+                requires_safety_checker=False,
+                local_files_only=True,
+                use_safetensors=True,
+                trust_remote_code=False,
             ).to(task.device)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:  # noqa: BLE001 - the readers of weights and settings raise anything for damaged ones
             raise DataError(f"cannot load a Stable Diffusion pipeline: {error}", where=str(folder)) from error
         self.pipe.set_progress_bar_config(disable=True)
         self.size = self.pipe.unet.config.sample_size * self.pipe.vae_scale_factor  # 512 for v1.5, as D4M's --size

@@ -193,7 +193,26 @@ def test_what_is_missing_is_said_before_any_work(bench, pipeline, tmp_path, monk
 def test_a_damaged_pipeline_is_named(bench, pipeline, tmp_path):
     import shutil
 
-    broken = shutil.copytree(pipeline, tmp_path / "broken")
-    (broken / "unet" / "config.json").unlink()
-    with pytest.raises(DataError, match="cannot load"):
-        sd_images(bench, broken, 1, "sd-broken")
+    for spoil in ("unet/config.json", "vae/diffusion_pytorch_model.safetensors"):
+        broken = shutil.copytree(pipeline, tmp_path / spoil.partition("/")[0])
+        (broken / spoil).write_text("{")
+        with pytest.raises(DataError, match="cannot load"):
+            sd_images(bench, broken, 1, "sd-broken")
+
+
+def test_a_pipeline_that_would_run_code_of_its_own_is_refused(bench, pipeline, tmp_path):
+    """A pickle in the place of the safetensors, and parts from modules that diffusers would import."""
+    import shutil
+
+    pickled = shutil.copytree(pipeline, tmp_path / "pickled")
+    (weights,) = (pickled / "unet").glob("*.safetensors")
+    weights.rename(weights.with_suffix(".bin"))
+    index = json.loads((pipeline / "model_index.json").read_text())
+    foreign = shutil.copytree(pipeline, tmp_path / "foreign")
+    (foreign / "model_index.json").write_text(json.dumps(index | {"scheduler": ["this", "Zen"]}))
+    listed = shutil.copytree(pipeline, tmp_path / "listed")
+    (listed / "model_index.json").write_text("[1]")
+    for folder, said in ((pickled, "no safetensors in unet/"), (foreign, "from 'this'"), (listed, "cannot be read")):
+        method = D4M(make_params(D4M, "d4m", "toy", {"model": str(folder)}))
+        with pytest.raises(DataError, match=said):
+            method.inputs(bench.dataset)
