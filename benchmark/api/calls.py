@@ -8,10 +8,13 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmark.api.arguments import MOST_SEEDS, checked, whole_numbers
 from benchmark.core.errors import DataError, MissingError, UsageError
+from benchmark.core.foreign import LARGEST
 from benchmark.core.store import Store
 from benchmark.pipeline.request import Request
 from benchmark.results.records import Record, find_record, iter_records
@@ -20,12 +23,14 @@ if TYPE_CHECKING:
     import pandas
     import torch
 
+    from benchmark.data import Dataset
     from benchmark.sets.folder import DistilledSet
 
 FLOORS = ("random", "kmeans")  # what `run` adds, so that every number stands beside its floor
 Names = str | Sequence[str]
 
 
+@checked
 def run(
     method: Names,
     dataset: str,
@@ -74,14 +79,16 @@ def run(
     from benchmark.pipeline.run import carry_out
 
     methods = _names("method", method)
+    if not methods:
+        raise UsageError("no method is named", where="run(method=…)", hint="ddbench list methods")
     given = {"download": download or None, "image_size": image_size, "classes": classes}
     request = Request(
         dataset=dataset,
         methods=methods + tuple(f for f in FLOORS if floor and f not in methods),
-        ipc=(ipc,) if isinstance(ipc, int) else tuple(ipc),
+        ipc=whole_numbers("run", "ipc", ipc, 1, 10**6),
         students=_names("student", student),
         protocols=_names("protocol", protocol),
-        seeds=tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds),
+        seeds=_seeds(seeds),
         sets=dict(sets or {}),
         teacher=teacher,
         backbone=backbone,
@@ -103,6 +110,7 @@ def run(
     return found
 
 
+@checked
 def evaluate(
     images: torch.Tensor,
     labels: torch.Tensor,
@@ -129,20 +137,21 @@ def evaluate(
         The scores of a record (``top1_last``, ``top1_best``, ``ece`` …, percent, and ``curve``) and ``gates``.
 
     Raises:
+        UsageError: no images or labels of this dataset.
         GateError: not equally many images of every class, or labels that do not follow the dataset's order.
     """
-    import torch
-
     from benchmark.core import compute
     from benchmark.data import load_dataset
     from benchmark.evaluation import gates, train_student
     from benchmark.evaluation.protocols import load_protocol
+    from benchmark.plugins import registry
     from benchmark.teachers import get_teacher
 
-    if images.dtype != torch.uint8 or images.ndim != 4 or len(images) != len(labels):
-        got = f"{images.dtype} {tuple(images.shape)} and {len(labels)} labels"
-        raise UsageError(f"images must be uint8 [N, C, side, side] with N labels, not {got}", where="evaluate")
-    data = load_dataset(dataset, root=data_root, **({"image_size": image_size} if image_size else {}))
+    whole_numbers("evaluate", "seed", seed, 0, LARGEST)
+    data = load_dataset(dataset, root=data_root, **({} if image_size is None else {"image_size": image_size}))
+    _check_images(images, labels, data)
+    if student:
+        registry().get("student", student, where="evaluate(student=…)")
     rules, where = load_protocol(protocol, dict(sets or {})), compute.resolve_device(device)
     judge = get_teacher(Store(), data, teacher or rules.teacher_of(data), where)
     numerics = compute.Precision.named(precision)
@@ -163,6 +172,7 @@ def evaluate(
     return {**result.scores, "curve": result.curve, "gates": checks}
 
 
+@checked
 def load_set(
     source: str | os.PathLike[str] | Record, *, dataset: str = "", data_root: str | None = None
 ) -> DistilledSet:
@@ -194,6 +204,7 @@ def load_set(
     return open_set(folder, load_dataset(dataset, root=data_root))
 
 
+@checked
 def records(results: str | os.PathLike[str] = "results") -> pandas.DataFrame:
     """The records of a results folder, one row each; columns are the paths of the schema: ``identity.method.name``.
 
@@ -204,12 +215,50 @@ def records(results: str | os.PathLike[str] = "results") -> pandas.DataFrame:
     return pandas.json_normalize(list(iter_records(results, [])), max_level=2)
 
 
+@checked
 def leaderboard(results: str | os.PathLike[str] = "results") -> pandas.DataFrame:
     """The board of a results folder: the rows and columns of ``leaderboard.csv`` (see `results/README.md`)."""
     from benchmark.results.boards import read_csv, write_csv
 
     with tempfile.TemporaryDirectory() as folder:
         return read_csv(write_csv(iter_records(results, []), Path(folder) / "leaderboard.csv"))
+
+
+def _check_images(images: torch.Tensor, labels: torch.Tensor, data: Dataset) -> None:
+    """Refuse what are no images and labels of the dataset.
+
+    Raises:
+        UsageError: says what they are.
+    """
+    import torch
+
+    square = images.ndim == 4 and images.shape[2] == images.shape[3] > 0 and len(images) > 0
+    if images.dtype != torch.uint8 or not square or images.shape[1] != data.channels:
+        raise UsageError(
+            f"images must be uint8 [N, C, side, side], not {images.dtype} {tuple(images.shape)}",
+            where="evaluate(images=…)",
+            allowed=f"C = {data.channels} for {data.name}",
+        )
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    if not whole or labels.shape != images.shape[:1]:
+        raise UsageError(
+            f"labels must be whole numbers [N], N = {len(images)} as the images, "
+            f"not {labels.dtype} {tuple(labels.shape)}",
+            where="evaluate(labels=…)",
+        )
+    if not 0 <= int(labels.min()) <= int(labels.max()) < len(data.classes):
+        raise UsageError(
+            f"labels are {int(labels.min())} to {int(labels.max())}",
+            where="evaluate(labels=…)",
+            allowed=f"0 to {len(data.classes) - 1}: positions in the order of {data.name}'s classes",
+        )
+
+
+def _seeds(given: int | Sequence[int]) -> tuple[int, ...]:
+    """How many, or which."""
+    if isinstance(given, Integral):
+        return tuple(range(*whole_numbers("run", "seeds", given, 1, MOST_SEEDS)))
+    return whole_numbers("run", "seeds", given, 0, LARGEST)
 
 
 def _names(kind: str, given: Names) -> tuple[str, ...]:
