@@ -119,14 +119,3 @@ def sentence(found: Sequence[Answer]) -> str:
     sure = sum(a.against_random == BETTER for a in found)
     sure_text = f"in {sure} of {many} the best method is significantly better than random real images"
     return f"Best of {many} setting{'s' * (many > 1)}: {', '.join(parts)}; {sure_text}."
-
-
-def verdict(answer: Answer) -> str:
-    """What the tests say, in words."""
-    if answer.against_random == FLOOR:
-        return "no method is better than random real images"
-    return {
-        BETTER: "significantly better than random real images",
-        UNDECIDED: "no significant difference from random real images",
-        UNKNOWN: "too few seeds for a test against random real images",
-    }[answer.against_random]

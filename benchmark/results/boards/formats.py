@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -228,24 +228,38 @@ def html_page(sheets: Sequence[Sheet]) -> str:
     return "\n".join([*parts, "</body></html>", ""])
 
 
-def html_table(s: Sheet) -> str:
-    """One sheet as ``<table>``."""
+def html_table(s: Sheet, beside: Mapping[tuple[int, int], str] = {}, folded: Container[int] = ()) -> str:
+    """One sheet as ``<table>``.
 
-    def cell(tag: str, text: str, *classes: str) -> str:
+    Args:
+        beside: markup for a cell of its own to the right of (line, column).
+        folded: lines that get the class ``more``.
+    """
+
+    def cell(tag: str, text: str, *classes: str, span: int = 1) -> str:
         names = " ".join(c for c in classes if c)
-        attribute = f' class="{names}"' if names else ""
-        return f"<{tag}{attribute}>{html.escape(text)}</{tag}>"
+        attributes = (f' class="{names}"' if names else "") + (f' colspan="{span}"' if span > 1 else "")
+        return f"<{tag}{attributes}>{html.escape(minus(text))}</{tag}>"
 
     right = ["r" if a == "r" else "" for a in s.align]
-    head = "".join(cell("th", h, r) for h, r in zip(s.headers, right))
+    wide = {column for _, column in beside}
+    head = "".join(cell("th", h, r, span=1 + (j in wide)) for j, (h, r) in enumerate(zip(s.headers, right)))
     body = []
-    for line in s.lines:
-        cells = (
-            cell("td", c.text + (" ?" if c.mark == "?" else ""), r, "top" * (c.mark == "top"), "wide" * c.wide)
-            for c, r in zip(line, right)
-        )
-        body.append("<tr>" + "".join(cells) + "</tr>")
+    for i, line in enumerate(s.lines):
+        cells = []
+        for j, (c, r) in enumerate(zip(line, right)):
+            cells.append(
+                cell("td", c.text + (" ?" if c.mark == "?" else ""), r, "top" * (c.mark == "top"), "wide" * c.wide)
+            )
+            if j in wide:
+                cells.append(f'<td class="beside">{beside.get((i, j), "")}</td>')
+        body.append(('<tr class="more">' if i in folded else "<tr>") + "".join(cells) + "</tr>")
     return f"<table><thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(body) + "\n</tbody></table>"
+
+
+def minus(text: str) -> str:
+    """With the minus sign U+2212 before negative numbers, as HTML has it; plain text, Markdown and data have ``-``."""
+    return re.sub(r"(?<![\w.–-])-(?=\d)", "−", text)
 
 
 def json_text(rows: list[dict[str, Any]], reported: Sequence[Reported] = ()) -> str:

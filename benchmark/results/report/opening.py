@@ -1,76 +1,68 @@
-"""The first thing on the page: one sentence, and one difference plot with a line a setting. Works without scripts."""
+"""The first thing on the page: one sentence, and a line a setting with its best method. Works without scripts."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from urllib.parse import urlencode
 
 from benchmark.results.boards import standing
-from benchmark.results.boards.answer import Answer, Line, answers, sentence, verdict
+from benchmark.results.boards.answer import BETTER, FLOOR, UNDECIDED, UNKNOWN, Answer, Line, answers, sentence
 from benchmark.results.boards.boards import Board
 from benchmark.results.boards.cells import BASELINE
 from benchmark.results.boards.terminal import interval, seconds
+from benchmark.results.report.strip import Mark, Scale, reach, strip
 
-WIDTH, HEIGHT = 320, 26  # of a strip, in its own units
 MOST = 12  # settings that are seen before the rest is unfolded
+HEADS = ("setting", "best method", "gain over random real images", "points", "cost of a set", "better than random?")
+VERDICTS = {BETTER: "yes", UNDECIDED: "not significantly", UNKNOWN: "too few seeds", FLOOR: "random is best"}
+LEGEND = (
+    "Each mark of a line is a method: its gain over random real images in points of top-1, paired by seed, from "
+    "−{reach:.0f} to +{reach:.0f} (a bar at the left edge: less). Diamond: the best, with its 95 % interval; dots: no "
+    "significant difference from it; rings: below it, or too little known. The tests correct for the number of "
+    "methods, so an interval may leave out 0 without significance. A setting's name filters the whole page."
+)
 
 
 def opening(made: Sequence[Board]) -> str:
-    """The sentence and the strips; nothing where no setting has two methods."""
+    """The sentence and the settings; nothing where no setting has two methods."""
     found = answers(made)
     if not found:
         return ""
-    best = [(a.lines[0].gain or 0) + (a.lines[0].half or 0) for a in found]
-    reach = max(5.0, min(30.0, max(best)))
-    rows = [_row(a, reach) for a in found]
+    return f'<section id="answer"><p class="answer">{html.escape(sentence(found))}</p>{settings(found)}</section>'
+
+
+def settings(found: Sequence[Answer]) -> str:
+    """A line each: the best method, every method's gain, the cost and what the tests say; how to read it, folded."""
+    far = reach((a.lines[0].gain or 0) + (a.lines[0].half or 0) for a in found)
+    rows = [_row(a, Scale(-far, far, 320)) for a in found]
     more = f"<details><summary>{len(rows) - MOST} more settings</summary>{''.join(rows[MOST:])}</details>"
+    heads = "".join(f"<span>{head}</span>" for head in HEADS)
     return (
-        f'<section id="answer"><p class="answer">{html.escape(sentence(found))}</p>'
-        '<p class="soft">Each line is a setting, each mark a method: its gain over random real images in points, '
-        f"paired by seed, from −{reach:.0f} to +{reach:.0f} (a bar at the left edge: less than that). Diamond: the "
-        "best, with its 95 % interval; dots: no significant difference from it (the tests correct for the number of "
-        "methods, so an interval may leave out 0 without significance); rings: below it, or too little known.</p>"
-        + "".join(rows[:MOST])
-        + (more if len(rows) > MOST else "")
-        + "</section>"
+        f'<div class="setting heads">{heads}</div>{"".join(rows[:MOST])}{more if len(rows) > MOST else ""}'
+        f'<details class="soft"><summary>How to read this</summary><p>{LEGEND.format(reach=far)}</p></details>'
     )
 
 
-def _row(a: Answer, reach: float) -> str:
+def _row(a: Answer, scale: Scale) -> str:
     best = a.lines[0]
-    gain = "" if best.method == BASELINE else f" {interval(best.gain, best.half, signed=True)} points,"
-    facts = f"{gain} {seconds(best.row['distill_seconds'])} a set; {verdict(a)}"
-    data = {"dataset": a.board.dataset, "protocol": a.board.protocol, "student": a.column.student, "ipc": a.column.ipc}
-    attributes = " ".join(f'data-{name}="{html.escape(str(value))}"' for name, value in data.items())
+    place = {"dataset": a.board.dataset, "protocol": a.board.protocol, "student": a.column.student, "ipc": a.column.ipc}
+    attributes = " ".join(f'data-{name}="{html.escape(str(value))}"' for name, value in place.items())
+    rest = a.board.heading(a.column).removeprefix(f"IPC {a.column.ipc}")
+    name = f"<b>{html.escape(a.board.dataset)}, IPC {a.column.ipc}</b>, {html.escape(a.board.protocol + rest)}"
+    gain = "–" if best.method == BASELINE else interval(best.gain, best.half, signed=True)
+    texts = [gain, seconds(best.row["distill_seconds"]), VERDICTS[a.against_random]]
+    label = f"{a.setting}: gain over random real images by method"
+    marks = [_mark(line, line is best) for line in a.lines if line.gain is not None]
     return (
-        f'<div class="setting" {attributes}><span>{html.escape(a.setting)}</span><strong>{html.escape(best.label)}'
-        f"</strong>{_strip(a, reach)}<span>{html.escape(facts.strip())}</span></div>"
+        f'<div class="setting" {attributes}><a href="#{html.escape(urlencode(place))}">{name}</a>'
+        f"<strong>{html.escape(best.label)}</strong>{strip(marks, scale, label)}"
+        + "".join(f"<span>{html.escape(text)}</span>" for text in texts)
+        + "</div>"
     )
 
 
-def _strip(a: Answer, reach: float) -> str:
-    def x(points: float) -> float:
-        return round(WIDTH / 2 * (1 + max(-1.0, min(1.0, points / reach)) * 0.97), 1)
-
-    y = HEIGHT // 2
-    marks = [f'<line x1="{x(0)}" x2="{x(0)}" y1="0" y2="{HEIGHT}" class="level"/>']
-    for line in reversed(a.lines):  # the best on top
-        if line.gain is None:
-            continue
-        title = f"<title>{html.escape(_title(line))}</title>"
-        if line.gain < -reach:
-            marks.append(f'<path d="M{x(-reach)} {y - 5}v10" class="below">{title}</path>')
-        elif line is a.lines[0]:
-            half = line.half or 0
-            span = f'x1="{x(line.gain - half)}" x2="{x(line.gain + half)}" y1="{y}" y2="{y}"'
-            marks.append(f'<line {span} class="best"/>')
-            marks.append(f'<path d="M{x(line.gain)} {y - 7}l7 7-7 7-7-7z" class="best">{title}</path>')
-        else:
-            kind = "equal" if line.standing == standing.TOP else "below"
-            marks.append(f'<circle cx="{x(line.gain)}" cy="{y}" r="4" class="{kind}">{title}</circle>')
-    label = html.escape(f"{a.setting}: gain over random real images by method")
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(marks)}</svg>'
-
-
-def _title(line: Line) -> str:
-    return f"{line.label}: {interval(line.gain, line.half, signed=True)} points"
+def _mark(line: Line, best: bool) -> Mark:
+    title = f"{line.label}: {interval(line.gain, line.half, signed=True)} points"
+    kind = "best" if best else "equal" if line.standing == standing.TOP else "below"
+    return Mark(line.gain or 0.0, (line.half or 0.0) if best else None, kind, title)

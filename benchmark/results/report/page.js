@@ -1,33 +1,33 @@
-"use strict";
 // The data is in the page; nothing is fetched. Filters act on every section; plots are drawn from the filtered rows,
 // one panel for each dataset and protocol, so that they are never mixed.
 (() => {
+  const { make, plot, key } = drawing;
   const data = JSON.parse(document.getElementById("data").textContent);
-  const COLOURS = ["#1f77b4", "#e07b00", "#2a9d4a", "#d1343f", "#8e5bd0", "#a0705a", "#d65fb0", "#6f7b85", "#a4a800", "#12a5b5"];
+  const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#9a9a2a", "#8a8a8a"]; // after Okabe and Ito
   const MARKS = ["circle", "square", "diamond", "triangle"];
   const DASHES = ["none", "6 3", "2 3"];
   const methods = [...new Set(data.rows.map((r) => r.label))].sort();
-  // Colours come round after ten methods, marks after four and dashes with each round: no two of 20 look alike.
+  // Colours come round after eight methods, marks after four and dashes with each round: no two of 20 look alike.
   function style(label) {
     const i = methods.indexOf(label), round = Math.floor(i / COLOURS.length);
     return { label, colour: COLOURS[i % COLOURS.length], mark: MARKS[(i + round) % MARKS.length], dash: DASHES[round % DASHES.length] };
   }
-  const filters = { dataset: "", protocol: "", student: "", ipc: "", q: "" };
+  // What the page shows; it stands in the address, so that a view can be sent: #dataset=digits&ipc=10&at=boards
+  const NAMES = ["dataset", "protocol", "student", "ipc", "from", "y", "q"];
+  const filters = Object.fromEntries(NAMES.map((n) => [n, ""]));
   let sort = { name: "top1_last", down: true };
 
   const $ = (id) => document.getElementById(id);
-  const SVG = "http://www.w3.org/2000/svg";
-  function make(parent, tag, attributes = {}, text) {
-    const svg = parent && (parent.namespaceURI === SVG || tag === "svg");
-    const node = svg ? document.createElementNS(SVG, tag) : document.createElement(tag);
-    for (const [k, v] of Object.entries(attributes)) node.setAttribute(k, v);
-    if (text !== undefined) node.textContent = text;
-    if (parent) parent.append(node);
-    return node;
-  }
   const missing = (v) => v === null || v === undefined || v === "";
   const fixed = (v) => (missing(v) ? "–" : v.toFixed(1));
   const signed = (v) => (missing(v) ? "–" : (v >= 0 ? "+" : "−") + Math.abs(v).toFixed(1));
+  const gained = (r) => (r.method === "random" ? 0 : r.gain_over_random);
+  const place = (r) => [r.dataset_digest, r.protocol_digest, r.student].join();
+  const floored = new Set(data.rows.filter((r) => !missing(r.gain_over_random)).map(place)); // elsewhere no gain is known
+  const relative = (r) => filters.y !== "top1" && floored.has(place(r));
+  const height = (r) => (relative(r) ? gained(r) : r.top1_last);
+  const spread = (r) => (relative(r) ? r.gain_half : r.top1_last_half);
+  const plotted = (r) => !missing(height(r)) && (filters.q !== "" || !r.flags.includes("gate-waived")); // noise, if asked for
   const within = (v, half, form) => (missing(v) ? "–" : form(v) + (missing(half) ? "" : " ± " + half.toFixed(1)));
   const seconds = (v) => missing(v) ? "–" : v >= 7200 ? (v / 3600).toFixed(1) + " h" : v >= 120 ? (v / 60).toFixed(1) + " min" : v.toFixed(1) + " s";
   const bytes = (v) => missing(v) ? "–" : v >= 1e9 ? (v / 1e9).toFixed(1) + " GB" : v >= 1e6 ? (v / 1e6).toFixed(1) + " MB" : v >= 1e3 ? (v / 1e3).toFixed(1) + " kB" : v + " B";
@@ -100,86 +100,6 @@
   }
 
   // -- plots ------------------------------------------------------------------------------------------------------
-  function ticks(low, high, count = 5) {
-    const rough = (high - low) / count || 1;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = [1, 2, 5, 10].map((m) => m * power).find((s) => s >= rough);
-    const out = [];
-    for (let v = Math.ceil(low / step) * step; v <= high + 1e-9; v += step) out.push(+v.toPrecision(10));
-    return out;
-  }
-
-  const number = (v) => v >= 1e6 || (v && v < 1e-4) ? v.toExponential(0) : +v.toPrecision(3);
-
-  // series: [{label, colour, mark, dash, points: [{x, y, half, title}]}]; level: {label, y}, a line across.
-  function plot(parent, caption, series, { xlabel, log = false, lines = true, level }) {
-    const mean = (s) => s.points.reduce((sum, p) => sum + p.y, 0) / s.points.length;
-    series = series.filter((s) => s.points.length).sort((a, b) => mean(b) - mean(a)); // the key reads like the plot
-    const points = series.flatMap((s) => s.points);
-    if (!points.length) return;
-    const figure = make(parent, "figure");
-    const width = Math.max(280, figure.clientWidth - 24 || 440), height = 270;
-    const left = 40, right = 12, top = 24, bottom = 38;
-    const fx = log ? (v) => Math.log10(v) : (v) => v;
-    let [x0, x1] = [Math.min(...points.map((p) => fx(p.x))), Math.max(...points.map((p) => fx(p.x)))];
-    const across = level ? [level.y] : [];
-    let y0 = Math.min(...across, ...points.map((p) => p.y - (p.half || 0)));
-    let y1 = Math.max(...across, ...points.map((p) => p.y + (p.half || 0)));
-    const padX = (x1 - x0) * 0.06 || 0.5, padY = (y1 - y0) * 0.08 || 1;
-    [x0, x1, y0, y1] = [x0 - padX, x1 + padX, Math.max(0, y0 - padY), Math.min(100, y1 + padY)];
-    if (y1 <= y0) y1 = y0 + 1;
-    const X = (v) => left + ((fx(v) - x0) / (x1 - x0)) * (width - left - right);
-    const Y = (v) => height - bottom - ((v - y0) / (y1 - y0)) * (height - top - bottom);
-    const svg = make(figure, "svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": caption });
-    make(svg, "text", { x: 4, y: 12 }, "top-1 %");
-    for (const v of ticks(y0, y1)) {
-      make(svg, "line", { x1: left, x2: width - right, y1: Y(v), y2: Y(v), class: "gridline" });
-      make(svg, "text", { x: left - 5, y: Y(v) + 4, "text-anchor": "end" }, v);
-    }
-    let xs = log ? [...new Set(points.map((p) => p.x))].sort((a, b) => a - b) : ticks(x0, x1);
-    if (log && xs.length > 8) {
-      xs = [];
-      const parts = (x1 - x0) * 2 > (width - left - right) / 44 ? [1] : [1, 3];
-      for (let e = Math.floor(x0); e <= x1; e++) for (const m of parts) if (Math.log10(m) + e >= x0 && Math.log10(m) + e <= x1) xs.push(m * 10 ** e);
-    }
-    for (const v of xs) make(svg, "text", { x: X(v), y: height - bottom + 15, "text-anchor": "middle" }, number(v));
-    make(svg, "line", { x1: left, x2: width - right, y1: height - bottom, y2: height - bottom, class: "axis" });
-    make(svg, "text", { x: (left + width) / 2, y: height - 6, "text-anchor": "middle" }, xlabel);
-    if (level) make(svg, "line", { x1: left, x2: width - right, y1: Y(level.y), y2: Y(level.y), class: "level" });
-    for (const s of series) {
-      const sorted = [...s.points].sort((a, b) => a.x - b.x);
-      if (lines && sorted.length > 1) make(svg, "polyline", { points: sorted.map((p) => X(p.x) + "," + Y(p.y)).join(" "), fill: "none", stroke: s.colour, "stroke-width": 1.6, "stroke-dasharray": s.dash || "none" });
-      for (const p of sorted) {
-        if (p.half) make(svg, "line", { x1: X(p.x), x2: X(p.x), y1: Y(Math.max(y0, p.y - p.half)), y2: Y(Math.min(y1, p.y + p.half)), stroke: s.colour });
-        if (p.bare) continue;
-        const mark = dot(svg, s.mark || "circle", X(p.x), Y(p.y), s.colour);
-        make(mark, "title", {}, s.label + ": " + p.title);
-      }
-    }
-    make(figure, "figcaption", {}, caption);
-    const key = make(figure, "div", { class: "key" });
-    if (level) {
-      const item = make(key, "span");
-      make(make(item, "svg", { viewBox: "0 0 26 12", width: 26, height: 12, "aria-hidden": "true" }), "line", { x1: 0, x2: 26, y1: 6, y2: 6, class: "level" });
-      item.append(level.label);
-    }
-    for (const s of series.slice(0, 24)) {
-      const item = make(key, "span");
-      const sign = make(item, "svg", { viewBox: "0 0 26 12", width: 26, height: 12, "aria-hidden": "true" });
-      if (lines) make(sign, "line", { x1: 0, x2: 26, y1: 6, y2: 6, stroke: s.colour, "stroke-width": 1.6, "stroke-dasharray": s.dash || "none" });
-      dot(sign, s.mark || "circle", 13, 6, s.colour);
-      item.append(s.label);
-    }
-    if (series.length > 24) make(key, "span", {}, "… " + (series.length - 24) + " more");
-  }
-
-  function dot(svg, mark, x, y, fill) {
-    if (mark === "square") return make(svg, "rect", { x: x - 4, y: y - 4, width: 8, height: 8, fill });
-    if (mark === "diamond") return make(svg, "path", { d: `M${x} ${y - 5.5}l5.5 5.5-5.5 5.5-5.5-5.5z`, fill });
-    if (mark === "triangle") return make(svg, "path", { d: `M${x} ${y - 5}l5 9h-10z`, fill });
-    return make(svg, "circle", { cx: x, cy: y, r: 4, fill });
-  }
-
   const MOST = 12;
   const FEW = 6;
   // The first panels of one dataset and protocol; a word about the rest.
@@ -187,13 +107,19 @@
     for (const [name, members] of found.slice(0, FEW)) draw(name, members);
     if (found.length > FEW) make(box, "p", { class: "soft" }, found.length - FEW + " more pairs of student and IPC: use the filters.");
   }
-  function panels(id, rows, draw) {
-    const box = $(id);
+  function panels(id, rows, draw, lines = false) {
+    const section = $(id), box = section.querySelector(".plots");
     box.textContent = "";
     const found = groups(rows);
     for (const [name, members] of found.slice(0, MOST)) draw(box, name, members);
     if (found.length > MOST) make(box, "p", { class: "soft" }, found.length - MOST + " more pairs of dataset and protocol: use the filters.");
-    box.closest("section").hidden = !box.children.length;
+    section.hidden = !box.children.length;
+    if (box.querySelector("figure > svg")) key(box, ranked(rows), lines, box.querySelector(".level"));
+  }
+  // Labels, those that do best on the whole first.
+  function ranked(rows) {
+    const mean = (own) => own.reduce((sum, r) => sum + r.top1_last, 0) / own.length;
+    return by(rows, (r) => r.label).sort((a, b) => mean(b[1]) - mean(a[1])).map(([label]) => style(label));
   }
 
   const by = (rows, f) => {
@@ -214,34 +140,33 @@
 
   const LEAST = 0.01; // seconds; what is faster costs nothing, and a logarithm needs a left edge
 
+  const ylabel = (r) => (relative(r) ? "points over random" : "top-1 %");
+  const point = (r, x) => ({ x, y: height(r), half: spread(r), title: describe(r) });
+
   function cost(rows) {
-    panels("cost", rows.filter((r) => !missing(r.top1_last) && !missing(r.distill_seconds)), (box, name, members) => {
+    panels("cost", rows.filter((r) => plotted(r) && !missing(r.distill_seconds)), (box, name, members) => {
       const teacher = taught(members);
       const student = members[0].student; // students share a set and its cost; the filter shows another's accuracy
       some(box, by(members.filter((r) => r.student === student), (r) => student + ", IPC " + r.ipc + teacher(r)), (column, rs) => {
         const floor = rs.find((r) => r.method === "random");
         const series = by(rs.filter((r) => r !== floor), (r) => r.label).map(([label, own]) => ({
-          ...style(label),
-          points: own.map((r) => ({ x: Math.max(LEAST, r.distill_seconds), y: r.top1_last, half: r.top1_last_half, title: describe(r) })),
+          ...style(label), points: own.map((r) => point(r, Math.max(LEAST, r.distill_seconds))),
         }));
-        const level = floor && { y: floor.top1_last, label: "random real images" };
-        plot(box, name + ", " + column, series, { xlabel: "seconds to distil one set (" + LEAST + " and less at the left)", log: true, lines: false, level });
+        const options = { xlabel: "seconds to distil one set", ylabel: ylabel(rs[0]), log: true, lines: false, names: true };
+        plot(box, name + ", " + column, series, { ...options, level: floor && { y: height(floor) } });
       });
     });
   }
 
   function curves(rows) {
-    const several = rows.filter((r) => !missing(r.top1_last));
-    panels("ipc", several, (box, name, members) => {
+    panels("ipc", rows.filter(plotted), (box, name, members) => {
       const teacher = taught(members);
       for (const [student, rs] of by(members, (r) => r.student + teacher(r))) {
         if (new Set(rs.map((r) => r.ipc)).size < 2) continue;
-        const series = by(rs, (r) => r.label).map(([label, line]) => ({
-          ...style(label), points: line.map((r) => ({ x: r.ipc, y: r.top1_last, half: r.top1_last_half, title: describe(r) })),
-        }));
-        plot(box, name + ", " + student, series, { xlabel: "images per class", log: true });
+        const series = by(rs, (r) => r.label).map(([label, line]) => ({ ...style(label), points: line.map((r) => point(r, r.ipc)) }));
+        plot(box, name + ", " + student, series, { xlabel: "images per class", ylabel: ylabel(rs[0]), log: true });
       }
-    });
+    }, true);
   }
 
   function heat(rows) {
@@ -275,13 +200,13 @@
 
   const curved = (r) => r.curve && r.curve.length > 1;
   function training(rows) {
-    panels("training", rows.filter(curved), (box, name, members) => {
+    panels("training", rows.filter((r) => curved(r) && plotted(r)), (box, name, members) => {
       const teacher = taught(members);
       some(box, by(members, (r) => r.student + ", IPC " + r.ipc + teacher(r)), (column, rs) => {
         const series = rs.map((r) => ({ ...style(r.label), points: r.curve.map(([x, y]) => ({ x, y, bare: true, title: "" })) }));
         plot(box, name + ", " + column, series, { xlabel: "epoch" });
       });
-    });
+    }, true);
   }
 
   // -- the rest ---------------------------------------------------------------------------------------------------
@@ -293,29 +218,55 @@
     }
     for (const section of document.querySelectorAll("section[data-group]"))
       section.hidden = ![...section.querySelectorAll("[data-dataset]")].some((n) => !n.hidden);
+    for (const link of document.querySelectorAll("nav a")) link.hidden = $(link.hash.replace("#at=", "")).hidden;
   }
 
   function render() {
     const rows = shown();
+    document.body.dataset.from = filters.from;
     table(rows);
     for (const draw of [cost, curves, heat]) draw(rows);
     if ($("curves").open) training(rows);
-    else $("curves").closest("section").hidden = !rows.some(curved);
+    else $("training").hidden = !rows.some(curved);
     sections();
+  }
+
+  // -- the address: #dataset=…&at=SECTION -----------------------------------------------------------------------------
+  const address = () => "#" + new URLSearchParams(NAMES.filter((n) => filters[n] !== "").map((n) => [n, filters[n]]));
+  function changed() { // by hand
+    history.replaceState(null, "", address());
+    $("link").href = address();
+    render();
+  }
+  function arrived() { // by a link
+    const asked = new URLSearchParams(location.hash.slice(1));
+    const at = asked.get("at");
+    if (!at || [...asked].length > 1) // a link of the contents moves, and leaves the filters
+      for (const n of NAMES) {
+        const field = $("f-" + n);
+        field.value = asked.get(n) || "";
+        filters[n] = field.value || ""; // what is not on the page is no filter
+        if (field.value !== (asked.get(n) || "")) field.value = "";
+      }
+    changed();
+    if (at && $(at)) {
+      const folded = $(at).querySelector(":scope > h2 + details:not(.soft)");
+      if (folded) folded.open = true;
+      $(at).scrollIntoView();
+    }
   }
 
   for (const name of ["dataset", "protocol", "student", "ipc"]) {
     const values = [...new Set(data.rows.map((r) => r[name]))].sort((a, b) => (typeof a === "number" ? a - b : a < b ? -1 : 1));
-    const select = $("f-" + name);
-    for (const v of values) make(select, "option", { value: v }, v);
-    select.addEventListener("change", () => { filters[name] = select.value; render(); });
+    for (const v of values) make($("f-" + name), "option", { value: v }, v);
   }
-  $("f-q").addEventListener("input", (e) => { filters.q = e.target.value; render(); });
+  for (const n of NAMES) $("f-" + n).addEventListener("input", (e) => { filters[n] = e.target.value; changed(); });
   $("reset").addEventListener("click", () => {
-    for (const n of Object.keys(filters)) { filters[n] = ""; $("f-" + n).value = ""; }
-    render();
+    for (const n of NAMES) filters[n] = $("f-" + n).value = "";
+    changed();
   });
   $("curves").addEventListener("toggle", render); // drawn when they are seen: a closed box has no width
+  addEventListener("hashchange", arrived);
   let timer, before = innerWidth;
   addEventListener("resize", () => {
     if (innerWidth === before) return;
@@ -323,6 +274,6 @@
     clearTimeout(timer);
     timer = setTimeout(render, 150);
   });
-  render();
+  arrived();
   document.documentElement.dataset.ready = "yes";
 })();

@@ -77,15 +77,63 @@ def test_sections(page):
                   "Reported by papers", "Failed and skipped", "Provenance"):  # fmt: skip
         assert f"<h2>{title}</h2>" in page, title
     assert "Where they differ" in page and page.count("data:image/png") == 18
+    links = re.findall(r'<a href="#at=([a-z]+)"', page)
+    assert links == re.findall(r'<section (?:data-group )?id="([a-z]+)"', page)[1:]  # all but the answer
+
+
+def test_protocols_stand_as_resolved(tmp_path):
+    for student, batch in (("convnet3_bn", 10), ("resnet18", 64)):
+        record = make_record(student=student)
+        record["artifacts"]["resolved"] = {"batch": batch, "epochs": None, "lr_group": "convnet"}
+        records.write_record(tmp_path, record)
+    page = build(records.iter_records(tmp_path), tmp_path)
+    cells = re.findall(r"<td>([^<]*)</td>", page.split("As resolved for the records")[1].split("</table>")[0])
+    ours, theirs = ["convnet3_bn", "1", "10", "–", "convnet"], ["resnet18", "1", "64", "–", "convnet"]
+    assert cells[2:] == [*ours, *cells[:2], *theirs]
+
+
+def test_studies_are_on_the_page(results, tmp_path):
+    study = tmp_path / "studies" / "depth"
+    records.write_record(tmp_path, make_record())
+    for seed in range(3):
+        for method, top1 in (("random", 40), ("d3hr", 50)):
+            records.write_record(study, make_record(method, seed, top1=top1 + seed, dataset="cifar10"))
+    (study / "README.md").write_text("# How *deep*?\n\nOne [question](x.md)\nin two lines.\n\n```\nddbench run\n```\n")
+    part = build(records.iter_records(tmp_path), tmp_path).split('id="studies"')[1].split("</section>")[0]
+    assert "<summary>How deep?</summary>" in part and "One question in two lines." in part
+    assert "Best of 1 setting: d3hr in 1 (+10.0 points" in part and "cifar10, protocol" in part
+
+
+def test_classes_stand_side_by_side_in_one_grid(tmp_path):
+    """A method's column is cut from its contact sheet, whatever its names and images look like."""
+    from benchmark.results.report import pictures
+    from benchmark.results.report.pictures import layout
+    from benchmark.sets.folder import SHEET_COLUMNS, SHEET_ROWS, contact_sheet
+
+    assert (pictures.SHEET_ROWS, pictures.SHEET_COLUMNS) == (SHEET_ROWS, SHEET_COLUMNS)
+    for side, names, ipc in ((8, list("0123456789"), 10), (28, ["T-shirt", "Ankle boot", "i"], 1), (64, ["a"], 2)):
+        thumbs = {(c, i): np.full((side, side, 3), 40 + c, np.uint8) for c in range(len(names)) for i in range(ipc)}
+        sheet = contact_sheet(thumbs, names, list(range(len(names))))
+        margin, cell, count = layout(sheet, ipc)
+        assert (cell, count) == (64 // side * side, len(names))
+        assert sheet.getpixel((margin, 2)) == (40, 40, 40) and sheet.getpixel((margin - 1, 2)) == (255, 255, 255)
+    assert layout(Image.effect_noise((300, 200), 50).convert("RGB"), 1) is None
+
+
+def test_every_board_draws_its_paired_differences(page):
+    board = page.split('class="board" data-dataset="digits" data-protocol="hard"')[2].split("</table>")[0]
+    assert board.count('class="to-random"') == board.count('class="to-best"') == 3 * 6  # methods; students, IPC values
+    assert "kmeans − random: +6.0 ± " in board and "kmeans − d3hr: -5.0 ± " in board
 
 
 def test_the_page_begins_with_the_answer(page):
     """Before any board: who is best, by how much over random real images, at what cost, setting by setting."""
     first = page.split('class="filters"')[0]
     assert "Best of 24 settings: d3hr in 24 (+11.0 points over random real images, 10.0 s a set)" in first
-    assert first.count('<div class="setting"') == 24 and "12 more settings" in first
+    assert first.count('<div class="setting" ') == 24 and "12 more settings" in first
     row = first.split('data-dataset="fashionmnist" data-protocol="hard" data-student="resnet18" data-ipc="10"')[1]
     assert "<strong>d3hr</strong>" in row.split("</div>")[0] and 'class="level"' in row.split("</div>")[0]
+    assert 'href="#dataset=fashionmnist&amp;protocol=hard&amp;student=resnet18&amp;ipc=10"' in row
 
 
 def test_command(results, tmp_path):
@@ -158,7 +206,7 @@ def test_thousand_cells_stay_small_and_interactive(tmp_path):
             const start = performance.now();
             const select = document.getElementById('f-student');
             select.value = 'resnet18';
-            select.dispatchEvent(new Event('change'));
+            select.dispatchEvent(new Event('input'));
             return performance.now() - start;""")
         assert slow < 10_000  # about 300 on an idle machine
         assert browser.run("return document.querySelectorAll('#rows tr').length") == 500
@@ -207,7 +255,7 @@ def test_tables_sort_and_filter(browser):
     def choose(name, value):
         browser.run(
             """const s = document.getElementById('f-' + arguments[0]); s.value = arguments[1];
-            s.dispatchEvent(new Event(s.tagName === 'INPUT' ? 'input' : 'change'));""",
+            s.dispatchEvent(new Event('input'));""",
             name,
             value,
         )
@@ -237,18 +285,55 @@ def test_tables_sort_and_filter(browser):
 def test_plots_are_drawn_one_panel_a_dataset_and_protocol(browser):
     count = "return document.querySelectorAll(arguments[0]).length"
     assert browser.run(count, "#cost figure") == 4 * 3  # IPC values, of the first student
-    assert browser.run(count, "#cost .level") == 2 * 12  # random real images: a line across, and its key
+    assert browser.run(count, "#cost .level") == 12 + 1  # random real images: a line across; one key
     assert browser.run(count, "#ipc figure") == 8
     assert browser.run(count, "#heat table") == 12
     assert browser.run(count, "#training polyline") == 0  # until they are asked for
     browser.run("document.querySelector('#curves summary').click()")
     time.sleep(0.5)
     assert browser.run(count, "#training polyline") == 4 * 6 * 3  # two students, three IPC values; three methods
-    script = "return [...document.querySelectorAll('svg')].map((s) => s.getBoundingClientRect().width)"
+    script = "return [...document.querySelectorAll('svg:not(.strip)')].map((s) => s.getBoundingClientRect().width)"
     widths = browser.run(script)
     assert min(w for w in widths if w > 26) > 200  # 26: a mark in a key
     labels = browser.run("return [...document.querySelectorAll('figure > svg')].map((s) => s.textContent)")
-    assert labels and all("top-1 %" in text for text in labels)
+    assert labels and all("points over random" in text or "top-1 %" in text for text in labels)
+
+
+@needs_browser
+def test_a_filtered_view_has_an_address(browser):
+    """What is chosen stands in the address; the address restores it; a link of the contents leaves it."""
+    shown = """return [...document.querySelectorAll('.board')].filter((b) => b.offsetParent && !b.closest('details'))
+        .map((b) => b.dataset.dataset + ' ' + b.dataset.protocol);"""
+    browser.run("""for (const [name, value] of [['f-dataset', 'digits'], ['f-ipc', '10']]) {
+            document.getElementById(name).value = value;
+            document.getElementById(name).dispatchEvent(new Event('input'));
+        }""")
+    address = browser.run("return location.hash")
+    assert address == "#dataset=digits&ipc=10" == browser.run("return document.getElementById('link').hash")
+    browser.run("document.getElementById('reset').click()")
+    assert browser.run("return location.hash") == "" and len(browser.run(shown)) == 5
+    browser.run("location.hash = arguments[0]", "#dataset=fashionmnist&protocol=soft&from=best&y=top1&student=gone")
+    time.sleep(0.3)
+    assert browser.run(shown) == ["fashionmnist soft"] and browser.run("return document.body.dataset.from") == "best"
+    assert browser.run("return getComputedStyle(document.querySelector('.board .to-random')).display") == "none"
+    assert browser.run("return document.querySelector('#cost figure > svg').textContent").startswith("top-1 %")
+    browser.run("location.hash = 'at=results'")
+    time.sleep(0.3)
+    assert browser.run("return document.querySelector('#results details').open") and len(browser.run(shown)) == 1
+    browser.run("document.getElementById('reset').click(); document.querySelector('#results details').open = false")
+
+
+@needs_browser
+def test_the_answer_stands_on_the_first_screen_and_the_page_is_short(browser):
+    bottom = (
+        "return document.querySelectorAll('#answer .setting:not(.heads)')[arguments[0]].getBoundingClientRect().bottom"
+    )
+    for width, height in ((1280, 800), (390, 844)):
+        browser.size(width, height)
+        browser.run("scrollTo(0, 0)")
+        assert browser.run(bottom, 8) + browser.run("return scrollY") <= height
+    browser.size(1280)
+    assert browser.run("return document.documentElement.scrollHeight") <= 6000
 
 
 @needs_browser
@@ -329,12 +414,12 @@ def test_results_of_several_teachers_stand_in_panels_of_their_own(tmp_path):
 def test_protocols_of_before_and_with_changes_are_shown_from_what_is_known():
     """Registered ones are explained, changed ones made of both, old ones shown as their records hold them."""
     from benchmark.core.store.keys import digest_of
-    from benchmark.results.report.build import _protocols
+    from benchmark.results.report.tables import protocols
 
     changed, old = load_protocol("hard", {"steps": "200"}), {**load_protocol("soft").document(), "batch": 7654}
     used = {("hard", "2", load_protocol("hard").digest): {}, (changed.name, "2", changed.digest): {}}
     used |= {("soft", "1", digest_of(old)): old, ("rded-paper", "0", "f" * 64): {}}
-    text = _protocols(used)
+    text = protocols(used, {})
     assert "hard: every field" in text and "hard+steps=200 v2: every field" in text
     assert "7654" in text and "soft v1: every field" in text
     assert "Neither registered here nor in the records: rded-paper v0." in text
