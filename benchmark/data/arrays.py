@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
+from benchmark.core.archives import read_npz
 from benchmark.core.errors import DataError
-from benchmark.core.foreign import open_regular
 from benchmark.data.base import ArraySplit, Dataset, folder_names
 from benchmark.data.digest import array_statistics, digest_arrays
 from benchmark.data.files import readable
@@ -26,17 +25,12 @@ def load_npz(name: str, file: Path) -> Dataset:
     Raises:
         DataError: no npz, truncated, other arrays, images that are not 8-bit squares, a class that is missing.
     """
-    try:
-        with readable(file), open_regular(file, links=True) as opened, np.load(opened, allow_pickle=False) as data:
-            names = next((n for n in NAMES if set(n) <= set(data.files)), None)
-            if names is None:
-                raise DataError(f"arrays {', '.join(data.files[:8])}", where=str(file), allowed=LAYOUT)
-            found = [data[n] for n in names]
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"cannot be read as npz: {error}", where=str(file), allowed=f"a whole npz file with {LAYOUT}",
-            hint="get the file again",
-        ) from error  # fmt: skip
+    with readable(file):
+        try:
+            found = list(read_npz(file, NAMES).values())
+        except DataError as error:
+            error.allowed = error.allowed or f"a whole npz file with {LAYOUT}"
+            raise
     arrays = {}
     for part, images, labels in (("train", *found[:2]), ("test", *found[2:])):
         labels = labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels

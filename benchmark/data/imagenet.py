@@ -16,6 +16,7 @@ import importlib.resources
 import io
 import re
 import tarfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -24,7 +25,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmark.core.archives import read_member
 from benchmark.core.errors import DataError, MissingError
+from benchmark.core.foreign import read_bytes
 from benchmark.data.base import Dataset
 from benchmark.data.files import Index, Names, class_folders, scan, scan_flat, some
 from benchmark.data.options import check_options
@@ -59,6 +62,8 @@ HUGGING_FACE = {  # the last part of the ids of the copies in parquet or webdata
     "imagenette": ("frgfm/imagenette",),
     "imagewoof": ("frgfm/imagewoof",),
 }
+DEVKIT = ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")  # of its folder data
+DEVKIT_BYTES = 64 << 20  # of one of them: they have less than a megabyte
 KAGGLE = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 
 
@@ -283,16 +288,16 @@ def flat_labels(base: Path) -> dict[str, str]:
             return kaggle_labels(solution)
         devkit = folder / "ILSVRC2012_devkit_t12"
         if (devkit / "data" / "meta.mat").is_file():
-            truth = (devkit / "data" / "ILSVRC2012_validation_ground_truth.txt").read_text()
-            return devkit_labels((devkit / "data" / "meta.mat").read_bytes(), truth)
+            parts = (read_bytes(devkit / "data" / part, links=True, most=DEVKIT_BYTES) for part in DEVKIT)
+            return devkit_labels(*parts, where=devkit)
         archive = folder / "ILSVRC2012_devkit_t12.tar.gz"
         if archive.is_file():
-            with tarfile.open(archive) as tar:
-                meta, truth = (
-                    tar.extractfile(f"ILSVRC2012_devkit_t12/data/{part}").read()
-                    for part in ("meta.mat", "ILSVRC2012_validation_ground_truth.txt")
-                )
-            return devkit_labels(meta, truth.decode())
+            try:
+                with tarfile.open(archive) as tar:
+                    parts = [read_member(tar, f"ILSVRC2012_devkit_t12/data/{part}", DEVKIT_BYTES) for part in DEVKIT]
+            except (tarfile.TarError, OSError, EOFError, ValueError, MemoryError, OverflowError, zlib.error) as error:
+                raise DataError(f"cannot be read: {error}", where=str(archive), hint="get the devkit again") from error
+            return devkit_labels(*parts, where=archive)
     raise MissingError(
         "val/ is flat and the labels of its images are not there",
         where=str(base),
@@ -303,15 +308,18 @@ def flat_labels(base: Path) -> dict[str, str]:
 
 def kaggle_labels(path: Path) -> dict[str, str]:
     """Kaggle's ``LOC_val_solution.csv``: ``ImageId`` and ``PredictionString``, whose first word is the WordNet id."""
-    with open(path, encoding="utf-8", newline="") as file:
-        rows = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(file)}
+    try:
+        lines = io.StringIO(read_bytes(path, links=True).decode("utf-8"), newline="")
+        rows = {row["ImageId"]: row["PredictionString"].split()[0] for row in csv.DictReader(lines)}
+    except (OSError, ValueError, KeyError, IndexError, AttributeError, csv.Error) as error:
+        raise DataError(f"cannot be read as Kaggle's table: {error}", where=str(path)) from error
     strange = sorted(set(rows.values()) - set(imagenet_wnids()))
     if strange:
         raise DataError(f"labels that are not ImageNet-1K's: {some(strange)}", where=str(path))
     return rows
 
 
-def devkit_labels(meta: bytes, truth: str) -> dict[str, str]:
+def devkit_labels(meta: bytes, truth: bytes, *, where: Path) -> dict[str, str]:
     """The devkit's ``meta.mat`` and ground truth: line i is the *ILSVRC id* of ``ILSVRC2012_val_%08d``, from 1.
 
     ILSVRC ids are not positions in sorted order (1 is the kit fox); ``meta.mat`` maps them to WordNet ids. Its records
@@ -319,8 +327,11 @@ def devkit_labels(meta: bytes, truth: str) -> dict[str, str]:
     """
     from scipy.io import loadmat
 
-    synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
-    wnid_of = {int(s[0]): str(s[1]) for s in synsets if int(s[4]) == 0}
-    if sorted(wnid_of.values()) != sorted(imagenet_wnids()):
-        raise DataError("meta.mat does not list the 1000 classes of ImageNet-1K", hint="get the devkit again")
-    return {f"ILSVRC2012_val_{i:08d}": wnid_of[int(line)] for i, line in enumerate(truth.split(), 1)}
+    try:
+        synsets = loadmat(io.BytesIO(meta), squeeze_me=True)["synsets"]
+        wnid_of = {int(s[0]): str(s[1]) for s in synsets if int(s[4]) == 0}
+        if sorted(wnid_of.values()) != sorted(imagenet_wnids()):
+            raise ValueError("meta.mat does not list the 1000 classes of ImageNet-1K")
+        return {f"ILSVRC2012_val_{i:08d}": wnid_of[int(line)] for i, line in enumerate(truth.split(), 1)}
+    except Exception as error:  # noqa: BLE001 - scipy raises anything for a damaged file
+        raise DataError(f"no devkit: {error}", where=str(where), hint="get the devkit again") from error

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
@@ -26,8 +25,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from benchmark.core.archives import check_memory
+from benchmark.core.cost import available_memory
 from benchmark.core.errors import DataError, MissingError
-from benchmark.core.foreign import open_regular
+from benchmark.core.foreign import open_regular, parse_json
 from benchmark.core.progress import Progress
 from benchmark.core.store import default_cache, digest_of
 from benchmark.data.decode import EXTENSIONS, header, open_image
@@ -36,6 +37,9 @@ from benchmark.data.files import Index, Names, readable, retried, some
 IMAGE_COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "class_id", "cls", "class", "target")
 SUFFIXES = (".parquet", ".tar")
+ROWS = 64  # of a parquet file that are read at a time
+SMALL = 1 << 30  # bytes that any of them may unpack to
+UNPACKED = 100  # times a parquet file's size: images are compressed themselves, so that more is no set of images
 COPIED = (".parquet", ".arrow")  # their images are copied into one plain file per shard
 ARROW_END = b"\xff\xff\xff\xff\0\0\0\0"  # of an Arrow stream: a file without it is cut off
 INNER = ("", "data", "plain_text", "cifar100", "default", "full_size", "320px", "160px")  # of Hugging Face's copies
@@ -236,8 +240,8 @@ def label_names(file: Path) -> list[str]:
     with _table(file) as (schema, _):
         column = _columns(schema, file)[1]
         metadata = schema.metadata or {}
-    with contextlib.suppress(ValueError, KeyError, TypeError):
-        feature = json.loads(metadata[b"huggingface"])["info"]["features"][column]
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        feature = parse_json(metadata[b"huggingface"])["info"]["features"][column]
         return [str(name) for name in feature.get("names") or []]
     return []
 
@@ -314,12 +318,13 @@ def _table(file: Path) -> Iterator[tuple[Any, Callable[[list[str]], Iterator[Any
                 if opened.read() != ARROW_END:
                     raise pyarrow.ArrowInvalid("it has no end: the file is cut off")
         else:
+            open_regular(file, links=True).close()  # pyarrow would wait for a FIFO
             with pyarrow.parquet.ParquetFile(file) as table:
                 yield (
                     table.schema_arrow,
-                    lambda columns: (table.read_row_group(g, columns=columns) for g in range(table.num_row_groups)),
+                    lambda columns: table.iter_batches(_batch(table, columns, file), columns=columns),
                 )
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, OSError, MemoryError, OverflowError) as error:
         ends = "begins and ends with the letters PAR1" if kind == "parquet" else "ends with its end mark"
         raise DataError(
             f"cannot be read as {kind}: {str(error).strip().splitlines()[0][:200]}",
@@ -327,6 +332,22 @@ def _table(file: Path) -> Iterator[tuple[Any, Callable[[list[str]], Iterator[Any
             allowed=f"a whole {kind} file (it {ends})",
             hint="get the file again: an interrupted download looks like this",
         ) from error
+
+
+def _batch(table: Any, columns: list[str], file: Path) -> int:
+    """How many rows of a parquet file are read at a time, so that they fit into memory however they are compressed.
+
+    A row is no larger than its row group's pages; in one group, many rows may be the same bytes of a dictionary.
+
+    Raises:
+        DataError: a row group does not fit.
+    """
+    groups = [table.metadata.row_group(g) for g in range(table.num_row_groups)]
+    parts = [g.column(c) for g in groups for c in range(g.num_columns)]
+    sizes = [part.total_uncompressed_size for part in parts if part.path_in_schema.split(".")[0] in columns]
+    largest = max(sizes, default=0)
+    check_memory(2 * largest, "the pages of a row group", file)
+    return int(min(ROWS, max(1, available_memory() // 4 // max(1, largest))))
 
 
 def number_columns(file: Path) -> list[str]:
@@ -367,6 +388,7 @@ def _unpacked(file: Path, target: Path) -> Iterator[Row]:
                 where=str(target.parent),
                 hint="set DDBENCH_CACHE to a folder on a larger disk",
             )
+        most = int(min(0.95 * free, max(UNPACKED * need, SMALL)))
         temporary, rows, offset = target.with_name(f".{uuid.uuid4().hex}.bin"), [], 0
         try:
             with open(temporary, "wb") as out:
@@ -378,6 +400,12 @@ def _unpacked(file: Path, target: Path) -> Iterator[Row]:
                                 f"row {len(rows)}: {image} is {type(data).__name__}, {label} {number!r}",
                                 where=str(file),
                                 allowed="image bytes (or a struct of bytes and path) and a label in every row",
+                            )
+                        if offset + len(data) > most:
+                            raise DataError(
+                                f"unpacks to more than {most / 1e9:.1f} GB, from {need / 1e9:.3f} GB",
+                                where=str(file),
+                                allowed=f"images of at most {UNPACKED} times the file, on a disk with room for them",
                             )
                         out.write(data)
                         rows.append((os.path.basename(name or "") or f"row{len(rows):08d}", number, offset, len(data)))
@@ -396,7 +424,7 @@ def _members(file: Path) -> Iterator[Row]:
     try:
         with tarfile.open(file, "r:") as tar:
             yield from _images(tar, 0, "", file)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, MemoryError, OverflowError) as error:
         raise DataError(
             f"cannot be read as a tar: {error}",
             where=str(file),
@@ -416,6 +444,8 @@ def _images(tar: tarfile.TarFile, start: int, label: str, file: Path) -> Iterato
         if start + member.offset_data + member.size > end:
             raise tarfile.ReadError(f"it ends inside {name}")
         if suffix.lower() == "tar":  # ILSVRC2012_img_train.tar holds a tar of each class
+            if label:
+                raise tarfile.ReadError(f"a tar in a tar in a tar: {name} in {label}")
             with tarfile.open(fileobj=tar.extractfile(member), mode="r:") as inner:
                 yield from _images(inner, start + member.offset_data, key, file)
         elif suffix.lower() == "cls":

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from benchmark.core.archives import check_zip, read_npz
 from benchmark.core.cost import available_memory
 from benchmark.core.errors import DataError, MissingError, UsageError
 from benchmark.core.foreign import open_regular
@@ -206,8 +207,8 @@ def _document(file: Path) -> Any:
     try:
         with open_regular(file, links=True, most=LARGEST) as opened:
             if file.suffix.lower() == ".npz":
-                with np.load(opened, allow_pickle=False) as data:
-                    return {name: data[name] for name in data.files}
+                return read_npz(file)
+            check_zip(opened, file)
             return torch.load(opened, map_location="cpu", weights_only=True)
     except DataError:
         raise

@@ -5,18 +5,19 @@ Nothing is unpickled but tensors: safetensors, or ``torch.load(weights_only=True
 
 from __future__ import annotations
 
-import json
 import pickle
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from benchmark.core.archives import check_zip
 from benchmark.core.errors import DataError, GateError, MissingError, UsageError, unknown_name
+from benchmark.core.foreign import open_regular, parse_json, read_json
 from benchmark.core.outputs import expanded
 from benchmark.core.store import digest_file, digest_of
 from benchmark.students import build_student
@@ -63,10 +64,7 @@ def _beside(file: Path) -> dict[str, Any]:
     path = file.with_suffix(".json")
     if not path.is_file():
         return {}
-    try:
-        found = json.loads(path.read_text())
-    except ValueError as error:
-        raise DataError(f"cannot be read as JSON: {error}", where=str(path), hint="correct it, or remove it") from error
+    found = read_json(path, links=True)
     if not isinstance(found, dict):
         allowed = "an object with any of mean, std, size, accuracy, student"
         raise DataError("the JSON beside the weights is no object", where=str(path), allowed=allowed)
@@ -201,7 +199,9 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
                 metadata = opened.metadata() or {}
             state = load_file(file)
         else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            with open_regular(file, links=True) as opened:
+                check_zip(opened, file)
+                state = torch.load(opened, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, AttributeError, ModuleNotFoundError) as error:
         raise DataError(
             f"{file} holds more than tensors and is refused: unpickling it could run code",
@@ -209,14 +209,23 @@ def read_weights(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             allowed="safetensors, or a state dict that torch.load(weights_only=True) reads",
             hint="save it again where you trust it, with safetensors.torch.save_file(model.state_dict(), FILE)",
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, ValueError, OSError) as error:
+    except DataError:
+        raise
+    except Exception as error:  # noqa: BLE001 - unpickling raises anything for a damaged file
         raise DataError(f"{file} cannot be read as weights: {error}", where=str(file)) from error
     for key in ("model", "state_dict"):
         if isinstance(state, dict) and isinstance(state.get(key), dict):
             state = state[key]
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+    if not isinstance(state, dict) or not all(isinstance(k, str) and _is_dense(v) for k, v in state.items()):
         raise DataError(f"{file} is not a state dict of tensors", where=str(file))
     return {k.removeprefix("module."): v for k, v in state.items()}, metadata
+
+
+def _is_dense(value: Any) -> bool:
+    """Whether it is a tensor that holds its numbers: not one number that is said to be a million."""
+    if not isinstance(value, Tensor) or value.layout is not torch.strided or value.is_meta or value.is_quantized:
+        return False
+    return value.untyped_storage().nbytes() >= value.numel() * value.element_size()
 
 
 def _from_file(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, Any, Any, int]:
@@ -233,7 +242,8 @@ def _from_file(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, An
         )
     rows = [v.shape[0] for k, v in state.items() if v.ndim == 2]
     classes = rows[-1] if rows else len(dataset.classes)
-    size = int(metadata.get("size", dataset.image_size))
+    size, recorded = _said(file, metadata, "size", dataset.image_size), _said(file, metadata, "accuracy", None)
+    mean, std = (_said(file, metadata, name, getattr(dataset, name)) for name in ("mean", "std"))
     model = build_student(architecture, classes, dataset.channels, size, 0)
     try:
         model.load_state_dict(own_names(state))
@@ -242,11 +252,38 @@ def _from_file(dataset: Dataset, name: str) -> tuple[nn.Module, float | None, An
         raise DataError(
             f"{file} does not hold weights of {architecture}: {lines}", where=f"--teacher {name}"
         ) from error
+    return model, recorded, mean, std, size
 
-    def numbers(key: str, default: tuple[float, ...]) -> tuple[float, ...]:
-        value = metadata.get(key, default)
-        return tuple(json.loads(value) if isinstance(value, str) else value)
 
-    accuracy = metadata.get("accuracy")
-    recorded = None if accuracy is None else float(accuracy)
-    return model, recorded, numbers("mean", dataset.mean), numbers("std", dataset.std), size
+_SAID = {  # what metadata may say: the range, and whether it is a whole number, a number or a list of these
+    "size": (8, 4096, "a whole number"),
+    "accuracy": (0, 100, "a number"),
+    "mean": (-1e3, 1e3, "a list of a number, or of three"),
+    "std": (1e-6, 1e3, "a list of a number, or of three"),
+}
+
+
+def _said(file: Path, metadata: dict[str, Any], key: str, default: Any) -> Any:
+    """What a file's metadata says of itself, which may be text.
+
+    Raises:
+        DataError: something else than it should be.
+    """
+    value = metadata.get(key)
+    if value is None:
+        return default
+    low, high, kind = _SAID[key]
+    try:
+        value = parse_json(value) if isinstance(value, str) else value
+        numbers = tuple(float(v) for v in (value if kind.startswith("a list") else [value]))
+        fits = all(low <= n <= high for n in numbers) and (len(numbers) in (1, 3))
+        if not fits or (kind == "a whole number" and numbers[0] != int(numbers[0])):
+            raise ValueError("out of range")
+    except (ValueError, TypeError, OverflowError) as error:
+        shown = str(value)[:60]
+        raise DataError(
+            f"{file.name} says {key} {shown!r}", where=str(file), allowed=f"{kind}, from {low:g} to {high:g}"
+        ) from error
+    if kind.startswith("a list"):
+        return numbers
+    return int(numbers[0]) if kind == "a whole number" else numbers[0]

@@ -256,6 +256,25 @@ def test_the_json_beside_a_file_is_part_of_the_teachers_key(saved, teacher, easy
             teacher_key(easy, str(saved))
 
 
+@pytest.mark.parametrize(
+    "said",
+    [{"size": 10**9}, {"size": "x"}, {"size": 8.5}, {"accuracy": "nan"}, {"accuracy": 101}, {"mean": "[0.4"},
+     {"mean": [None]}, {"mean": 0.4}, {"std": [0]}, {"std": [0.2, 0.2]}, {"mean": {"a": 1}}],
+)  # fmt: skip
+def test_nonsense_beside_weights_is_named(said, saved, easy, store):
+    saved.with_suffix(".json").write_text(json.dumps(said))
+    (key,) = said
+    with pytest.raises(DataError, match=f"given.safetensors says {key}"):
+        get_teacher(store, easy, str(saved))
+
+
+def test_weights_that_are_fewer_numbers_than_they_say_are_refused(easy, store, tmp_path):
+    for number, state in enumerate(({"a": torch.zeros(1).expand(10**9, 10)}, {1: torch.zeros(2)})):
+        torch.save(state, tmp_path / f"{number}.pt")
+        with pytest.raises(DataError, match="not a state dict"):
+            get_teacher(store, easy, f"convnet3_bn@{tmp_path}/{number}.pt")
+
+
 def test_timms_weights_are_keyed_by_their_full_name(easy):
     import timm
 
