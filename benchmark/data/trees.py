@@ -112,7 +112,7 @@ def split_roots(base: Path) -> tuple[Path, Path]:
     layout = f"{base}/train/CLASS/*.jpg and {base}/val/CLASS/*.jpg (or validation/, valid/, test/, testing/)"
     if not base.is_dir():
         raise MissingError(
-            f"no folder {base}",
+            f"{base} is a file, none of those that are read" if base.is_file() else f"no folder {base}",
             where="--dataset",
             allowed=layout,
             hint="check the path; of data that has a name in records: --dataset NAME=PATH",

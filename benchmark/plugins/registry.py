@@ -163,7 +163,12 @@ class Registry:
             if not argument:
                 raise UsageError(f"{kind} {name!r} needs an argument after the colon", where=where)
             return known[prefix + ":"]
-        raise unknown_name(kind, name, self.names(kind), where=where)
+        hint = ""
+        if kind == "dataset" and "=" in name:
+            hint = "one's own data is NAME=PATH: a name of letters, digits, . _ and -, and a path"
+        if kind == "method" and prefix in known and "=" in argument:
+            hint = f"parameters are set with --set {prefix}.{argument}"
+        raise unknown_name(kind, name, self.names(kind), where=where, hint=hint)
 
     def select(self, kind: str, patterns: Iterable[str], *, where: str = "") -> list[str]:
         """Names that match comma-separated names or shell wildcards (``resnet*``), in the order given."""

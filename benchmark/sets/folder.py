@@ -237,13 +237,17 @@ def describe_folder(root: Path) -> dict[str, Any]:
     """
     from benchmark.sets.released import count_ipc
     from benchmark.sets.shards import count_rows, parquet_files
-    from benchmark.sets.tensors import is_tensors, load_pair
+    from benchmark.sets.tensors import SUFFIXES, is_tensors, load_pair
 
     if is_tensors(Path(root)):
         counts = np.bincount(load_pair(Path(root))[1].numpy())
         return {"ipc": int(counts.max())}
     if not Path(root).is_dir():
-        raise MissingError(f"no folder {root}", hint="ddbench distill --method … --out DIR makes one")
+        raise MissingError(
+            f"{root} is a file, not of tensors ({', '.join(SUFFIXES)})" if Path(root).exists() else f"no folder {root}",
+            where="ddbench evaluate DIR",
+            hint="ddbench distill --method … --out DIR makes one",
+        )
     file = Path(root) / MANIFEST
     seeds = sorted(p.parent.name for p in Path(root).glob(f"seed*/{MANIFEST}"))
     if not file.is_file() and seeds:

@@ -235,7 +235,33 @@ def inject() -> Iterator[Case]:
     yield "scores", words("scores --results inject"), (3,), ""
 
 
+def newest() -> Iterator[Case]:
+    """Some classes, one's own named data, variants on boards, pilots, released parquet files and tensors."""
+    run = f"run --method random --no-floor {SMALL} --classes"
+    for value in ("50", "3,tre", "0", "-3", "1.5", "", "3,3", "1", "0-99", "9" * 30, ",", "3-"):
+        yield f"--classes {value[:12]!r}", words(run, value), (2,), "--classes"
+    for value in ("pets=/nowhere", "pets=file", "pets=s", "pets=tensors.pt"):
+        yield f"--dataset {value}", words(RUN.replace("digits", value)), (3,), value.partition("=")[2]
+    for value in ("digits=.", "=x", "pets=", "a!b=.", "pets"):
+        yield f"--dataset {value}", words(RUN.replace("digits", value)), (2,), "--dataset"
+    for value in ("d3hr:depth=99", "d3hr:nonsense", "d3hr:deph=30", "d3hr:", ":x", "d3hr:depth=[", "x:depth=30"):
+        for command in ("leaderboard --results good --method", "compare random --results good"):
+            yield f"{command[:11]} {value}", words(command, value), (2, 3), value.partition(":")[0]
+    yield "run --method d3hr:m=3", words(RUN.replace("random", "d3hr:m=3")), (2,), "--set d3hr.m=3"
+    pilot = f"run --method random --dataset imagenet1k --pilot {SMALL.partition('digits')[2]}"
+    yield "--pilot without data", words(pilot), (3,), "1. data"
+    yield "plan, too many classes", words("plan --method random --dataset imagenet1k --classes 2000"), (2,), "1000"
+    for name in ("soft", "tensors.pt", "fifo-parquet", "file", "nowhere", "bomb.npz", "bomb.pt"):
+        yield (
+            f"evaluate {name}",
+            words(f"evaluate {name} --protocol smoke --seeds 1 --dataset digits --results r --device cpu"),
+            (3,),
+            name,
+        )
+
+
 HERE_KINDS = {
+    "newest": newest,
     "names": names, "ints": ints, "protocol-set": protocol_set, "method-set": method_set, "conflict": conflict,
     "record-crash": record_crash, "images": images, "eps": eps, "paths": paths, "update": update, "out": out,
     "filter": filters, "inject": inject,
@@ -305,6 +331,7 @@ def prepare(work: Path) -> None:
         (work / "s" / name).parent.mkdir(parents=True, exist_ok=True)
         (work / "s" / name).write_bytes(content)
     (work / "file").write_text("mine")
+    newest_files(work)
     (work / "bad.yaml").write_text("axes: {}\neach: {seed: [1]}\n")
     mark = "<!-- ddbench leaderboard {} -->\nold\n<!-- /ddbench -->\n"
     good = mark.format("--protocol clean-hard")
@@ -343,6 +370,27 @@ def prepare(work: Path) -> None:
             bad = root / places[0] / ("1.png" if "data" in root.name else "0.png")
             bad.unlink(missing_ok=True)
             spoil(bad, kind)
+
+
+def newest_files(work: Path) -> None:
+    """What `newest` names."""
+    import zipfile
+
+    for folder in ("soft", "fifo-parquet"):
+        (work / folder).mkdir()
+    os.mkfifo(work / "tensors.pt")
+    os.mkfifo(work / "fifo-parquet" / "train-0.parquet")
+    for name in ("bomb.npz", "bomb.pt"):  # 64 GB of zeros say their headers
+        with zipfile.ZipFile(work / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("images.npy", bytes(1000))
+        content = (work / name).read_bytes().replace((1000).to_bytes(4, "little"), (0xFFFFFFF0).to_bytes(4, "little"))
+        (work / name).write_bytes(content)
+    with contextlib.suppress(ImportError):
+        import pyarrow
+        import pyarrow.parquet
+
+        rows = {"image": [targets.picture("PNG", "L")] * 10, "label": list(range(10)), "soft_label": [[0.1] * 10] * 10}
+        pyarrow.parquet.write_table(pyarrow.table(rows), work / "soft" / "train-0.parquet")
 
 
 def spoil(file: Path, kind: str) -> None:

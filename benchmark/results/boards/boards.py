@@ -285,6 +285,8 @@ def select(rows: list[dict], wanted: dict[str, Sequence[str]]) -> list[dict]:
             if not any(_matches(row, name, pattern) for row in rows):
                 if not known:
                     raise UsageError("there are no records to choose from", where=f"--{name} {pattern}")
+                if name == "method" and ":" in pattern:
+                    _refuse_variant(rows, pattern)
                 error = unknown_name(name, pattern, known, where=f"--{name}")
                 raise UsageError(
                     error.what.replace("unknown", "no record has the", 1),
@@ -300,8 +302,36 @@ def _matches(row: dict, name: str, pattern: str) -> bool:
     pattern, colon, setting = pattern.partition(":") if name == "method" else (pattern, "", "")
     if not fnmatchcase(str(row[name]), pattern):
         return False
-    key, _, value = setting.partition("=")
-    return not colon or json.loads(row["params"]).get(key) == parse_yaml(value, f"--{name}")
+    key, equals, value = setting.partition("=")
+    params = json.loads(row["params"]) if colon else {}
+    return not colon or (bool(equals) and key in params and params[key] == parse_yaml(value, f"--{name}"))
+
+
+def _refuse_variant(rows: list[dict], pattern: str) -> None:
+    """Say why no row is the variant ``pattern`` of a method (``d3hr:decode_guidance=9``).
+
+    Raises:
+        UsageError: no KEY=VALUE, no such parameter (nearest named), or another value than those that there are. Nothing
+            is raised where no row has the method.
+    """
+    method, _, setting = pattern.partition(":")
+    mine = [json.loads(row["params"]) for row in rows if fnmatchcase(str(row["method"]), method)]
+    if not mine:
+        return
+    key, equals, _ = setting.partition("=")
+    where, known = f"--method {pattern}", sorted({k for params in mine for k in params})
+    if not equals:
+        raise UsageError(
+            f"{setting!r} is not KEY=VALUE",
+            where=where,
+            allowed=f"{method}:KEY=VALUE; KEY is {', '.join(known) or 'none: it has no parameters'}",
+        )
+    if key not in known:
+        raise unknown_name("parameter", key, known, where=where)
+    values = sorted({json.dumps(params[key]) for params in mine if key in params})
+    raise UsageError(
+        f"no record has {setting}", where=where, allowed=", ".join(f"{method}:{key}={value}" for value in values[:12])
+    )
 
 
 def select_cells(cells: Iterable[Cell], wanted: dict[str, Sequence[str]]) -> list[Cell]:

@@ -73,7 +73,9 @@ class Summary:
 
 def parse_selector(text: str) -> tuple[str, dict[str, Any]]:
     """``d3hr`` or ``d3hr:depth=30,backbone=tiny`` as (method, wanted values); what is no parameter stays text."""
-    method, _, rest = text.partition(":")
+    method, colon, rest = text.partition(":")
+    if colon and not rest.strip():
+        raise UsageError(f"no KEY=VALUE after the colon of {text!r}", where=text, hint="e.g. d3hr:depth=30")
     wanted = {}
     for part in split_commas(rest):
         key, equals, value = (word.strip() for word in part.partition("="))

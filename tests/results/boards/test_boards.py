@@ -258,8 +258,24 @@ def test_a_filter_can_name_a_variant():
     rows = leaderboard.rows(made)
     found = boards.select(rows, {"method": ["a:m=3,b"]})
     assert {(row["method"], json.loads(row["params"]).get("m")) for row in found} == {("a", 3.0), ("b", None)}
-    with pytest.raises(UsageError, match="no record has the method 'a:m=5'"):
-        boards.select(rows, {"method": ["a:m=5"]})
+    for variant, words in (
+        ("a:m=5", "no record has m=5"),
+        ("a:n=3", "unknown parameter 'n'"),
+        ("a:m", "'m' is not KEY=VALUE"),
+        ("a:", "'' is not KEY=VALUE"),
+        ("b:m=3", "unknown parameter 'm'"),
+        ("c:m=3", "no record has the method 'c:m=3'"),
+    ):
+        with pytest.raises(UsageError, match=words) as error:
+            boards.select(rows, {"method": [variant]})
+        assert variant in str(error.value)
+    assert "a:m=3.0, a:m=4" in _allowed(rows, "a:m=5")
+
+
+def _allowed(rows, variant):
+    with pytest.raises(UsageError) as error:
+        boards.select(rows, {"method": [variant]})
+    return error.value.allowed
 
 
 def test_a_page_compares_records_of_a_folder_of_its_own(results, tmp_path):

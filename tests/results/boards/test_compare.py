@@ -8,7 +8,7 @@ from benchmark.cli.compare import compare as command
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.results import records
 from benchmark.results.boards.cells import collect
-from benchmark.results.boards.compare import compare, comparisons, summarise
+from benchmark.results.boards.compare import compare, comparisons, parse_selector, summarise
 from benchmark.results.boards.differences import markdown
 
 
@@ -60,6 +60,12 @@ def made_from(method, values, **inputs):
     for record in made:
         record["identity"]["method"]["inputs"] = inputs
     return [records.sealed(record) for record in made]
+
+
+@pytest.mark.parametrize("text", ["d3hr:", "d3hr: ", "d3hr:depth", "d3hr:depth=30,x"])
+def test_a_selector_without_a_value_is_refused(text):
+    with pytest.raises(UsageError, match="KEY=VALUE"):
+        parse_selector(text)
 
 
 def test_variants_are_chosen_by_what_they_were_made_from():
