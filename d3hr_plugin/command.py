@@ -75,8 +75,6 @@ def d3hr_solvers(dataset: str, classes: int, images: int, guidance: float, **use
     solution of 200 steps, whether the result is normal, and whether it comes back to the image. Then what the search
     does at one image a class, by the size of a latent.
     """
-    from tabulate import tabulate
-
     from d3hr_plugin import diagnostics as measure
 
     if images < 2 or classes < 1:
@@ -85,11 +83,20 @@ def d3hr_solvers(dataset: str, classes: int, images: int, guidance: float, **use
     few = measure.Sample.take(task, list(range(min(classes, len(task.dataset.classes)))), images)
     rows = measure.solver_rows(task, few, guidance)
     click.echo(f"\nInversion to noise level 600, guidance {guidance:g}, {len(few.classes)} images of {dataset}\n")
-    click.echo(tabulate(rows, headers="keys", floatfmt=".4f"))
+    click.echo(_table(rows, ".4f"))
     shapes = [task.backbone.latent_shape, (4, 4, 4), (4, 8, 8), (4, 32, 32)]
     lengths = measure.shrinkage(list(dict.fromkeys(shapes)), [1, 1000, 1_000_000])
     click.echo("\nSearch at IPC 1: length of the best of m draws, over that of a plain draw\n")
-    click.echo(tabulate(lengths, headers="keys", floatfmt=".3f"))
+    click.echo(_table(lengths, ".3f"))
+
+
+def _table(rows: list[dict[str, Any]], digits: str) -> str:
+    from benchmark.api import plain_table
+
+    def text(value: Any) -> Any:
+        return format(value, digits) if isinstance(value, float) else value
+
+    return plain_table(list(rows[0]), [[text(row.get(name)) for name in rows[0]] for row in rows])
 
 
 def _task(dataset: str, use: dict[str, Any]) -> Task:
@@ -187,20 +194,18 @@ def examine(task: Task, method: D3HR, classes: list[int], images: int, folder: P
 
 def tables(found: dict[str, Any]) -> list[str]:
     """The numbers as text."""
-    from tabulate import tabulate
-
     floor = {"guidance": "normal draws", "depth": "", **found["normal_draws"]}
     return [
         f"\nNormality of a coordinate within its class, {found['images']} images ({found['dataset']})\n",
-        tabulate([*found["normality"], floor], headers="keys", floatfmt=".3f"),
+        _table([*found["normality"], floor], ".3f"),
         "\nInvert, then sample back, guidance 1, to 3/5 of the schedule\n",
-        tabulate(found["reconstruction_by_steps"], headers="keys", floatfmt=".4f"),
+        _table(found["reconstruction_by_steps"], ".4f"),
         "\nInvert, then sample back, by depth and (inverting, sampling) guidance\n",
-        tabulate(found["reconstruction_by_depth"], headers="keys", floatfmt=".4f"),
+        _table(found["reconstruction_by_depth"], ".4f"),
         "\nScore of a group\n",
-        tabulate(
-            [[f"search, m = {m:,}", s] for m, s in zip(found["score"]["m"], found["score"]["search"])]
-            + [[k, v[0]] for k, v in found["score"].items() if k not in ("m", "search")],
-            floatfmt=".4f",
+        _table(
+            [{"group": f"search, m = {m:,}", "score": s} for m, s in zip(found["score"]["m"], found["score"]["search"])]
+            + [{"group": k, "score": v[0]} for k, v in found["score"].items() if k not in ("m", "search")],
+            ".4f",
         ),
     ]

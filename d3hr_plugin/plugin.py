@@ -10,6 +10,7 @@ METHODS = [
         version=3,
         paper="Zhao et al., Taming Diffusion for Dataset Distillation with High Representativeness, ICML 2025, "
         "arXiv 2505.18399",
+        uses="backbone",
     ),
     MethodInfo(
         "d3hr-modes",
@@ -17,6 +18,7 @@ METHODS = [
         "d3hr_plugin.modes:D3HRModes",
         version=1,
         paper="own, after D3HR (arXiv 2505.18399); see docs/d3hr-modes.md",
+        uses="backbone",
     ),
 ]
 

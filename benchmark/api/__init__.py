@@ -56,6 +56,7 @@ _HOMES = {
     "digest_of": "benchmark.core.store",
     "fast_layout": "benchmark.core.compute",
     "generator": "benchmark.core.compute",
+    "plain_table": "benchmark.core.sheet",
     "prepare": "benchmark.core.compute",
     "prepared": "benchmark.core.compute",
     "resolve_device": "benchmark.core.compute",
@@ -112,6 +113,7 @@ if TYPE_CHECKING:
     from benchmark.core.errors import DataError, DDBenchError, JobError, MissingError, UsageError  # noqa: F401
     from benchmark.core.outputs import writable_folder, write_text  # noqa: F401
     from benchmark.core.progress import Progress  # noqa: F401
+    from benchmark.core.sheet import plain_table  # noqa: F401
     from benchmark.core.store import Stage, Store, digest_file, digest_of  # noqa: F401
     from benchmark.data import Dataset, Split, load_dataset  # noqa: F401
     from benchmark.methods import TEACHER, Method, Needs, NoParams, Task, Unit, Work, make_params, param  # noqa: F401

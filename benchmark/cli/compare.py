@@ -7,9 +7,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import FILTERS, NamedPath, filters, good_records, no_records
-
-FORMATS = ("table", "markdown", "csv", "json")
+from benchmark.cli.options import FILTERS, NamedPath, filters, good_records, no_records, table_format
 
 
 @click.command(
@@ -18,6 +16,7 @@ Examples:
   ddbench compare d3hr random
   ddbench compare d3hr d4m minimax sre2l dit --dataset fashionmnist --plot d3hr.svg
   ddbench compare d3hr:invert_guidance=1.0 d3hr:invert_guidance=4.0 --format csv
+  ddbench compare d3hr d4m minimax --dataset fashionmnist --format latex > differences.tex
   ddbench compare '*:protocol=soft' '*:protocol=hard'       how much the protocol moves each method
 """
 )
@@ -25,7 +24,7 @@ Examples:
 @click.argument("second", nargs=-1, required=True)
 @filters
 @click.option("--score", default="top1_last", show_default=True, help="Any score of the records, e.g. top1_best.")
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
+@table_format(columns=True)
 @click.option("--plot", type=NamedPath(dir_okay=False), help="Draw the differences: .svg, .png, .pdf.")
 def compare(first: str, second: tuple[str, ...], **options: Any) -> int:
     """FIRST minus each SECOND: the difference with its 95 % interval in every cell that both have, then one number over
@@ -41,7 +40,7 @@ def compare(first: str, second: tuple[str, ...], **options: Any) -> int:
     pairs = found(first=first, second=second, **options)
     if options["plot"]:
         plot(pairs, options["plot"])
-    click.echo(render(pairs, options["form"]), nl=False)
+    click.echo(render(pairs, options["form"], options["columns"]), nl=False)
     if options["plot"] and options["form"] == "table":
         click.echo(f"plot {options['plot']}")
     return 0

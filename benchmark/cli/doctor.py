@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import DATA, dataset_options, shared
+from benchmark.cli.options import DATA, dataset_options, shared, table_format
+from benchmark.core.sheet import render, simple
 
 OK, WARN, BAD = "ok", "warning", "FAULT"
 SHOWN = 20  # corrupt files listed one by one
@@ -19,15 +20,19 @@ CORRUPT = "get those files again, remove them, or add --on-corrupt skip (they ar
 
 
 class Findings:
-    """Lines printed as they are found; the commands to run are kept for the end."""
+    """Lines printed as they are found (unless ``quiet``); the commands to run are kept for the end."""
 
-    def __init__(self) -> None:
-        self.bad, self.fixes = 0, []
+    def __init__(self, quiet: bool = False) -> None:
+        self.bad, self.fixes, self.quiet = 0, [], quiet
+        self.said: list[dict[str, str]] = []
 
     def say(self, state: str, name: str, text: str, fix: str = "") -> None:
         self.bad += state == BAD
         if fix:
             self.fixes.append(fix)
+        self.said.append({"state": state, "name": name, "text": text, "fix": fix})
+        if self.quiet:
+            return
         style = {OK: "green", WARN: "yellow", BAD: "red"}[state]
         click.echo(f"{click.style(f'{state:8}', fg=style)} {name:10} {text}")
 
@@ -43,15 +48,16 @@ Examples:
 @click.option("--dataset", default="", help="The dataset. Default: say which are there.")
 @click.option("--full", is_flag=True, help="Read every image anew: names corrupt and changed ones.")
 @shared(*DATA, "backbone", "teacher")
-def doctor(dataset: str, full: bool, **given: Any) -> int:
+@table_format()
+def doctor(dataset: str, full: bool, form: str, **given: Any) -> int:
     """Check data, disk, backbone, teacher and GPU memory, and print what to do.
 
     Counts, class order and a sample of images are checked; --full reads every image. Exit code 3 if something is
     missing or cannot be right.
     """
-    findings = Findings()
+    findings = Findings(quiet=form != "table")
     if not dataset:
-        return _survey(given["data_root"])
+        return _survey(given["data_root"], form)
     from benchmark.core.store.keys import hashing_anew
     from benchmark.data.decode import EXTENSIONS
     from benchmark.methods import Needs
@@ -91,6 +97,11 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
     if loaded is not None:
         _made_here(findings, loaded, given)
     _disk(findings, loaded, large=any(r.name == "GPU" for r in needed))
+    if form != "table":
+        rows = [(f["state"], f["name"], f["text"], f["fix"]) for f in findings.said]
+        sheet = simple("", ["state", "what", "found", "what to do"], rows, "llll", documents=findings.said)
+        click.echo(render([sheet], form, f"ddbench doctor {dataset}"), nl=False)
+        return 3 if findings.bad else 0
     if findings.bad:
         click.echo("\nWhat to do:")
         for number, fix in enumerate(dict.fromkeys(findings.fixes), 1):
@@ -103,7 +114,7 @@ def doctor(dataset: str, full: bool, **given: Any) -> int:
     return 0
 
 
-def _survey(root: str | None) -> int:
+def _survey(root: str | None, form: str) -> int:
     """Which datasets are there."""
     from benchmark.data.loading import data_root
     from benchmark.pipeline.request import Request
@@ -111,12 +122,18 @@ def _survey(root: str | None) -> int:
     from benchmark.plugins import registry
 
     base = data_root(root)
-    click.echo(f"Data root: {base or 'none (give --data-root or set DDBENCH_DATA)'}")
+    rows = []
     for name in registry().names("dataset"):
         if name.endswith(":"):
             continue
         found = data_requirement(Request(name, (), data_root=root))
         state = "nothing to get" if found is None else found.found if found.ok else "not there"
+        rows.append((name, state))
+    if form != "table":
+        click.echo(render([simple("", ["dataset", "found"], rows, "ll")], form, "ddbench doctor"), nl=False)
+        return 0
+    click.echo(f"Data root: {base or 'none (give --data-root or set DDBENCH_DATA)'}")
+    for name, state in rows:
         click.echo(f"{name:14} {state}")
     click.echo("\nOne in detail, and how to get it:  ddbench doctor --dataset NAME")
     return 0

@@ -110,20 +110,21 @@ def _scores(name: str, values: list[float], ipc: tuple[int, ...], options: dict[
 
 
 def _finish(name: str, scores: dict[float, dict[int, float]], options: dict[str, Any]) -> None:
-    from tabulate import tabulate
-
     from benchmark.backbones import guidance as rule
     from benchmark.backbones.settings import default_preset
+    from benchmark.core.sheet import plain, simple
 
     if not scores:
         raise JobError("no guidance has a score in every cell", where="ddbench backbone guidance")
     value = rule.best(scores)
     numbers = list(next(iter(scores.values())))
     rows = [
-        [f"{g:g}", *(by_ipc[n] for n in numbers), sum(by_ipc.values()) / len(by_ipc), "chosen" if g == value else ""]
+        [f"{g:g}", *(f"{top1:.1f}" for top1 in (*(by_ipc[n] for n in numbers), sum(by_ipc.values()) / len(by_ipc)))]
+        + ["chosen" if g == value else ""]
         for g, by_ipc in sorted(scores.items())
     ]
-    click.echo("\n" + tabulate(rows, ["guidance", *(f"IPC {n}" for n in numbers), "mean", ""], floatfmt=".1f"))
+    heads = ["guidance", *(f"IPC {n}" for n in numbers), "mean", ""]
+    click.echo("\n" + plain([simple("", heads, rows, "r" * (len(heads) - 1) + "l")]), nl=False)
     if value in (min(scores), max(scores)) and len(scores) > 1:
         click.echo(f"{value:g} is the edge of what was tried: repeat with further --values", err=True)
     changes = "".join(f", {text}" for text in options["sets"])

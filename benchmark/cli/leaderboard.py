@@ -8,10 +8,8 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import FILTERS, NamedPath, filters, good_records, no_records
+from benchmark.cli.options import FILTERS, NamedPath, filters, good_records, no_records, table_format
 from benchmark.core.errors import DDBenchError, UsageError
-
-FORMATS = ("table", "csv", "markdown", "latex", "json", "html")
 
 
 def read_rows(results: Path, wanted: dict[str, Sequence[str]]) -> tuple[list[dict], list]:
@@ -32,11 +30,12 @@ Examples:
   ddbench leaderboard                                   rebuild results/leaderboard.csv, print the boards
   ddbench leaderboard --format markdown --dataset digits --protocol hard
   ddbench leaderboard --format latex --ipc 1,10 --out board.tex
+  ddbench leaderboard --format latex --columns 'method,IPC*' --student convnet3_bn
   ddbench leaderboard --update README.md                refresh the tables between its markers
 """
 )
 @filters
-@click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
+@table_format(columns=True)
 @click.option("--out", type=NamedPath(dir_okay=False), help="Write there instead of printing.")
 @click.option("--reported/--no-reported", default=True, show_default=True, help="Published numbers beside measured.")
 @click.option("--min-seeds", type=click.IntRange(0), default=0, help="Leave out results of fewer seeds.")
@@ -82,7 +81,8 @@ def _text(options: dict[str, Any]) -> tuple[str, list[dict], list]:
     shown = [row for row in rows if row["seeds"] >= options["min_seeds"]]
     left = f"Results of fewer than {options['min_seeds']} seeds are left out: {len(rows) - len(shown)}."
     notes = [left] if len(shown) < len(rows) else []
-    return render(shown, options["form"], read_reported() if options["reported"] else (), notes), rows, faults
+    published = read_reported() if options["reported"] else ()
+    return render(shown, options["form"], published, notes, options["columns"]), rows, faults
 
 
 def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
@@ -92,7 +92,7 @@ def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
         results: the results folder, where the arguments name none (relative to ``page``).
     """
     from benchmark.cli.compare import compare, found
-    from benchmark.results.boards.differences import markdown
+    from benchmark.results.boards.differences import render as differences
 
     if command == "reproduction":
         from benchmark.results.boards.reproduction import markdown as table
@@ -105,7 +105,9 @@ def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
         raise UsageError(error.format_message(), where=str(page), hint=f"ddbench {command} --help") from error
     if options["results"] != results:
         options["results"] = page.parent / options["results"]
-    return _text(options)[0] if command == "leaderboard" else markdown(found(**options))
+    return (
+        _text(options)[0] if command == "leaderboard" else differences(found(**options), "markdown", options["columns"])
+    )
 
 
 def _reproduction(page: Path) -> list[dict]:

@@ -7,8 +7,11 @@ import json
 
 import click
 
+from benchmark.cli.options import table_format
 from benchmark.core.errors import LISTED, UsageError
+from benchmark.core.sheet import Sheet, choose, plain, render, simple
 from benchmark.plugins import KINDS, registry
+from benchmark.plugins.infos import USES
 
 PRESET_SIZES = (16, 32, 64, 128, 256)  # working sizes of `benchmark.backbones.settings.geometry`
 
@@ -27,29 +30,43 @@ def _kind(text: str) -> str:
     return singular
 
 
-@click.command("list", epilog="\b\nExamples:\n  ddbench list methods\n  ddbench list students --json")
+@click.command("list", epilog="\b\nExamples:\n  ddbench list methods\n  ddbench list students --format json")
 @click.argument("kinds", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable.")
-def list_(kinds: tuple[str, ...], as_json: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
+@table_format(columns=True)
+def list_(kinds: tuple[str, ...], as_json: bool, form: str, columns: tuple[str, ...]) -> None:
     """List what there is: methods, datasets, students, protocols, backbones, executors, metrics, grids."""
     chosen = [_kind(k) for k in kinds] or list(LISTED)
     reg = registry()
-    if as_json:
+    if as_json or form == "json":
         rows = {k: [dataclasses.asdict(info) for info in _infos(k)] for k in chosen}
         click.echo(json.dumps(rows, indent=1))
         return
-    for position, kind in enumerate(chosen):
-        if len(chosen) > 1:
-            click.echo(("\n" if position else "") + kind + "s")
-        infos = _infos(kind)
-        width = max((len(info.name) for info in infos), default=0)
-        for info in infos:
-            paper = f"  [{info.paper}]" if getattr(info, "paper", "") else ""
-            click.echo(f"  {info.name:{width}}  {info.summary}{paper}")
-        if not infos:
-            click.echo("  none")
+    sheets = [sheet for kind in chosen for sheet in _sheets(kind, named=len(chosen) > 1)]
+    choose(sheets, columns)
+    click.echo(render(sheets, form, "ddbench list"), nl=False)
     if reg.broken:
         click.echo(f"\n{len(reg.broken)} plug-in problem(s): ddbench plugins", err=True)
+
+
+def _sheets(kind: str, named: bool) -> list[Sheet]:
+    """One table a kind; of methods one for each thing that they need."""
+    infos = _infos(kind)
+    if kind != "method":
+        parts = {kind + "s" if named else "": infos}
+    else:
+        parts = {f"methods of {text}": [i for i in infos if i.uses == uses] for uses, text in USES.items()}
+        parts["methods that do not say what they need"] = [i for i in infos if i.uses not in USES]
+    made = []
+    for title, members in parts.items():
+        rows = [(i.name, i.summary, getattr(i, "paper", "")) for i in members]
+        about = [{"kind": kind, **dataclasses.asdict(i)} for i in members]
+        sheet = simple(title, ["name", "summary", "paper"], rows, "lll", documents=about, widths=[None, 66, 44])
+        if kind != "method":
+            sheet.keep([0, 1])
+        if members or kind != "method":
+            made.append(sheet)
+    return made
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,15 +95,21 @@ Examples:
 @click.argument("kind")
 @click.argument("names", nargs=-1, required=True)
 @click.option("--all", "every", is_flag=True, help="With several protocols: every field, not only the differing ones.")
-def show(kind: str, names: tuple[str, ...], every: bool) -> None:
+@table_format()
+def show(kind: str, names: tuple[str, ...], every: bool, form: str) -> None:
     """Explain a method's parameters, a protocol's fields (or how several differ), a dataset, a student, a grid."""
     kind = _kind(kind)
     if kind == "grid":
         _show_grids(names)
         return
     infos = [registry().get(kind, name) for name in names]
+    if form != "table" and kind != "protocol":
+        sheet = simple("", ["name", "summary"], [(i.name, i.summary) for i in infos], "ll")
+        sheet.documents = [_document(kind, info) for info in infos]
+        click.echo(render([sheet], form, f"ddbench show {kind}"), nl=False)
+        return
     if kind == "protocol":
-        _show_protocols(names, every)
+        _show_protocols(names, every, form)
         return
     for name, info in zip(names, infos):
         click.echo(f"{name}: {info.summary}")
@@ -103,6 +126,22 @@ def show(kind: str, names: tuple[str, ...], every: bool) -> None:
             _show_backbone(info)
 
 
+def _document(kind: str, info) -> dict:
+    """What JSON and CSV hold of one of them; of a method with its parameters."""
+    about = {"kind": kind, **dataclasses.asdict(info), "from": registry().owner[kind, info.name]}
+    if kind == "method":
+        about["parameters"] = _parameters(info.load())
+    return about
+
+
+def _parameters(cls) -> list[dict]:
+    found = []
+    for field in dataclasses.fields(cls.Params):
+        default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
+        found.append({"name": field.name, "default": default, **field.metadata})
+    return found
+
+
 def _show_grids(names: tuple[str, ...]) -> None:
     from benchmark.core.errors import unknown_name
     from benchmark.studies.spec import shipped, text_of
@@ -114,8 +153,6 @@ def _show_grids(names: tuple[str, ...]) -> None:
 
 
 def _show_method(info) -> None:
-    from tabulate import tabulate
-
     cls = info.load()
     doc = (cls.__doc__ or "").strip()
     if doc:
@@ -135,7 +172,8 @@ def _show_method(info) -> None:
             about += f" [tune: {', '.join(map(str, field.metadata['tune']))}]"
         rows.append((field.name, json.dumps(default), about, field.metadata.get("source", "")))
     if rows:
-        click.echo(tabulate(rows, ["parameter", "default", "meaning", "source"], maxcolwidths=[None, 16, 60, 44]))
+        heads = ["parameter", "default", "meaning", "source"]
+        click.echo(plain([simple("", heads, rows, "llll", widths=[None, 16, 60, 44])]), nl=False)
     special = {d: cls.defaults(d) for d in registry().names("dataset") if cls.defaults(d)}
     for dataset, values in special.items():
         click.echo(f"\n  defaults on {dataset}: " + ", ".join(f"{k}={v}" for k, v in values.items()))
@@ -145,8 +183,6 @@ def _show_method(info) -> None:
 
 def _show_backbone(info) -> None:
     """A preset's settings, what they become at each image size, and its measured speeds."""
-    from tabulate import tabulate
-
     from benchmark.backbones.settings import Settings, geometry
     from benchmark.backbones.shape import shape_of_settings
     from benchmark.pipeline.cost.predict import flops_text
@@ -161,7 +197,7 @@ def _show_backbone(info) -> None:
         size_of = f"{shape.dit_parameters() / 1e6:.1f} M"
         rows.append((f"{size} px", "x".join(map(str, shape.latent)), shape.tokens, size_of, *costs))
     heads = ["images", "latent", "tokens", "DiT, 10 classes", "a pass", "an encoding", "a decoding"]
-    click.echo("\n" + tabulate(rows, heads))
+    click.echo("\n" + plain([simple("", heads, rows)]), nl=False)
     click.echo("\n  what datasets change of it, with measured quality: benchmark/backbones/datasets.yaml")
     start = f"dit {values['depth']}x{values['width']}/"
     measured = [
@@ -178,7 +214,7 @@ def _show_backbone(info) -> None:
     ]
     if measured:
         heads = ["backbone", "stage", "guidance", "images/s", "device", "precision"]
-        click.echo("\n" + tabulate(measured, heads))
+        click.echo("\n" + plain([simple("", heads, measured)]), nl=False)
     click.echo("\n  more rows: ddbench speed --backbone NAME --dataset DATASET")
 
 
@@ -189,36 +225,48 @@ def _show_source(name: str) -> None:
         click.echo(f"  {what:10} {value}")
 
 
-def _show_protocols(names: tuple[str, ...], every: bool) -> None:
-    from tabulate import tabulate
-
+def _show_protocols(names: tuple[str, ...], every: bool, form: str) -> None:
     from benchmark.evaluation.protocols import describe
 
     rows = describe(*names)
     if len(names) > 1 and not every:
         rows = [row for row in rows if len({str(v) for v in row[1 : 1 + len(names)]}) > 1]
-    click.echo(tabulate(rows, ["field", *names, "meaning"], maxcolwidths=[None, *[34] * len(names), 60]))
+    heads = ["field", *names, "meaning"]
+    sheet = simple("", heads, rows, "l" * len(heads), widths=[None, *[34] * len(names), 60])
+    click.echo(render([sheet], form, "ddbench show protocol"), nl=False)
 
 
 @click.command()
 @click.option("--traceback", "traces", is_flag=True, help="Show the whole traceback of each broken plug-in.")
-def plugins(traces: bool) -> int:
+@table_format()
+def plugins(traces: bool, form: str) -> int:
     """Every plug-in with what it registers, and every broken one with its error."""
-    reg = registry()
+    reg, rows, about = registry(), [], []
     for name, distribution in reg.plugins.items():
         owner = f"{name} ({distribution})"
         counts = {kind: sum(o == owner for (k, _), o in reg.owner.items() if k == kind) for kind in KINDS}
         text = ", ".join(f"{n} {kind}{'s' if n > 1 else ''}" for kind, n in counts.items() if n)
-        click.echo(f"ok      {owner}: {text or 'registers nothing'}")
+        rows.append(("ok", owner, text or "registers nothing"))
+        about.append({"plugin": name, "distribution": distribution, "state": "ok", "registers": counts})
     for broken in reg.broken:
-        click.echo(f"BROKEN  {broken.plugin} ({broken.distribution}): {broken.error}")
-        if traces and broken.traceback:
-            click.echo(broken.traceback)
+        rows.append(("BROKEN", f"{broken.plugin} ({broken.distribution})", broken.error))
+        about.append({"plugin": broken.plugin, "distribution": broken.distribution, "state": "broken"})
+        about[-1] |= {"error": broken.error, "traceback": broken.traceback}
+    if form != "table":
+        sheet = simple("", ["state", "plug-in", "registers, or what is wrong"], rows, "lll", documents=about)
+        click.echo(render([sheet], form, "ddbench plugins"), nl=False)
+        return 0
+    for state, owner, text in rows:
+        click.echo(f"{state:6}  {owner}: {text}")
+        trace = next((a["traceback"] for a in about if state != "ok" and a.get("error") == text), "")
+        if traces and trace:
+            click.echo(trace)
     return 0
 
 
 @click.command()
-def env() -> None:
+@table_format()
+def env(form: str) -> None:
     """Versions, commit and hardware as they go into records, and where things are kept."""
     from benchmark.core.provenance import provenance
     from benchmark.core.store import default_cache
@@ -226,11 +274,11 @@ def env() -> None:
 
     found = provenance()
     hardware = found.pop("hardware")
-    for name, value in {
-        **found,
-        **hardware,
-        "gpu": hardware["gpu"] or "none",
-        "store": default_cache(),
-        "data root": data_root() or "not set",
-    }.items():
+    facts = {**found, **hardware, "gpu": hardware["gpu"] or "none"}
+    facts |= {"store": str(default_cache()), "data root": str(data_root() or "not set")}
+    if form != "table":
+        sheet = simple("", ["name", "value"], list(facts.items()), "ll", documents=[facts])
+        click.echo(render([sheet], form, "ddbench env"), nl=False)
+        return
+    for name, value in facts.items():
         click.echo(f"{name:12} {value}")

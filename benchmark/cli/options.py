@@ -161,6 +161,21 @@ def filters(function, names: Sequence[str] = FILTERS):
     )(function)
 
 
+def table_format(columns: bool = False):
+    """``--format``, as every command that prints a table has it; ``columns``: and ``--columns``, which choose."""
+    from benchmark.core.sheet import FORMATS
+
+    def add(function):
+        if columns:
+            text = "Only these columns of a table, by their heads, in this order; wildcards and commas allowed."
+            function = click.option("--columns", multiple=True, metavar="HEADS", help=text)(function)
+        return click.option(
+            "--format", "form", type=click.Choice(FORMATS), default="table", show_default=True, help="How to print."
+        )(function)
+
+    return add
+
+
 def settled(request: Request, device: str) -> Request:
     """The request with a named precision in place of ``auto``."""
     from benchmark.pipeline.requirements import default_precision

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmark.api.calls import FLOORS
-from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, settled, shared
+from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, settled, shared, table_format
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.core.foreign import check_name
 from benchmark.core.outputs import expanded
@@ -290,6 +290,7 @@ def run(**options: Any) -> int:
 @click.option("--tuned", type=NamedPath(), help="Take settings that `ddbench tune` chose.")
 @_settings
 @click.option("--all", "every", is_flag=True, help="List every job, not only the summary.")
+@table_format()
 @click.option("--emit", type=click.Choice(["joblist", "slurm"]), help="Print --jobs N worker commands instead.")
 def plan(**options: Any) -> int:
     """What `run` with the same options would do: what is cached, what is skipped and why, what it would cost."""
@@ -299,9 +300,11 @@ def plan(**options: Any) -> int:
     request = _request(options, methods, FLOORS if options["floor"] else ())
     requests = _requests(options, request)
     try:
-        return print_plan(requests, execution_of(options), every=options["every"], emit=options["emit"])
+        return print_plan(
+            requests, execution_of(options), every=options["every"], emit=options["emit"], form=options["form"]
+        )
     except MissingError:
-        if not options["emit"]:
+        if not options["emit"] and options["form"] == "table":
             print_forecast_without_data(request, options["device"])
         check_first(request, methods, options["device"])  # says everything that is missing at once
         raise

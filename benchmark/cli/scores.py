@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from benchmark.cli.options import Number, filters, good_records
+from benchmark.cli.options import Number, filters, good_records, table_format
 from benchmark.core.errors import MissingError
 
 PLAIN = "+augment=[],mix=none"
@@ -33,23 +33,25 @@ Examples:
     help="Accuracy in percent of a student trained on all the data. Default: the teacher's, if it is the same network. "
     "Holds for one student on one dataset.",
 )  # fmt: skip
-@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
+@table_format(columns=True)
 def scores(
-    results: Path, hard: str, soft: str, plain: str | None, full: float | None, form: str, **chosen: tuple[str, ...]
+    results: Path,
+    hard: str,
+    soft: str,
+    plain: str | None,
+    full: float | None,
+    form: str,
+    columns: tuple[str, ...],
+    **chosen: tuple[str, ...],
 ) -> int:
     """Gap to full data, gain over random, label-robust and augmentation-robust score of every distilled set.
 
     As DD-Ranking defines them (arXiv 2505.13300), in fractions, from last-epoch accuracies of records that are there:
     nothing is trained. What a score lacks is named. Of several versions of a protocol the highest counts.
     """
-    import csv
     import dataclasses
-    import io
-    import json
 
-    from tabulate import tabulate
-
-    from benchmark.core.escape import csv_cell
+    from benchmark.core.sheet import choose, render, simple
     from benchmark.results.boards.boards import select_cells
     from benchmark.results.boards.cells import collect
     from benchmark.results.boards.robust import robust_rows
@@ -69,23 +71,16 @@ def scores(
             value = document.pop(name)
             document |= {name: value and value[0], f"{name}_half": value and value[1]}
         documents.append({**document, "missing": document.pop("missing")})
-    if form == "json":
-        click.echo(json.dumps(documents, indent=1, ensure_ascii=False))
-    elif form == "csv":
-        out = io.StringIO()
-        writer = csv.DictWriter(out, list(documents[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows({name: csv_cell(value) for name, value in d.items()} for d in documents)
-        click.echo(out.getvalue(), nl=False)
-    else:
-        lines = [
-            [r.dataset, r.student, r.ipc, r.method, r.seeds, *map(_text, (r.gap, r.gain, r.label, r.augmentation))]
-            + [r.missing]
-            for r in rows
-        ]
-        headers = ["dataset", "student", "IPC", "method", "seeds", "gap to full", "gain", "label-robust"]
-        click.echo(tabulate(lines, [*headers, "augm.-robust", "missing"], tablefmt="simple", disable_numparse=True))
-        click.echo(f"fractions, ± 95 % t interval over seeds; gap under {hard}, gain over random under {soft}")
+    lines = [
+        [r.dataset, r.student, r.ipc, r.method, r.seeds, *map(_text, (r.gap, r.gain, r.label, r.augmentation))]
+        + [r.missing]
+        for r in rows
+    ]
+    headers = ["dataset", "student", "IPC", "method", "seeds", "gap to full", "gain", "label-robust", "augm.-robust"]
+    sheet = simple("Robust scores", [*headers, "missing"], lines, "llrlrrrrrl", documents=documents)
+    sheet.legend = f"fractions, ± 95 % t interval over seeds; gap under {hard}, gain over random under {soft}"
+    choose([sheet], columns)
+    click.echo(render([sheet], form, "ddbench scores"), nl=False)
     return 0
 
 

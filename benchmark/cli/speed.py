@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 from pathlib import Path
 
 import click
 
-from benchmark.cli.options import COUNT, NamedPath, shared
+from benchmark.cli.options import COUNT, NamedPath, shared, table_format
 from benchmark.core.errors import UsageError
 
 
@@ -39,16 +40,16 @@ Examples:
 @click.option("--precision", default="fp32", show_default=True, help="fp32, tf32, bf16, fp16; bf16+compile …")
 @shared("device")
 @click.option("--add", type=NamedPath(), help="Also write the rows into this table.")
+@table_format(columns=True)
 def speed(backbone: str, student: str, precision: str, device: str, batch: int, add: Path | None, **given) -> None:
     """Measure images a second and peak memory: of a backbone's stages, or of a student's training step.
 
     A backbone of the named shape with random weights is timed, so nothing needs to be downloaded. CPU rows are of one
     thread, as jobs have.
     """
-    from tabulate import tabulate
-
     from benchmark.core.compute import Precision, resolve_device
     from benchmark.core.outputs import room_for
+    from benchmark.core.sheet import choose, render, simple
     from benchmark.pipeline.cost import table
 
     if given["dataset"] and not backbone:
@@ -57,6 +58,7 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
         raise UsageError(f"a batch of {batch} images", where="--batch", allowed="1 or more")
     if add is not None:
         room_for(add, "--add")  # before minutes of measuring
+    form, wanted = given.pop("form"), given.pop("columns")
     policy = Precision.named(precision)
     rows = table.committed()
     if backbone or student:
@@ -71,11 +73,17 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
             rows.append(measure_student(student, *size, device, precision, batch, command))
     columns = ("device", "backbone", "precision", "stage", "guidance", "steps", "batch", "threads")
     heads = [*columns, "images/s", "peak GB", "measured"]
-    lines = [[getattr(r, c) for c in columns] + [r.images_per_second, r.memory / 1e9, r.measured] for r in rows]
-    click.echo(tabulate(lines, heads, floatfmt=".4g") if lines else "the throughput table is empty")
+    lines = [
+        [getattr(r, c) for c in columns] + [f"{r.images_per_second:.4g}", f"{r.memory / 1e9:.4g}", r.measured]
+        for r in rows
+    ]
+    sheet = simple("", heads, lines, "llllrrrrrrl", documents=[dataclasses.asdict(r) for r in rows])
+    choose([sheet], wanted)
+    empty = not lines and form == "table"
+    click.echo("the throughput table is empty\n" if empty else render([sheet], form, "ddbench speed"), nl=False)
     if add is not None and (backbone or student):
         table.add(add, rows)
-        click.echo(f"written to {add}")
+        click.echo(f"written to {add}", err=form != "table")
 
 
 def _shape(backbone: str, given: dict):

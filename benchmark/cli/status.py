@@ -9,7 +9,9 @@ from pathlib import Path
 
 import click
 
+from benchmark.cli.options import table_format
 from benchmark.core.errors import MissingError, UsageError
+from benchmark.core.sheet import Sheet, render, simple
 
 
 @click.command(
@@ -20,7 +22,8 @@ from benchmark.core.errors import MissingError, UsageError
 @click.option("--watch", is_flag=True, help="Repeat until nobody works any more.")
 @click.option("--seconds", default=2.0, show_default=True, help="Pause between looks.")
 @click.option("--clean", is_flag=True, help="Forget RUN, or all runs that have ended (results stay).")
-def status(name: str, watch: bool, seconds: float, clean: bool) -> None:
+@table_format()
+def status(name: str, watch: bool, seconds: float, clean: bool, form: str) -> None:
     """Runs in the store: jobs done by kind, what every worker is doing, failures, logs, and how to go on.
 
     A run that ends well leaves no trace here, and repeating a command clears what its earlier attempts left.
@@ -37,6 +40,9 @@ def status(name: str, watch: bool, seconds: float, clean: bool) -> None:
         raise MissingError(f"no run {name!r}", where=str(store.root / "runs"), hint="ddbench status")
     if clean:
         _clean(chosen(), bool(name))
+        return
+    if form != "table":
+        click.echo(render([_sheet(chosen())], form, "ddbench status"), nl=False)
         return
     while True:
         runs = chosen()
@@ -60,6 +66,24 @@ def state_of(run, workers: list[dict], done: int, total: int, failed: int) -> st
     if run.about.get("emitted"):
         return "waiting for workers" if not done and not failed else "begun; waiting for workers"
     return "stopped"
+
+
+def _sheet(runs: list) -> Sheet:
+    """A line a run; its workers and failures in the documents."""
+    rows, documents = [], []
+    for run in runs:
+        about, done, failures, workers = run.about, run.done(), run.failures(), run.workers()
+        totals = about.get("totals", {})
+        state = state_of(run, workers, sum(done.values()), sum(totals.values()), len(failures))
+        jobs = {kind: {"done": done[kind], "total": total} for kind, total in totals.items()}
+        text = ", ".join(f"{kind} {n['done']}/{n['total']}" for kind, n in jobs.items())
+        rows.append((run.folder.name, state, text, len(failures), len(workers), about.get("command", "")))
+        documents.append(
+            {"run": run.folder.name, "state": state, "jobs": jobs, "failures": failures, "workers": workers}
+            | {"logs": str(run.folder / "logs"), "command": about.get("command", ""), "folder": about.get("cwd", "")}
+        )
+    heads = ["run", "state", "jobs", "failed", "workers", "command"]
+    return simple("", heads, rows, "lllrrl", documents=documents)
 
 
 def _print(run) -> bool:

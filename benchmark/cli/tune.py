@@ -150,14 +150,18 @@ def _student(rows: list[dict]) -> str:
 
 
 def _table(found: dict[str, dict[int, dict]]) -> str:
-    from tabulate import tabulate
+    from benchmark.core.sheet import plain, simple
 
     lines = []
     for method, by_ipc in found.items():
         for ipc, entry in by_ipc.items():
             first = entry["trials"][0].get("top1")
             changed = ", ".join(f"{k}={v}" for k, v in entry.get("params", {}).items()) or "defaults"
-            scores = [first, entry.get("top1", "failed"), entry.get("fresh")]
+            scores = [_score(value) for value in (first, entry.get("top1", "failed"), entry.get("fresh"))]
             lines.append([method, ipc, len(entry["trials"]), *scores, changed])
     heads = ["method", "IPC", "trials", "defaults", "best", "best on fresh seeds", "chosen"]
-    return tabulate(lines, heads, floatfmt=".1f", disable_numparse=[6])
+    return plain([simple("", heads, lines, "lrrrrrl")]).rstrip("\n")
+
+
+def _score(value: float | str | None) -> str | None:
+    return f"{value:.1f}" if isinstance(value, float) else value

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from benchmark.core.errors import DDBenchError
 from benchmark.core.provenance import cpu_name
+from benchmark.core.sheet import render, simple
 from benchmark.core.store import Store
 from benchmark.pipeline.cost import forecast
 from benchmark.pipeline.cost.predict import Place
@@ -21,11 +24,20 @@ from benchmark.pipeline.plan import Plan, make_plan, parts_for
 from benchmark.pipeline.request import Request
 from benchmark.pipeline.runs import Run
 
+if TYPE_CHECKING:
+    from benchmark.data import Dataset
+
 SHOWN = 12  # jobs of a kind that are listed without --all
 
 
-def print_plan(requests: Sequence[Request], execution: Execution, *, every: bool, emit: str | None) -> int:
-    """Print the plan; nothing is made. ``emit`` (with ``workers``) writes a run for these, and its skipped cells."""
+def print_plan(
+    requests: Sequence[Request], execution: Execution, *, every: bool, emit: str | None, form: str = "table"
+) -> int:
+    """Print the plan; nothing is made. ``emit`` (with ``workers``) writes a run for these, and its skipped cells.
+
+    Args:
+        form: of `benchmark.core.sheet.FORMATS`; all but ``table`` list every job.
+    """
     store, results, device, workers = Store(), execution.results, execution.device, execution.workers
     parts = parts_for(requests, workers) if emit and workers else 1
     plan = make_plan(requests, store, results, device=device, parts=parts)
@@ -35,6 +47,9 @@ def print_plan(requests: Sequence[Request], execution: Execution, *, every: bool
         write_skipped(plan.skipped, results)
         return emit_commands(plan, store, emit, workers)
     finished = {job.key: job.is_done(context) for job in plan.jobs}
+    if form != "table":
+        print(_formatted(requests, plan, context, finished, form), end="")
+        return 1 if any(cell.failed for cell in plan.skipped) else 0
     total_missing = sum(not done for done in finished.values())
     for kind in KINDS:
         jobs = plan.of_kind(kind)
@@ -64,12 +79,40 @@ def print_plan(requests: Sequence[Request], execution: Execution, *, every: bool
     return 1 if any(cell.failed for cell in plan.skipped) else 0
 
 
-def _print_forecast(request: Request, device: str, todo: forecast.ToDo) -> None:
+def _formatted(requests: Sequence[Request], plan: Plan, context: Context, finished: dict[str, bool], form: str) -> str:
+    """The plan as a table of its jobs; JSON has the cells left out, the shared stages and the forecast besides."""
+    jobs = [job for kind in KINDS for job in plan.of_kind(kind)]
+    about = [{"kind": job.kind, "job": job.label, "key": job.key, "cached": finished[job.key]} for job in jobs]
+    if form != "json":
+        rows = [(a["kind"], "cached" if a["cached"] else "to do", a["job"], a["key"][:12]) for a in about]
+        sheet = simple("", ["kind", "state", "job", "key"], rows, "llll", documents=about)
+        sheet.notes = [f"{c.identity.method.name} ipc {c.identity.ipc}: {c.reason}" for c in plan.skipped]
+        return render([sheet], form, "ddbench plan")
+    inner = inner_stages(plan, context)
+    todo = forecast.left(plan, lambda job: finished[job.key], {s.method: s.missing for s in inner})
+    lines = []
+    for request in requests if not all(finished.values()) else ():
+        lines += _forecast(request, plan.device, todo.at(request.ipc, first=request is requests[0]))[1]
+    skipped = [
+        {"method": c.identity.method.name, "ipc": c.identity.ipc, "seed": c.identity.seed}
+        | {"failed": c.failed, "reason": c.reason}
+        for c in plan.skipped
+    ]
+    stages = [{"method": s.method, "stage": s.name, "missing": s.missing, "text": s.text} for s in inner]
+    document = {"jobs": about, "stages": stages, "left_out": skipped, "forecast": lines}
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def _forecast(request: Request, device: str, todo: forecast.ToDo) -> tuple[Dataset, list[str]]:
     from benchmark.data import load_dataset
 
     dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
     place = Place(device_name(device), request.precision, device.startswith("cuda"))
-    lines = forecast.forecast(request, forecast.Facts.of(dataset), todo, place, dataset)
+    return dataset, forecast.forecast(request, forecast.Facts.of(dataset), todo, place, dataset)
+
+
+def _print_forecast(request: Request, device: str, todo: forecast.ToDo) -> None:
+    dataset, lines = _forecast(request, device, todo)
     if "not read" in dataset.notes:
         print(f"warning: files in class folders that are not read: {dataset.notes['not read']}")
     if lines:

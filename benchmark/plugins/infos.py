@@ -25,14 +25,28 @@ class Info:
         return getattr(importlib.import_module(module), attribute)
 
 
+# What a method needs besides the training images, by `MethodInfo.uses`; lists and boards are grouped so.
+USES = {
+    "images": "the training images alone",
+    "classifier": "a classifier trained on the real images",
+    "backbone": "a diffusion backbone",
+}
+
+
 @dataclass(frozen=True)
 class MethodInfo(Info):
-    """A distillation method; ``target`` is a subclass of :class:`benchmark.methods.Method`."""
+    """A distillation method; ``target`` is a subclass of :class:`benchmark.methods.Method`.
+
+    ``uses`` is a key of `USES` (what a method needs most comes last there), ``about`` says in three sentences how it
+    works, what it costs, and where its defaults come from.
+    """
 
     version: int = 1
     paper: str = ""  # citation, arXiv number
     gate: str = "order"  # "order": the labels must follow the classes' order; "waived": the images mean nothing
     trains_once: bool = False  # something is trained once for all seeds (a fine-tuning): boards say so
+    uses: str = ""
+    about: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,17 @@
 """``show``, ``env``, and what the command says of errors."""
 
+import json
+from pathlib import Path
+
 import pytest
 from click.testing import CliRunner
 
 from benchmark import cli
 from benchmark.cli import lists
 from benchmark.pipeline.cost import table
+from benchmark.plugins.infos import USES
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_backbone_preset_is_a_table(monkeypatch):
@@ -43,3 +49,32 @@ def test_an_error_of_the_file_system_is_a_message_and_no_traceback(monkeypatch, 
         cli.main([])
     said = capsys.readouterr().err
     assert stopped.value.code == 1 and "Permission denied" in said and "/data/locked" in said
+
+
+ASKED = [
+    ["list"], ["list", "methods"], ["show", "method", "d4m"], ["show", "protocol", "hard", "soft"], ["plugins"],
+    ["env"], ["status"], ["speed"], ["doctor", "--dataset", "digits"], ["doctor"],
+    ["plan", "--method", "random", "--dataset", "digits", "--protocol", "hard"],
+    ["scores", "--results", "results"], ["compare", "d3hr:decode_guidance=3", "random", "--results", "results"],
+    ["leaderboard", "--results", "results", "--dataset", "digits"],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("words", ASKED, ids=" ".join)
+def test_every_command_that_prints_a_table_has_its_formats(words, monkeypatch, tmp_path):
+    monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(ROOT)
+    for form in ("json", "latex"):
+        ran = CliRunner().invoke(cli.cli, [*words, "--format", form], catch_exceptions=False)
+        assert ran.exit_code == 0, ran.output
+        if form == "json":
+            json.loads(ran.stdout)
+        else:
+            assert "\\begin{tabular}" in ran.stdout
+
+
+def test_methods_are_listed_by_what_they_need():
+    text = CliRunner().invoke(lists.list_, ["methods"]).output
+    parts = text.split("\n\n")
+    assert [part.splitlines()[0] for part in parts] == [f"methods of {what}" for what in USES.values()]
+    assert "\nkmeans " in parts[0] and "\nrded " in parts[1] and "\nd3hr " in parts[2]

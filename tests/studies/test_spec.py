@@ -43,8 +43,8 @@ def test_ablations_cover_what_the_paper_varies(axis, values):
 
 def test_grids_are_listed_and_shown():
     run = CliRunner()
-    lines = run.invoke(list_, ["grids"]).output.splitlines()
-    assert [line.split()[0] for line in lines] == sorted(shipped())
+    lines = run.invoke(list_, ["grids", "--format", "csv"]).output.splitlines()
+    assert [line.split(",")[1] for line in lines[1:]] == sorted(shipped())
     assert {row["name"] for row in json.loads(run.invoke(list_, ["grids", "--json"]).output)["grid"]} == set(shipped())
     assert yaml.safe_load(run.invoke(show, ["grid", "ipc-curves"]).output.partition("\n")[2])["axes"]["ipc"][0] == 1
     with pytest.raises(UsageError, match="did you mean 'ipc-curves'"):

@@ -1,4 +1,4 @@
-"""Comparisons as text, Markdown, CSV, JSON and a forest plot. A comparison is the list of pairs of two selectors."""
+"""Comparisons as sheets, CSV, JSON and a forest plot. A comparison is the list of pairs of two selectors."""
 
 from __future__ import annotations
 
@@ -12,14 +12,17 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from benchmark.core import escape
 from benchmark.core.errors import UsageError
 from benchmark.core.escape import csv_cell
 from benchmark.core.outputs import whole_file
+from benchmark.core.sheet import FORMATS, Sheet, Text, choose, simple
+from benchmark.core.sheet import render as write
 from benchmark.results.boards.compare import Pair, Summary, summarise, table_p
 from benchmark.results.boards.standing import ALPHA
 from benchmark.results.boards.terminal import MISSING, interval
 from benchmark.results.statistics import MIN_SHARED, holm
+
+__all__ = ["FORMATS", "cells", "markdown", "names", "overview", "plot", "render"]
 
 PLOTS = (".svg", ".png", ".pdf")
 LEGEND = (
@@ -31,9 +34,13 @@ LEGEND = (
 COLOURS = {"better": "#1a7f37", "worse": "#c0392b", "undecided": "#777777", "?": "#777777"}
 
 
-def render(found: Sequence[Sequence[Pair]], form: str) -> str:
-    """Comparisons as ``table``, ``markdown``, ``csv`` or ``json``."""
-    return {"table": plain, "markdown": markdown, "csv": csv_text, "json": json_text}[form](found)
+def render(found: Sequence[Sequence[Pair]], form: str, columns: Sequence[str] = ()) -> str:
+    """Comparisons in one of `FORMATS`; ``columns``: only these, of tables."""
+    if form in ("csv", "json"):
+        return {"csv": csv_text, "json": json_text}[form](found)
+    made = cells(found) if form == "table" else overview(found)
+    choose(made, columns)
+    return write(made, form, "ddbench compare")
 
 
 def names(found: Sequence[Sequence[Pair]]) -> tuple[str, list[str]]:
@@ -60,50 +67,49 @@ def teachers(pairs: Sequence[Pair]) -> list[str]:
     return out
 
 
-def plain(found: Sequence[Sequence[Pair]]) -> str:
-    """A table a comparison, then wins over cells; for a terminal."""
-    from tabulate import tabulate
-
-    blocks = []
+def cells(found: Sequence[Sequence[Pair]]) -> list[Sheet]:
+    """A sheet a comparison, a line a cell, then wins over cells; for a terminal."""
+    made = []
     for pairs in found:
         taught = teachers(pairs)
         first, second = pairs[0].first, pairs[0].second
         lines = [
-            [p.dataset, p.protocol, *([teacher] if any(taught) else []), p.student, p.ipc, f"{p.a:.1f}", f"{p.b:.1f}"]
+            [p.dataset, p.protocol, teacher, p.student, p.ipc, f"{p.a:.1f}", f"{p.b:.1f}"]
             + [interval(p.difference, p.half, signed=True), p.seeds, p.verdict, p.note]
             for p, teacher in zip(pairs, taught)
         ]
-        headers = ["dataset", "protocol", *(["teacher"] if any(taught) else []), "student", "IPC", first, second]
-        headers += ["difference", "seeds", "", ""]
-        text = [tabulate(lines, headers, tablefmt="simple", disable_numparse=True)]
-        text.append(
-            "difference: paired by seed, ± 95 % t interval; better or worse by the tests of the column's board\n"
-        )
-        for s in summarise(pairs):
-            text.append(
-                f"{s.dataset}, {s.protocol}: {first} wins {s.wins}, ties {s.ties}, loses {s.losses} of {s.cells} "
-                f"cells; mean over cells {interval(s.mean_difference, s.half, signed=True)}"
-                + ("" if s.p is None else f" over {s.seeds} seeds (p = {s.p:.2g})")
+        headers = ["dataset", "protocol", "teacher", "student", "IPC", first, second]
+        headers += ["difference", "seeds", "verdict", "note"]
+        s = simple("", headers, lines, "llllrrrrrll")
+        s.legend = "difference: paired by seed, ± 95 % t interval; better or worse by the tests of the column's board\n"
+        s.keep([j for j in range(len(headers)) if headers[j] not in ("teacher", "note") or any(x[j] for x in lines)])
+        for over in summarise(pairs):
+            s.notes.append(
+                f"{over.dataset}, {over.protocol}: {first} wins {over.wins}, ties {over.ties}, loses {over.losses} of "
+                f"{over.cells} cells; mean over cells {interval(over.mean_difference, over.half, signed=True)}"
+                + ("" if over.p is None else f" over {over.seeds} seeds (p = {over.p:.2g})")
             )
-        blocks.append("\n".join(text))
-    return "\n\n".join(blocks) + "\n"
+        made.append(s)
+    return made
 
 
 def markdown(found: Sequence[Sequence[Pair]]) -> str:
-    """One table for each dataset and protocol: a line a comparison, a column a student and IPC."""
+    """`overview` as Markdown."""
+    return write(overview(found), "markdown")
+
+
+def overview(found: Sequence[Sequence[Pair]]) -> list[Sheet]:
+    """A sheet for each dataset and protocol: a line a comparison, a column a student and IPC."""
     what, lines = names(found)
     tables: dict[tuple, dict[tuple, dict[int, Pair]]] = defaultdict(lambda: defaultdict(dict))
     for number, pair, teacher in _each(found):
         tables[pair.dataset, pair.protocol][pair.student, teacher, pair.ipc][number] = pair
-    blocks = []
+    made = []
     for (dataset, protocol), columns in sorted(tables.items()):
-        heads = [" ".join(filter(None, (s, t, f"IPC {ipc}"))) for s, t, ipc in sorted(columns)]
-        text = [
-            f"**{escape.markdown(f'{dataset}, protocol {protocol}: {what}')}**",
-            "",
-            "| | " + " | ".join(map(escape.markdown, heads)) + " | all cells |",
-        ]
-        text.append("|:---|" + "---:|" * (len(heads) + 1))
+        groups = [" ".join(filter(None, (student, teacher))) for student, teacher, _ in sorted(columns)]
+        heads = [f"IPC {ipc} {group}" for (*_, ipc), group in zip(sorted(columns), groups)]
+        s = Sheet(f"{dataset}, protocol {protocol}: {what}", ["", *heads, "all cells"], "l" + "r" * (len(heads) + 1))
+        s.groups = ["", *groups, ""]
         shown = [pair for cells in columns.values() for pair in cells.values()]
         held = {id(pair): p < ALPHA for pair, p in zip(shown, table_p(shown))}
         numbers = sorted({n for cells in columns.values() for n in cells})
@@ -112,13 +118,17 @@ def markdown(found: Sequence[Sequence[Pair]]) -> str:
         told = dict(zip(numbers, holm([_p(over[n]) for n in numbers])))
         for n in numbers:
             total = interval(over[n].mean_difference, over[n].half, signed=True)
-            total = f"**{total}**" if told[n] < ALPHA else total
-            cells = [*(_cell(pair, held) for pair in mine[n]), total]
-            text.append(f"| {escape.markdown(lines[n])} | " + " | ".join(cells) + " |")
+            s.lines.append(
+                [
+                    Text(lines[n]),
+                    *(_cell(pair, held) for pair in mine[n]),
+                    Text(total, "top" * bool(told[n] < ALPHA)),
+                ]
+            )
         over_what = "seeds and test images" if all(pair.images for pair in shown) else "seeds"
-        legend = LEGEND.format(seeds=_seeds(shown), over=over_what, cells=len(shown))
-        blocks.append("\n".join([*text, "", legend]))
-    return "\n\n".join(blocks) + "\n"
+        s.legend = LEGEND.format(seeds=_seeds(shown), over=over_what, cells=len(shown))
+        made.append(s)
+    return made
 
 
 def _each(found: Sequence[Sequence[Pair]]) -> list[tuple[int, Pair, str]]:
@@ -136,12 +146,12 @@ def _p(summary: Summary) -> float:
     return math.nan if summary.p is None or summary.seeds < MIN_SHARED else summary.p
 
 
-def _cell(pair: Pair | None, held: dict[int, bool]) -> str:
+def _cell(pair: Pair | None, held: dict[int, bool]) -> Text:
     if pair is None:
-        return MISSING
+        return Text(MISSING)
     text = interval(pair.difference, pair.half, signed=True)
     text += {"undecided": "", "?": " ?"}.get(pair.verdict, " †")
-    return f"**{text}**" if held[id(pair)] else text
+    return Text(text, "top" * held[id(pair)])
 
 
 def csv_text(found: Sequence[Sequence[Pair]]) -> str:

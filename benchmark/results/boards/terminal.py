@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from tabulate import tabulate
-
+from benchmark.core.sheet import plain, simple
 from benchmark.results.boards.boards import labels
 from benchmark.results.boards.cells import Cell, collect, number, rows_of
 from benchmark.results.boards.columns import FLAGS
@@ -70,24 +69,18 @@ def _block(members: list[tuple[Cell, dict]], focus: Sequence[str]) -> str:
     headers = ["method", "top-1 %", "seeds", "gain over random"]
     headers += [f"{names[[c for c, _ in members].index(star)]} − this" for star in stars]
     headers += ["distil", "train", "images", "labels", "flags"]
-    keep = [j for j in range(len(headers)) if j < 2 or any(line[j] not in ("", MISSING) for line in lines)]
-    text = tabulate(
-        [[line[j] for j in keep] for line in lines],
-        [headers[j] for j in keep],
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=["left" if headers[j] in ("method", "flags") else "right" for j in keep],
-    )
     key = members[0][0].key
     title = f"{key.dataset}, IPC {key.ipc}, {key.student}, protocol {key.protocol} v{key.protocol_version}"
     title += f", teacher {key.teacher}" if key.teacher else ""
-    notes = [f"  {flag}: {FLAGS[flag]}" for flag in sorted(used) if flag in FLAGS]
-    reasons = sorted({f"  {names[i]}: {members[i][1]['reason']}" for i in order if members[i][1]["reason"]})
-    legend = (
+    sheet = simple(title, headers, lines, "l" + "r" * (len(headers) - 2) + "l")
+    sheet.keep([j for j in range(len(headers)) if j < 2 or any(line[j] not in ("", MISSING) for line in lines)])
+    sheet.legend = (
         "± is the 95 % t interval over seeds; differences are paired by seed, better or worse by the column's tests "
         "with Holm's correction; accuracy after the last epoch."
     )
-    return "\n".join([title, text, legend, *notes, *reasons])
+    sheet.notes = [f"{flag}: {FLAGS[flag]}" for flag in sorted(used) if flag in FLAGS]
+    sheet.notes += sorted({f"{names[i]}: {members[i][1]['reason']}" for i in order if members[i][1]["reason"]})
+    return plain([sheet]).rstrip("\n")
 
 
 def _failure(row: dict) -> str:

@@ -6,10 +6,11 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
+from benchmark.core.sheet import html_table
 from benchmark.results.boards import standing
 from benchmark.results.boards.boards import Board, Column
 from benchmark.results.boards.cells import BASELINE, MEMBER, number
-from benchmark.results.boards.formats import html_table, sheet
+from benchmark.results.boards.formats import sheet
 from benchmark.results.boards.terminal import interval
 from benchmark.results.report.parts import data
 from benchmark.results.report.strip import Mark, Scale, reach, strip

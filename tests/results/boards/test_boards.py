@@ -13,6 +13,7 @@ from benchmark import cli
 from benchmark.cli.leaderboard import block
 from benchmark.cli.leaderboard import leaderboard as command
 from benchmark.core.errors import DataError, DDBenchError, MissingError, UsageError
+from benchmark.core.sheet import markdown
 from benchmark.results import boards as leaderboard
 from benchmark.results import records
 from benchmark.results.boards import boards, formats, readme
@@ -107,7 +108,7 @@ def test_a_skipped_cell_stands_in_the_column_of_those_that_ran():
         [records.sealed(make_record("b", 0, status="skipped", reason="no such IPC"))],
     )
     assert len(made.columns) == 1 and [e.label for e in made.entries] == ["a", "b"]
-    assert "skipped" in formats.markdown([formats.sheet(made)])
+    assert "skipped" in markdown([formats.sheet(made)])
 
 
 def made_with(values, key, **options):
@@ -125,7 +126,7 @@ def test_a_skipped_cell_stands_in_the_line_of_its_method():
     skipped = [records.sealed(make_record("a", s, ipc=50, status="skipped", reason="too many")) for s in range(3)]
     (made,) = board(made_with([50, 51, 52], "b"), skipped)
     assert [e.label for e in made.entries] == ["a"] and len(made.columns) == 2
-    assert "| skipped |" in formats.markdown([formats.sheet(made)])
+    assert "| skipped |" in markdown([formats.sheet(made)])
     (made,) = board(made_with([50, 51, 52], "b"), made_with([60, 61, 62], "c"), skipped)
     assert len(made.entries) == 3  # which of the two would it have been?
     (made,) = board(made_with([50, 51, 52], "b"), [make_record("a", params={"k": 1}, status="skipped", reason="no")])

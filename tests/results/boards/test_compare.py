@@ -148,7 +148,7 @@ def test_teachers_are_named_where_one_table_has_several():
     made = cells(*taught("1", "d1"), *taught("2", "d2"))
     assert "convnet3 2" not in markdown(comparisons(made, "a", ["b"]))
     made = cells(*taught("1", "d1"), *taught("2", "d1"))
-    assert "| | convnet3 convnet3 111111 IPC 1 | convnet3 convnet3 222222 IPC 1 |" in markdown(
+    assert "| | IPC 1 convnet3 convnet3 111111 | IPC 1 convnet3 convnet3 222222 |" in markdown(
         comparisons(made, "a", ["b"])
     )
 

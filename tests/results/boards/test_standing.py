@@ -9,6 +9,7 @@ from synthetic import make_record
 
 from benchmark.cli.leaderboard import leaderboard as command
 from benchmark.core.bits import pack
+from benchmark.core.sheet import markdown
 from benchmark.results import records
 from benchmark.results.boards import boards, formats
 from benchmark.results.boards.cells import collect, rows_of
@@ -53,7 +54,7 @@ def test_a_method_that_failed_stands_below_whole_ones_and_its_failures_are_count
     made += [make_record("whole", s, top1=80.0 + s) for s in range(4)]
     (board,) = boards.boards(rows_of(collect(map(records.sealed, made))))
     assert [e.label for e in board.entries] == ["whole", "lucky"]
-    text = formats.markdown([formats.sheet(board)])
+    text = markdown([formats.sheet(board)])
     assert "| 3 (1 failed) |" in text and "| lucky | 91.0 ± 2.5 ? |" in text
 
 

@@ -8,10 +8,11 @@ from browser import CHROMIUM, DRIVER, headless
 from synthetic import make_record
 
 from benchmark.core.errors import JobError
+from benchmark.core.sheet import html_page, latex, markdown
 from benchmark.results import records
 from benchmark.results.boards import rows
 from benchmark.results.boards.boards import boards
-from benchmark.results.boards.formats import html_page, latex, markdown, sheet
+from benchmark.results.boards.formats import sheet
 from benchmark.results.boards.table import csv_text
 from benchmark.results.report import build
 
