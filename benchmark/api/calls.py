@@ -129,7 +129,8 @@ def evaluate(
     """Train one student on images in memory and test it, as ``ddbench evaluate`` does with a folder; writes no record.
 
     Args:
-        images: uint8 ``[N, C, side, side]``, equally many of every class.
+        images: ``[N, C, side, side]`` in grey levels 0..255, equally many of every class: uint8, or float32 where
+            they are to be trained on as they are (`load_set` of a released ``.pt``).
         labels: int64 ``[N]``, positions in the dataset's order of classes.
         sets: changes of the protocol: ``{"epochs": 5}``.
 
@@ -176,10 +177,11 @@ def evaluate(
 def load_set(
     source: str | os.PathLike[str] | Record, *, dataset: str = "", data_root: str | None = None
 ) -> DistilledSet:
-    """A distilled set: ``images`` uint8 ``[N, C, side, side]``, ``labels`` int64 ``[N]``, ``ipc``, ``manifest``.
+    """A distilled set: ``images`` ``[N, C, side, side]`` in grey levels (uint8; float32 of released floats), ``labels``
+    int64 ``[N]``, ``ipc``, ``manifest``.
 
     Args:
-        source: a folder (of ``ddbench distill``, or released by a paper's authors), or the record of one of its
+        source: a folder or file (of ``ddbench distill``, or released by a paper's authors), or the record of one of its
             students, whose set is then taken from the store.
         dataset: what it was made of; needed where the folder has no manifest.
 
@@ -188,7 +190,7 @@ def load_set(
         DataError: classes, counts or images that cannot be right.
     """
     from benchmark.data import load_dataset
-    from benchmark.sets.folder import describe_folder, open_set
+    from benchmark.sets.given import describe_set, open_set
 
     if isinstance(source, Record):
         folder = Store().open_key("set", source.identity.set) if source.identity.set else None
@@ -198,7 +200,7 @@ def load_set(
         dataset = dataset or source.identity.dataset.name
     else:
         folder = Path(source)
-        dataset = dataset or describe_folder(folder).get("dataset", "")
+        dataset = dataset or describe_set(folder).get("dataset", "")
     if not dataset:
         raise UsageError(f"{folder} has no manifest that names its dataset", where="load_set", hint="give dataset=…")
     return open_set(folder, load_dataset(dataset, root=data_root))
@@ -233,11 +235,13 @@ def _check_images(images: torch.Tensor, labels: torch.Tensor, data: Dataset) -> 
     import torch
 
     square = images.ndim == 4 and images.shape[2] == images.shape[3] > 0 and len(images) > 0
-    if images.dtype != torch.uint8 or not square or images.shape[1] != data.channels:
+    levels = images.dtype == torch.float32 and images.numel() > 0 and bool(images.max() > 2)
+    if not (levels or images.dtype == torch.uint8) or not square or images.shape[1] != data.channels:
         raise UsageError(
             f"images must be uint8 [N, C, side, side], not {images.dtype} {tuple(images.shape)}",
             where="evaluate(images=…)",
-            allowed=f"C = {data.channels} for {data.name}",
+            allowed=f"C = {data.channels} for {data.name}; uint8, or float32 in grey levels 0..255",
+            hint="multiply images of 0..1 by 255; take mean and deviation out of normalised ones",
         )
     whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
     if not whole or labels.shape != images.shape[:1]:

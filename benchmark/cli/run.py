@@ -82,13 +82,13 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
     reg.get("dataset", options["dataset"].removesuffix("@val"), where="--dataset")
     check_name(options["dataset"], "dataset", "--dataset")  # it goes into records
     for name in methods:
-        check_name(name, "method", "--as" if options.get("set_dir") else "--method")
+        check_name(name, "method", "--as" if options.get("set_dirs") else "--method")
     for part in options["teacher"].split("+") if options["teacher"] else ():
         check_teacher(part)
     students = tuple(reg.select("student", options.get("students", ()), where="--student"))
     protocols = tuple(reg.select("protocol", options.get("protocols", ()), where="--protocol"))
     given = parse_sets(options["sets"])
-    per_method, protocol = split_sets(given, () if options.get("set_dir") else methods)
+    per_method, protocol = split_sets(given, () if options.get("set_dirs") else methods)
     sets = preset_sets(options.get("preset", ""), methods)
     sets |= {f"{m}.{k}": v for m, values in per_method.items() for k, v in values.items()}
     sets |= {f"protocol.{k}": v for k, v in protocol.items()}
@@ -105,7 +105,8 @@ def _request(options: dict[str, Any], methods: tuple[str, ...], floors: tuple[st
         precision=options["precision"],
         data_root=options["data_root"],
         dataset_options=dataset_options(options),
-        set_dir=options.get("set_dir", ""),
+        set_dirs=tuple(options.get("set_dirs", ())),
+        set_factor=options.get("factor"),
         waive_gate=options.get("waive_gate", False),
         metrics=tuple(reg.select("metric", options.get("metrics", ()), where="--metric")),
     )
@@ -342,36 +343,59 @@ def distill(**options: Any) -> int:
 Examples:
   ddbench evaluate results/sets/mine --student resnet18 --protocol soft
   ddbench evaluate ~/released/cifar10_ipc10 --as d3hr-released --dataset cifar10 --ipc 10 --protocol d3hr-paper
+  ddbench evaluate res_DC_CIFAR10_ConvNet_10ipc.pt --as dc-authors --dataset cifar10 --protocol dc
+  ddbench evaluate set-s0 set-s1 set-s2 --as mine --dataset cifar10
 """
 )
-@click.argument("set_dir", metavar="DIR")
+@click.argument("given", metavar="SET…", nargs=-1, required=True)
 @click.option("--as", "name", default="", help="The name it is listed under. Default: the manifest's method.")
+@click.option(
+    "--factor",
+    type=int,
+    default=None,
+    help="Decode each image to N x N training images, as IDC and CIM do (their factor is 2, or 3).",
+)
 @_evaluating
 @_common
 @_running
 def evaluate(**options: Any) -> int:
-    """Train students on a given distilled set: one that ddbench wrote, or one that a paper's authors released."""
+    """Train students on given distilled sets: those that ddbench wrote, or those that a paper's authors released.
+
+    SET is a folder of images, a file .pt, .npz or .zip, or a folder of such sets. Several sets are the seeds of one
+    method: the student of seed s trains on the s-th.
+    """
     from benchmark.data import load_dataset
     from benchmark.pipeline.run import execute
-    from benchmark.sets.folder import describe_folder
+    from benchmark.sets.given import describe_sets, each_set
     from benchmark.sets.tensors import is_tensors, tensor_notes
 
     if options["backbone"]:
         raise UsageError("a given set is evaluated without a backbone", where="--backbone", hint="leave it out")
-    known = describe_folder(Path(options["set_dir"]))
-    if known.get("ipc") and click.get_current_context().get_parameter_source("ipc").name == "DEFAULT":
+    sets = options["set_dirs"] = each_set(options.pop("given"))
+    known = describe_sets(sets)
+    source = click.get_current_context().get_parameter_source
+    if known.get("ipc") and source("ipc").name == "DEFAULT":
         options["ipc"] = str(known["ipc"])
+    if len(sets) > 1 and source("seeds").name == "DEFAULT":
+        options["seeds"] = len(sets)
+    if options["seeds"] % len(sets):
+        raise UsageError(
+            f"{options['seeds']} seeds of {len(sets)} sets",
+            where="--seeds",
+            allowed=f"a multiple of {len(sets)}, so that each set has equally many students",
+        )
     if not options["dataset"]:
         if not known.get("dataset"):
             raise UsageError("the set has no manifest that names its dataset", where="--dataset", hint="give --dataset")
         options["dataset"] = known["dataset"]
         options["classes"] = options["classes"] or known.get("classes")
-    name = options["name"] or known.get("method") or Path(options["set_dir"]).resolve().name
+    name = options["name"] or known.get("method") or Path(sets[0]).resolve().name.partition("#")[0]
     request = _request(options, (name,))
     check_first(request, request.methods, options["device"])
-    if is_tensors(Path(options["set_dir"])):
-        dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
-        click.echo(f"{options['set_dir']}: {tensor_notes(Path(options['set_dir']), dataset)}")
+    for place in sets:
+        if is_tensors(Path(place)):
+            dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
+            click.echo(f"{place}: {tensor_notes(Path(place), dataset)}")
     return execute([request], execution_of(options))
 
 

@@ -1,7 +1,7 @@
 """Train a student on a distilled set, and nothing else: no loader processes, no validation that is not asked for.
 
-The set lies on the device as uint8. Everything random is drawn from generators of (seed, purpose, epoch or step), so
-a run that was killed continues from its checkpoint with the very numbers that it would have used.
+The set lies on the device as it was read. Everything random is drawn from generators of (seed, purpose, epoch or
+step), so a run that was killed continues from its checkpoint with the very numbers that it would have used.
 """
 
 from __future__ import annotations
@@ -114,7 +114,8 @@ def train_student(
     """Train and test one student.
 
     Args:
-        images, labels: the distilled set, uint8 ``[N, C, h, w]`` and int64 ``[N]``.
+        images, labels: the distilled set, ``[N, C, h, w]`` in grey levels (uint8, or float32 as released) and int64
+            ``[N]``.
         teacher: needed where the protocol's labels are soft or stored.
         workdir: keeps checkpoints; a run that finds one continues bit for bit.
         label: of the progress bar.

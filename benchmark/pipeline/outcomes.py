@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 import shutil
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmark.core.document import Document
 from benchmark.core.outputs import replacing
 from benchmark.core.store.store import disk_errors
 from benchmark.results.records import Identity, Outcome, Record, find_record, write_record
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 @dataclass(frozen=True)
@@ -69,9 +72,10 @@ def write_student(
         more: artifacts of the record besides those that this function knows.
     """
     from benchmark.sets.released import image_files
+    from benchmark.sets.shards import parquet_files
     from benchmark.sets.tensors import tensor_file
 
-    stored = image_files(folder) if folder.is_dir() else [tensor_file(folder)]
+    stored = parquet_files(folder) or image_files(folder) if folder.is_dir() else [tensor_file(folder)]
     cost = tested.cost | {
         "distill_seconds": made.get("seconds"),
         "distill_shared_seconds": made.get("shared_seconds"),
@@ -107,14 +111,15 @@ def sheet_name(identity: Identity) -> str:
     return f"{dataset}-{method}-ipc{identity.ipc}-s{identity.seed}-{identity.set[:8]}.png"
 
 
-def keep_sheet(folder: Path, identity: Identity, results: Path) -> str:
-    """Copy the contact sheet beside the records."""
+def keep_sheet(folder: Path, identity: Identity, results: Path, draw: Callable[[], Image.Image]) -> str:
+    """Copy the contact sheet beside the records; of a set that comes without one, what ``draw`` makes."""
     source = folder / "contact_sheet.png"
-    if not source.is_file():
-        return ""
     name = sheet_name(identity)
     target = results / "sets" / name
     if not target.is_file():
         with disk_errors(results), replacing(target) as temporary:
-            shutil.copyfile(source, temporary)
+            if source.is_file():
+                shutil.copyfile(source, temporary)
+            else:
+                draw().save(temporary)
     return f"sets/{name}"

@@ -35,7 +35,6 @@ from benchmark.students import student_version
 if TYPE_CHECKING:
     from benchmark.evaluation.protocols import Protocol
     from benchmark.methods import Method
-    from benchmark.sets.folder import DistilledSet
 
 
 @dataclass
@@ -83,7 +82,7 @@ class PlannedSet:
         gate: of the method (`MethodInfo.gate`).
         given: whether nothing is known of its class order but the order of its folders.
         key: of the set; "" where it cannot be made.
-        set_dir: the folder of `evaluate DIR`, else "".
+        set_dir, factor: the set that `evaluate` was given, else ""; and how it is decoded.
         needs: keys of the jobs that make it.
         reason: why it cannot be made.
         failed: whether that is a fault of the method's plug-in.
@@ -95,6 +94,7 @@ class PlannedSet:
     backbone: Keyed | None = None
     key: str = ""
     set_dir: str = ""
+    factor: int | None = None
     needs: tuple[str, ...] = ()
     reason: str = ""
     failed: bool = False
@@ -138,12 +138,12 @@ class _Builder:
         from benchmark.data.loading import data_root
 
         self.request, self.plan, self.seen, self.parts = request, plan, seen, parts
-        self.given: dict[int, DistilledSet] = {}  # the set of `evaluate DIR`, checked for each IPC
+        self.given: dict[tuple[int, str], PlannedSet] = {}  # sets that `evaluate` was given, checked, by IPC and path
         if min(request.ipc) < 1:
             raise UsageError(f"IPC {min(request.ipc)} is not possible", where="--ipc", allowed="1 or more")
         self.dataset = load_dataset(request.dataset, root=request.data_root, **request.dataset_options)
         self.precision = Precision.named(request.precision)
-        methods = () if request.set_dir else request.methods
+        methods = () if request.set_dirs else request.methods
         self.methods: dict[str, Method] = {}
         self.faults: dict[str, PluginFault] = {}  # by method whose plug-in is broken
         for name in methods:
@@ -171,7 +171,7 @@ class _Builder:
         for ipc in request.ipc:
             for method in request.methods:
                 for seed in request.seeds:
-                    made = self.given_set(method, ipc) if request.set_dir else self.planned_set(method, ipc, seed)
+                    made = (self.given_set if request.set_dirs else self.planned_set)(method, ipc, seed)
                     if made.failed and only_distill:
                         raise self.faults[method]
                     for name, protocol in {} if only_distill else protocols.items():
@@ -302,23 +302,26 @@ class _Builder:
             self.add(part)
         self.add(replace(job, needs=(*job.needs, *(part.key for part in parts))))
 
-    def given_set(self, name: str, ipc: int) -> PlannedSet:
-        """The set in the folder of `evaluate DIR`."""
-        from benchmark.sets.folder import open_set
+    def given_set(self, name: str, ipc: int, seed: int) -> PlannedSet:
+        """The set that `evaluate` was given for a seed."""
+        from benchmark.sets.given import open_set
 
-        folder = Path(self.request.set_dir)
-        if ipc not in self.given:
-            self.given[ipc] = open_set(folder, self.dataset, ipc)
-        manifest, key = self.given[ipc].manifest, self.given[ipc].digest
-        method = manifest.get("method") or {"version": 1, "params": {}}
-        backbone = manifest.get("backbone")
-        return PlannedSet(
-            MethodId.from_json({**method, "name": name}),
-            given=not manifest,  # a manifest's classes were compared with the dataset's
-            backbone=Keyed.from_json(backbone) if backbone else None,
-            key=key,
-            set_dir=str(folder.resolve()),
-        )
+        place, factor = self.request.set_dirs[seed % len(self.request.set_dirs)], self.request.set_factor
+        if (ipc, place) not in self.given:
+            found = open_set(Path(place), self.dataset, ipc, factor)
+            manifest = found.manifest
+            decoded = {"factor": found.factor} if found.factor > 1 else {}
+            method = manifest.get("method") or {"version": 1, "params": decoded}
+            backbone = manifest.get("backbone")
+            self.given[ipc, place] = PlannedSet(
+                MethodId.from_json({**method, "name": name}),
+                given=not manifest,  # a manifest's classes were compared with the dataset's
+                backbone=Keyed.from_json(backbone) if backbone else None,
+                key=found.digest,
+                set_dir=str(Path(place).resolve()),
+                factor=factor,
+            )
+        return self.given[ipc, place]
 
     # -- students ----------------------------------------------------------------------------------------------------
 
@@ -360,6 +363,7 @@ class _Builder:
                 needs=(*made.needs, *trained),
                 identity=identity,
                 set_dir=made.set_dir,
+                factor=made.factor,
                 protocol=name,
                 protocol_sets=self.protocol_sets,
                 teacher=teacher,

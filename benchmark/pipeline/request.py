@@ -19,7 +19,8 @@ class Request:
     """A block of cells: the product of its lists, for one dataset and one set of parameter values.
 
     ``sets`` maps ``KEY`` (every method that has it), ``METHOD.KEY`` or ``protocol.KEY`` to values.
-    ``set_dir`` evaluates that folder instead of distilling; ``methods`` then holds the name it is listed under.
+    ``set_dirs`` are sets to evaluate instead of distilling, that of seed ``s`` at ``s`` modulo their number;
+    ``methods`` then holds the name they are listed under, ``set_factor`` how they are decoded (`open_set`).
     """
 
     dataset: str
@@ -34,7 +35,8 @@ class Request:
     precision: str = "fp32"
     data_root: str | None = None
     dataset_options: dict[str, Any] = field(default_factory=dict)
-    set_dir: str = ""
+    set_dirs: tuple[str, ...] = ()
+    set_factor: int | None = None
     metrics: tuple[str, ...] = ()  # extra scores
     waive_gate: bool = False  # score sets whatever their labels look like to the teacher; the records say so
     tuning: dict[str, Any] = field(default_factory=dict)  # by method: where its settings come from; goes into records

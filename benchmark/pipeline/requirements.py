@@ -63,7 +63,7 @@ def requirements(request: Request, device: str = "auto", *, students: bool = Tru
         students: whether students are trained, under the request's protocols (with their teachers).
     """
     info = dataset_info(request.dataset)
-    methods = () if request.set_dir else request.methods
+    methods = () if request.set_dirs else request.methods
     needs = [needs_of(request, name) for name in methods]
     listed = [data_requirement(request)]
     users = [need for need in needs if need.backbone]
@@ -143,7 +143,7 @@ def default_precision(request: Request, device: str) -> str:
     from benchmark.backbones.resolve import IMAGENET_BACKBONE
 
     name = request.backbone or (IMAGENET_BACKBONE if dataset_info(request.dataset).imagenet_classes else "")
-    if not name or device == "cpu" or request.set_dir or name in registry().names("backbone"):
+    if not name or device == "cpu" or request.set_dirs or name in registry().names("backbone"):
         return "fp32"
     needing = any(needs_of(request, m).backbone for m in request.methods)
     return "bf16" if needing and is_large(name) else "fp32"

@@ -1,6 +1,6 @@
 """The distilled set on disk: ``<root>/<class>/<index>.png``, ``manifest.json`` and a contact sheet.
 
-Any tool that reads class folders reads it; ``ddbench evaluate DIR`` reads one from anywhere.
+Any tool that reads class folders reads it; ``ddbench evaluate SET`` reads one from anywhere.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
-from benchmark.core.errors import DataError, MissingError, UsageError
+from benchmark.core.errors import DataError, MissingError
 from benchmark.core.foreign import inside, is_odd, opened_image, read_bytes, read_json
 from benchmark.core.store import digest_file, digest_of
 from benchmark.data.decode import to_mode
@@ -59,6 +58,7 @@ MANIFEST_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "classes": (_is_names, "a list of names"),
     "folders": (lambda v: _is_names(v) and not any("/" in name for name in v), "a list of folder names"),
     "ipc": (_is_count, "a whole number from 1"),
+    "tiles": (lambda v: _is_count(v, 8), "a whole number from 1"),
     "size": (lambda v: _is_count(v, 16384), "a side in pixels"),
     "channels": (lambda v: v in (1, 3) and not isinstance(v, bool), "1 or 3"),
     "backbone": (lambda v: isinstance(v, dict) and _is_name(v.get("name")) and _is_name(v.get("key")), "name and key"),
@@ -78,11 +78,15 @@ class DistilledSet:
     """A distilled set in memory.
 
     Attributes:
-        images: uint8 ``[N, C, H, W]``, classes in order, indices in order.
+        images: ``[N, C, H, W]`` in grey levels 0..255, classes in order, indices in order: uint8; float32 of tensors
+            released as fractions of levels or beyond 0..255 (`benchmark.sets.tensors`).
         labels: int64 ``[N]``.
         ipc: images per class.
-        digest: SHA-256 of class order and image content (not of cost or provenance).
+        digest: SHA-256 of class order and image content (not of cost or provenance), and of ``factor`` where a user
+            gave it.
         manifest: the document read or written.
+        factor: each image is a square of so many by so many training images (`benchmark.training.formation`).
+        note: how the images were read, in words, where this is no matter of course.
     """
 
     images: torch.Tensor
@@ -90,12 +94,14 @@ class DistilledSet:
     ipc: int
     digest: str
     manifest: dict[str, Any]
+    factor: int = 1
+    note: str = ""
 
     def training(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images and labels on which students train: the tiles of each image where the manifest says how many."""
+        """Images and labels on which students train: the tiles of each image where there are several."""
         from benchmark.training.formation import training_images
 
-        return training_images(self.images, self.labels, self.manifest.get("tiles", 1))
+        return training_images(self.images, self.labels, self.factor)
 
 
 def write_set(
@@ -147,7 +153,7 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
     import torch
 
     root = Path(root)
-    hint = "for a set released by a paper's authors: ddbench evaluate DIR --as NAME --dataset DATASET --ipc N"
+    hint = "for a set released by a paper's authors: ddbench evaluate SET --as NAME --dataset DATASET"
     manifest = read_manifest(root, hint)
     if tuple(manifest["classes"]) != dataset.classes:
         theirs, ours = manifest["classes"], list(dataset.classes)
@@ -188,81 +194,7 @@ def read_set(root: Path, dataset: Dataset) -> DistilledSet:
         for start in range(0, len(names), BATCH):
             list(pool.map(read, range(start, min(start + BATCH, len(names)))))
     labels = torch.arange(len(manifest["folders"])).repeat_interleave(ipc)
-    return DistilledSet(images, labels, ipc, content_digest(manifest), manifest)
-
-
-def open_set(root: Path, dataset: Dataset, ipc: int | None = None) -> DistilledSet:
-    """A set from anywhere: one with a manifest, or one as authors publish them (`released`, `tensors`, `shards`).
-
-    Raises:
-        MissingError: no such folder.
-        DataError: classes, counts or images that cannot be right.
-    """
-    import torch
-
-    root = Path(root)
-    if (root / MANIFEST).is_file():
-        found = read_set(root, dataset)
-        if ipc and found.ipc != ipc:
-            raise DataError(
-                f"the set has {found.ipc} images a class, not {ipc}", where=str(root), hint=f"--ipc {found.ipc}"
-            )
-        return found
-    from benchmark.sets.released import read_released
-    from benchmark.sets.shards import parquet_files, read_parquet
-    from benchmark.sets.tensors import is_tensors, read_tensors
-
-    files = parquet_files(root)
-    if files:
-        images, labels = read_parquet(files, dataset)
-    else:
-        images, labels = read_tensors(root, dataset) if is_tensors(root) else read_released(root, dataset)
-    counts = torch.bincount(labels, minlength=len(dataset.classes))
-    if counts.min() != counts.max() or (ipc and counts.max() != ipc):
-        odd = int((counts != (ipc or int(counts.max()))).nonzero()[0])
-        raise DataError(
-            f"class {dataset.classes[odd]!r} has {int(counts[odd])} images, {ipc or int(counts.max())} expected",
-            where=str(root),
-            hint="give --ipc the number of images a class that the folder holds",
-        )
-    return DistilledSet(images, labels, int(counts[0]), array_digest(images, labels), {})
-
-
-def describe_folder(root: Path) -> dict[str, Any]:
-    """``{"method", "ipc", "dataset", "classes"}`` as far as the folder's manifest tells (``classes`` where these are
-    some of the dataset's); else IPC as images and labels tell it.
-
-    Raises:
-        MissingError: no such folder or file.
-    """
-    from benchmark.sets.released import count_ipc
-    from benchmark.sets.shards import count_rows, parquet_files
-    from benchmark.sets.tensors import SUFFIXES, is_tensors, load_pair
-
-    if is_tensors(Path(root)):
-        counts = np.bincount(load_pair(Path(root))[1].numpy())
-        return {"ipc": int(counts.max())}
-    if not Path(root).is_dir():
-        raise MissingError(
-            f"{root} is a file, not of tensors ({', '.join(SUFFIXES)})" if Path(root).exists() else f"no folder {root}",
-            where="ddbench evaluate DIR",
-            hint="ddbench distill --method … --out DIR makes one",
-        )
-    file = Path(root) / MANIFEST
-    seeds = sorted(p.parent.name for p in Path(root).glob(f"seed*/{MANIFEST}"))
-    if not file.is_file() and seeds:
-        hint = f"ddbench evaluate {Path(root) / seeds[0]}"
-        raise UsageError(f"{root} holds a set for each of {len(seeds)} seeds", allowed=", ".join(seeds), hint=hint)
-    if not file.is_file():
-        shards = parquet_files(Path(root))
-        counted = count_rows(shards) if shards else count_ipc(Path(root))
-        return {"ipc": counted} if counted else {}
-    manifest = read_manifest(Path(root), need=(*NEEDED, "method.name", "dataset.name"))
-    found = {"method": manifest["method"]["name"], "ipc": manifest["ipc"]}
-    name = manifest["dataset"]["name"]
-    if some := re.fullmatch(r"(.+)@\d+classes", name):
-        return found | {"dataset": some.group(1), "classes": ",".join(manifest["folders"])}
-    return found | {"dataset": name}
+    return DistilledSet(images, labels, ipc, content_digest(manifest), manifest, manifest.get("tiles", 1))
 
 
 def read_manifest(root: Path, hint: str = "", *, need: Sequence[str] = NEEDED) -> dict[str, Any]:
@@ -331,7 +263,8 @@ def content_digest(manifest: dict[str, Any]) -> str:
 
 def array_digest(images: torch.Tensor, labels: torch.Tensor) -> str:
     """Identity of a set without a manifest: its pixels and labels."""
-    sha = hashlib.sha256(str((tuple(images.shape), labels.tolist())).encode())
+    kind = f" {images.dtype}" if images.is_floating_point() else ""
+    sha = hashlib.sha256(f"{(tuple(images.shape), labels.tolist())}{kind}".encode())
     sha.update(images.contiguous().numpy().tobytes())
     return sha.hexdigest()
 
@@ -351,6 +284,17 @@ def read_png(file: Path | io.BytesIO, channels: int, name: str = "") -> torch.Te
 
 def _spaced(total: int, most: int) -> list[int]:
     return sorted({round(i * (total - 1) / max(1, min(total, most) - 1)) for i in range(min(total, most))})
+
+
+def sheet_of(found: DistilledSet, dataset: Dataset) -> Image.Image:
+    """The contact sheet of a set in memory: its stored images."""
+    shown = _spaced(len(dataset.classes), SHEET_ROWS)
+    thumbs = {}
+    for label in shown:
+        for index in range(min(found.ipc, SHEET_COLUMNS)):
+            image = found.images[label * found.ipc + index].clamp(0, 255).round().byte()
+            thumbs[label, index] = image.permute(1, 2, 0).numpy()
+    return contact_sheet(thumbs, [dataset.classes[c] for c in shown], shown)
 
 
 def contact_sheet(thumbs: dict[tuple[int, int], np.ndarray], names: list[str], rows: list[int]) -> Image.Image:

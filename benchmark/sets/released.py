@@ -2,6 +2,7 @@
 
 A wrong class order gives chance accuracy and no error, so nothing is guessed. Classes are told by, in this turn:
 
+0. ``metadata.jsonl`` or ``metadata.csv`` (Hugging Face): ``file_name`` with a class's name or number;
 1. folders named as the dataset's folders or classes (wnids on ImageNet): the order is certain;
 2. folders that are numbers or end in one: ``0``, ``00000`` (RDED, D4M), ``new000`` (SRe2L);
 3. flat files ``class000_id000.jpg`` (SRe2L, RDED's file names), ``0-image00.png`` (D4M), or ``n01440764_3.jpg``: a
@@ -25,10 +26,11 @@ import numpy as np
 
 from benchmark.core.cost import available_memory
 from benchmark.core.errors import DataError, MissingError
-from benchmark.core.foreign import opened_image
+from benchmark.core.foreign import inside, opened_image
 from benchmark.data.base import resize_crop
 from benchmark.data.decode import to_mode
 from benchmark.data.files import some
+from benchmark.data.listed import read_table
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from benchmark.data import Dataset
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".webp")
+METADATA = ("metadata.jsonl", "metadata.csv")
 LAYOUTS = (
     "class folders named as the dataset's (or as its classes), by number (0, 00000, new000), or flat files "
     "class000_id000.png or WNID_0.jpg"
@@ -119,8 +122,11 @@ def _unseen(name: str) -> bool:
 
 
 def find_classes(root: Path, dataset: Dataset) -> tuple[dict[int, list[Path]], str]:
-    """The image files of each class, and how the classes were told: ``names``, ``numbers`` or ``file names``."""
+    """The image files of each class, and what told it: ``names``, ``numbers``, ``file names``, ``table``."""
     root = _descend(root)
+    for name in METADATA:
+        if (root / name).is_file():
+            return _by_table(root / name, dataset), "table"
     groups: dict[str, list[Path]] = defaultdict(list)
     flat, named, other = [], defaultdict(list), []
     known = {name: label for label, name in enumerate(dataset.folders)}
@@ -162,10 +168,30 @@ def find_classes(root: Path, dataset: Dataset) -> tuple[dict[int, list[Path]], s
     return {numbers[n]: sorted(files, key=_order) for n, files in by_number.items()}, "file names"
 
 
+def _by_table(file: Path, dataset: Dataset) -> dict[int, list[Path]]:
+    """The image files that a table names, by class, in its order."""
+    table, root = read_table(file), file.parent
+    paths = [inside(root, name, where=str(file)) for name in table.names]
+    gone, unnamed = [p for p in paths if not p.is_file()], sorted(set(image_files(root)) - set(paths))
+    if gone or unnamed:
+        text = f"it names {gone[0].name!r}, which is not there" if gone else f"it does not name {unnamed[0].name!r}"
+        raise DataError(text, where=str(file), allowed="each image of the folder once")
+    kinds = sorted(set(table.labels))
+    if all(kind.isdecimal() for kind in kinds):
+        positions = _positions(sorted(map(int, kinds)), dataset, file)
+        labels = {kind: positions[int(kind)] for kind in kinds}
+    else:
+        labels, _ = _folder_labels(kinds, dataset, file)
+    found: dict[int, list[Path]] = defaultdict(list)
+    for path, kind in zip(paths, table.labels):
+        found[labels[kind]].append(path)
+    return found
+
+
 def _descend(root: Path) -> Path:
     """Past folders that hold a single folder and no image: an archive's own top folder, or ``train/``."""
     if not root.is_dir():
-        raise MissingError(f"no folder {root}", where="ddbench evaluate DIR", allowed=LAYOUTS)
+        raise MissingError(f"no folder {root}", where="ddbench evaluate SET", allowed=LAYOUTS)
     while True:
         entries = [e for e in root.iterdir() if not _unseen(e.name)]
         folders = [e for e in entries if e.is_dir() and not e.is_symlink()]  # a link may lead out, or round in circles
@@ -196,10 +222,10 @@ def _folder_labels(names: list[str], dataset: Dataset, root: Path) -> tuple[dict
             return {name: positions[n] for name, n in numbers.items()}, "numbers"
     odd = next((n for n in names if n not in known and not matches[n]), names[0])
     raise DataError(
-        f"cannot tell the class of folder {odd!r} among {len(names)} folders",
+        f"cannot tell the class of {odd!r} among {len(names)} names of folders or labels",
         where=str(root),
         allowed=f"{LAYOUTS}; {dataset.name} has e.g. {', '.join(dataset.folders[:3])}",
-        hint="rename the folders, or name the dataset that the set was made of with --dataset",
+        hint="rename them, or name the dataset that the set was made of with --dataset",
     )
 
 

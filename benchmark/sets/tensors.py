@@ -1,9 +1,11 @@
 """Distilled sets released as tensors: DC's, DSA's and DM's ``res_*.pt``, MTT's pair of files, and ``.npz``.
 
-Tensors are read without running code of the file (``weights_only``, ``allow_pickle=False``). Floats are brought back to
-the 8-bit pixels that students are trained on: their mean and standard deviation are taken out where they are
-normalised. `tensor_notes` says in words what was done and what was left out. Stored soft labels are refused: no
-protocol trains with labels from a file, and leaving them out would give another set's accuracy.
+Tensors are read without running code of the file (``weights_only``, ``allow_pickle=False``). Images come in grey
+levels: mean and standard deviation are taken out of floats that are normalised. They become uint8 where the file holds
+whole levels 0..255, and stay float32, unrounded and with what lies outside 0..255, where it holds others: methods that
+learn pixels use both, and students lose two points without (docs/released-sets.md). `tensor_notes` says in words what
+was done and what was left out. Stored soft labels are refused: no protocol trains with labels from a file, and leaving
+them out would give another set's accuracy.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ LABEL_KEYS = ("labels", "label", "labels_best", "syn_labels", "label_syn", "targ
 RATE_KEYS = ("lr", "syn_lr", "lr_best")
 FAR = 0.5  # beyond 0..1; DC's images of Fashion-MNIST leave 0..1 at a third of their values, by 0.5 at most
 OUTSIDE = 0.05  # of values that far out after the normalisation is taken out: more, and it was another one (ZCA)
+SLACK = 0.1  # beyond 0..1 of images stored so; black lies further down in normalised ones
+NORMALISED = 20  # deviations that no normalised value reaches
+WHOLE = 0.01  # grey levels: images nearer to whole levels than this were 8-bit images before somebody scaled them
 LARGEST = 64 << 30  # bytes of a file
 LAYOUTS = (
     "{'data': [[images, labels], …]} (DC, DSA, DM), {'images': …, 'labels': …}, [images, labels], or an images file "
@@ -58,7 +63,8 @@ def tensor_file(path: Path) -> Path:
 
 
 def read_tensors(path: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
-    """A set as images uint8 ``[N, C, side, side]`` and labels int64 ``[N]``, class after class.
+    """A set as images ``[N, C, side, side]`` in grey levels, uint8 or float32, and labels int64 ``[N]``, class after
+    class.
 
     Raises:
         MissingError: no such file, or an images file without its labels file.
@@ -91,8 +97,8 @@ def read_tensors(path: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tens
             allowed=f"classes 0 to {len(dataset.classes) - 1}, the same number of images for each",
             hint="name the dataset that the set was made of with --dataset",
         )
-    pixels, _, values = _pixels(images, dataset)
-    far = float(((values < -FAR) | (values > 1 + FAR)).float().mean())
+    pixels, _ = _pixels(images, dataset)
+    far = float(((pixels < -255 * FAR) | (pixels > 255 * (1 + FAR))).float().mean())
     if far > OUTSIDE:
         raise DataError(
             f"{100 * far:.0f} % of the values lie more than {FAR} outside 0..1 after mean and deviation are taken out",
@@ -108,26 +114,36 @@ def read_tensors(path: Path, dataset: Dataset) -> tuple[torch.Tensor, torch.Tens
 def tensor_notes(path: Path, dataset: Dataset) -> str:
     """What was done to a set's tensors and what of the file was not used, in words for the user."""
     images, _ = load_pair(path)
-    _, how, values = _pixels(images, dataset)
-    beyond = (values - values.clamp(0, 1)).abs()
-    outside, mean = float((beyond > 0.5 / 255).float().mean()), float(beyond.mean())
+    pixels, how = _pixels(images, dataset)
     document = _document(_split(path)[0])
     parts = [how]
-    if outside:
-        parts.append(f"{100 * outside:.2f} % of the values lay outside 0..1 and were clipped, by {mean:.3f} on average")
+    if pixels.is_floating_point():
+        outside = float(((pixels < -WHOLE) | (pixels > 255 + WHOLE)).float().mean())
+        parts.append("students train on these floats, not on 8-bit pixels")
+        if outside:
+            parts[-1] += f" ({100 * outside:.1f} % of the values lie outside the range of pixels)"
     sets = _several(document)
     if sets > 1:
         parts.append(f"the file holds {sets} sets: this is number {_split(path)[1]} (FILE#1 names the second)")
     if _is_pair(document) or (isinstance(document, dict) and {"dataset", "data", "label"} <= document.keys()):
         parts.append(
-            "IDC and CIM write such files: where their images hold several training images each (factor 2), "
-            "students train on them undecoded"
+            "IDC and CIM write such files: give --factor 2 (or what they were made with) where each image holds "
+            "several training images"
         )
     rates = [key for key in RATE_KEYS if isinstance(document, dict) and key in document]
     file = _split(path)[0]
     if rates or ("images" in file.name and _sibling(file, "lr").is_file()):
         parts.append("its learned learning rate is not used: the protocol sets the rate")
     return "; ".join(parts)
+
+
+def count_sets(path: Path) -> int:
+    """How many sets a file holds: DC's have one for each repetition of the experiment.
+
+    Raises:
+        MissingError, DataError: see `read_tensors`.
+    """
+    return _several(_document(_split(path)[0]))
 
 
 def load_pair(path: Path) -> tuple[torch.Tensor, torch.Tensor]:
@@ -279,23 +295,29 @@ def _sibling(file: Path, what: str) -> Path:
     return plain if plain.is_file() and not beside.is_file() else beside
 
 
-def _pixels(images: torch.Tensor, dataset: Dataset) -> tuple[torch.Tensor, str, torch.Tensor]:
-    """8-bit images, how they were made of the stored values, and the values in units of 0..1 before clipping."""
+def _pixels(images: torch.Tensor, dataset: Dataset) -> tuple[torch.Tensor, str]:
+    """Images in grey levels, uint8 where these are whole ones and float32 otherwise; and how they were made."""
     import torch
 
     if images.dtype == torch.uint8:
-        return images, "pixels 0..255 as stored", images.float() / 255
+        return images, "pixels 0..255 as stored"
     values = images.float()
     low, high = float(values.min()), float(values.max())
-    if low >= 0 and high <= 1:
-        how = "floats 0..1"
-    elif low >= 0 and 2 < high <= 255:
-        values, how = values / 255, "floats 0..255"
+    if low >= -SLACK and high <= 1 + SLACK:
+        values, how = values * 255, "floats 0..1"
+    elif high > NORMALISED or (low >= 0 and high > 2):
+        how = "floats 0..255"
     else:
         mean, std = NORMALISATION.get(plain_name(dataset.name), (dataset.mean, dataset.std))
         source = "as DC's code has them" if plain_name(dataset.name) in NORMALISATION else "of the training split"
-        values = values * torch.tensor(std).view(1, -1, 1, 1) + torch.tensor(mean).view(1, -1, 1, 1)
-        shown = [", ".join(f"{v:.4f}" for v in part) for part in (mean, std)]
-        scale = f"mean {shown[0]} and deviation {shown[1]} ({source})"
-        how = f"floats {low:.2f} to {high:.2f}, taken as normalised with {scale}"
-    return values.clamp(0, 1).mul(255).round().byte(), f"{how}, rounded to 8 bits", values
+        scale = [torch.tensor(part, dtype=torch.float32).view(1, -1, 1, 1) for part in (mean, std)]
+        values = (values * scale[1] + scale[0]) * 255
+        how = f"floats {low:.2f} to {high:.2f}, taken as normalised with "
+        how += " and ".join(
+            f"{what} " + ", ".join(f"{v:.4f}" for v in part) for what, part in (("mean", mean), ("deviation", std))
+        )
+        how += f" ({source})"
+    levels = values.round()
+    if float((values - levels).abs().max()) < WHOLE and float(levels.min()) >= 0 and float(levels.max()) <= 255:
+        return levels.byte(), how + ", which are 8-bit pixels"
+    return values, how

@@ -46,7 +46,7 @@ class Teacher:
         self.mean, self.std = (v.to(device) for v in self._host)
 
     def normalise(self, images: Tensor) -> Tensor:
-        """uint8 to what the model takes, resized where the size differs."""
+        """Grey levels 0..255, uint8 or float, to what the model takes, resized where the size differs."""
         return self._fit((images.to(self.device).float() / 255 - self.mean) / self.std)
 
     def _fit(self, x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ class Teacher:
 
     @torch.no_grad()
     def logits(self, images: Tensor, batch: int = 500) -> Tensor:
-        """float32 ``[n, classes]`` of uint8 images ``[n, C, h, w]``, on the teacher's device."""
+        """float32 ``[n, classes]`` of images ``[n, C, h, w]`` in grey levels, on the teacher's device."""
         parts = [self.model(self.normalise(images[i : i + batch])).float() for i in range(0, len(images), batch)]
         return torch.cat(parts)
 

@@ -231,8 +231,8 @@ def mix(images: Tensor, kind: str, alpha: float, generator: torch.Generator) -> 
 class Augmenter:
     """A protocol's augmentations, ready to be called on uint8 batches.
 
-    ``augmenter(images, generator)`` takes uint8 ``[n, C, H, W]`` and returns normalised float32
-    ``[n, C, size, size]``.
+    ``augmenter(images, generator)`` takes grey levels ``[n, C, H, W]`` (uint8; float32 as released, whose levels are
+    not rounded when they are resampled) and returns normalised float32 ``[n, C, size, size]``.
     """
 
     def __init__(self, recipe: list[dict[str, Any]], size: int, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -268,7 +268,8 @@ class Augmenter:
         if boxes is None and (height, width) != (self.size, self.size):
             boxes = torch.tensor([[0, 0, height, width]]).expand(n, 4)
         if boxes is not None:
-            x = resized_crop(x, boxes, self.size, flips, self.crop["rounding"] if self.crop else "float")
+            rounding = self.crop["rounding"] if self.crop and not x.is_floating_point() else "float"
+            x = resized_crop(x, boxes, self.size, flips, rounding)
         elif flips is not None:
             x = torch.where(flips.to(x.device, non_blocking=True).view(-1, 1, 1, 1), x.flip(3), x)
         x = self.normalise(x)
@@ -285,8 +286,8 @@ class Augmenter:
 
 
 def center_view(images: Tensor, size: int) -> Tensor:
-    """uint8 images at ``size``: unchanged, or resized (antialiased bilinear)."""
+    """Images in grey levels at ``size``: unchanged, or resized (antialiased bilinear; 8-bit images rounded)."""
     if images.shape[-1] == size:
         return images
     resized = F.interpolate(images.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
-    return resized.round_().clamp_(0, 255).to(torch.uint8)
+    return resized if images.is_floating_point() else resized.round_().clamp_(0, 255).to(torch.uint8)

@@ -24,14 +24,16 @@ def enlargement(small: int, large: int) -> Tensor:
 
 
 def training_images(images: Tensor, labels: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Stored images and labels as students are trained on them: :func:`decode` of 8-bit images, rounded.
+    """Stored images and labels as students are trained on them: :func:`decode`, of 8-bit images rounded to 8 bits.
 
     Args:
-        images: uint8 ``[n, C, H, H]``; labels: ``[n]``.
+        images: ``[n, C, H, H]`` in grey levels, uint8 or float32; labels: ``[n]``.
     """
     if factor == 1:
         return images, labels
-    parts = [decode(part.float() / 255, factor).mul(255).round().byte() for part in images.split(CHUNK)]
+    parts = [decode(part.float() / 255, factor).mul(255) for part in images.split(CHUNK)]
+    if not images.is_floating_point():
+        parts = [part.round().byte() for part in parts]
     return torch.cat(parts), torch.cat([part.repeat(factor**2) for part in labels.split(CHUNK)])
 
 

@@ -110,7 +110,7 @@ def good_set() -> dict[str, bytes]:
 
 def manifests(report: Report, rng: random.Random, work: Path) -> None:
     from benchmark.data import load_dataset
-    from benchmark.sets.folder import describe_folder, open_set
+    from benchmark.sets.given import describe_set, open_set
 
     folder = work / "ship" / "set"
     for name, content in good_set().items():
@@ -145,7 +145,7 @@ def manifests(report: Report, rng: random.Random, work: Path) -> None:
     for file in (work / "out").rglob("*") if (work / "out").exists() else ():
         if file.is_symlink() or (file.is_file() and b"secret" in file.read_bytes()):
             report.faults.append(f"the secret was exported: {file}")
-    report.call(describe_folder, folder)
+    report.call(describe_set, folder)
     report.call(open_set, folder, load_dataset("digits"))
 
 

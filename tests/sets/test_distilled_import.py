@@ -89,7 +89,7 @@ def test_larger_square_images_keep_their_side_others_become_the_datasets(tmp_pat
 def test_a_set_of_larger_images_passes_the_gate_and_trains(easy, teacher, tmp_path):
     from benchmark.evaluation import gates, train_student
     from benchmark.evaluation.protocols import load_protocol
-    from benchmark.sets.folder import open_set
+    from benchmark.sets.given import open_set
 
     for label, folder in enumerate(easy.folders):
         (tmp_path / folder).mkdir()

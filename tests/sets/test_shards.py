@@ -8,7 +8,7 @@ from PIL import Image
 from test_distilled_import import make_dataset
 
 from benchmark.core.errors import DataError
-from benchmark.sets.folder import describe_folder, open_set
+from benchmark.sets.given import describe_set, open_set
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")
@@ -33,7 +33,7 @@ def test_a_set_in_parquet(tmp_path, monkeypatch):
     dataset = make_dataset()
     file = write(tmp_path / "released" / "data", [2, 0, 1, 1, 0, 2])
     root = tmp_path / "released"
-    assert describe_folder(root) == {"ipc": 2}
+    assert describe_set(root) == {"ipc": 2}
     found = open_set(root, dataset)
     assert found.ipc == 2 and found.labels.tolist() == [0, 0, 1, 1, 2, 2]
     np.testing.assert_array_equal(found.images[:, 0, 0, 0].numpy(), [10, 40, 20, 30, 0, 50])

@@ -6,8 +6,11 @@ import torch
 from PIL import Image
 from test_distilled_import import make_dataset
 
+from benchmark.core.compute import Precision
 from benchmark.core.errors import DataError, MissingError, UsageError
-from benchmark.sets.folder import describe_folder, open_set
+from benchmark.evaluation.trainer import _Run
+from benchmark.sets.folder import array_digest
+from benchmark.sets.given import describe_set, open_set
 from benchmark.sets.released import read_released
 from benchmark.sets.tensors import NORMALISATION, read_tensors, tensor_notes
 
@@ -40,19 +43,26 @@ def test_the_files_of_dc(tmp_path):
     assert torch.equal(read_tensors(file.with_name(file.name + "#1"), cifar())[0], pixels(seed=1))
     text = tensor_notes(file, cifar())
     assert "0.4914" in text and "DC's code" in text and "2 sets: this is number 0" in text and "rate" not in text
-    assert describe_folder(file) == {"ipc": 2} and open_set(file, cifar()).ipc == 2
+    assert describe_set(file) == {"ipc": 2} and open_set(file, cifar()).ipc == 2
     with pytest.raises(UsageError, match="2 set"):
         read_tensors(file.with_name(file.name + "#2"), cifar())
     with pytest.raises(DataError, match="2 images, 5 expected"):
         open_set(file, cifar(), 5)
 
 
-def test_values_outside_are_clipped_and_counted(tmp_path):
+def test_floats_stay_floats_also_outside_the_range_of_pixels(tmp_path):
     images = normalised(pixels())
-    images[0, 0, 0, :4] = 9.0
+    images[0, 0, 0, :4], images[1, 0, 0, 0] = 3.0, images[1, 0, 0, 0] + 0.002
     torch.save([images, LABELS], tmp_path / "s.pt")
-    assert read_tensors(tmp_path / "s.pt", cifar())[0][0, 0, 0, :4].tolist() == [255] * 4
-    assert "0.35 % of the values lay outside" in tensor_notes(tmp_path / "s.pt", cifar())
+    read = read_tensors(tmp_path / "s.pt", cifar())[0]
+    assert read.dtype == torch.float32 and float(read[0, 0, 0, 0]) == pytest.approx(255 * (3.0 * 0.2023 + 0.4914))
+    mean, std = (torch.tensor(part).view(1, 3, 1, 1) for part in NORMALISATION["cifar10"])
+    assert torch.allclose((read / 255 - mean) / std, images, atol=1e-6)  # what the network sees, as the authors'
+    assert "0.3 % of the values lie outside" in tensor_notes(tmp_path / "s.pt", cifar())
+    found = open_set(tmp_path / "s.pt", cifar())
+    torch.save([normalised(pixels()), LABELS], tmp_path / "whole.pt")
+    whole = open_set(tmp_path / "whole.pt", cifar())
+    assert whole.digest == array_digest(pixels(), LABELS) != found.digest and "floats" in found.note
     torch.save([images * 5, LABELS], tmp_path / "zca.pt")
     with pytest.raises(DataError, match="more than 0.5 outside 0..1") as error:
         read_tensors(tmp_path / "zca.pt", cifar())
@@ -83,7 +93,7 @@ def test_soft_labels_are_refused(tmp_path):
     for label in range(3):
         (tmp_path / "fkd" / str(label)).mkdir(parents=True)
         Image.new("RGB", (8, 8)).save(tmp_path / "fkd" / str(label) / "0.png")
-    assert describe_folder(tmp_path / "fkd") == {"ipc": 1}
+    assert describe_set(tmp_path / "fkd") == {"ipc": 1}
     (tmp_path / "fkd" / "epoch_0").mkdir()
     (tmp_path / "fkd" / "epoch_0" / "batch_0.tar").write_bytes(b"")
     with pytest.raises(DataError, match="batch_0.tar"):
@@ -150,3 +160,25 @@ def test_the_file_of_cim(tmp_path):
     """condense.py writes {'dataset', 'data', 'label'}."""
     torch.save({"dataset": "cifar10", "data": pixels() / 255, "label": LABELS}, tmp_path / "data.pt")
     assert torch.equal(read_tensors(tmp_path / "data.pt", cifar())[0], pixels())
+
+
+def test_a_float_set_passes_the_gate_and_trains_unrounded(easy, teacher, few, tmp_path):
+    from benchmark.evaluation import gates, train_student
+    from benchmark.evaluation.protocols import load_protocol
+
+    images = few[0].float() + 0.3
+    images[::2] += 40 * (images[::2] > 128)  # beyond white
+    torch.save({"data": [[(images / 255 - float(easy.mean[0])) / float(easy.std[0]), few[1]]]}, tmp_path / "s.pt")
+    found = open_set(tmp_path / "s.pt", easy)
+    assert torch.allclose(found.images, images, atol=1e-3) and float(found.images.max()) > 260
+    assert gates.check_set(found.images, found.labels, teacher, easy)["recognised"] > 80
+    for name, length in {"dc": "epochs", "rded-paper": "epochs", "hard": "steps"}.items():
+        protocol, scores = load_protocol(name, {length: 2}), []
+        for given in (found.images, found.images.clamp(0, 255).round().byte()):
+            run = _Run(given, few[1], easy, protocol, "convnet3_bn", teacher=teacher, ipc=5, seed=0, device="cpu",
+                       precision=Precision(), parts=1)  # fmt: skip
+            scores.append(run.draw(0, 0)[0])
+        assert scores[0].shape == scores[1].shape and float(scores[0].max()) > float(scores[1].max()) + 0.01
+    trained = train_student(found.images, found.labels, dataset=easy, protocol=load_protocol("dc", {"epochs": 2}),
+                            student="convnet3_in", teacher=teacher, ipc=5, seed=0)  # fmt: skip
+    assert trained.steps > 0

@@ -99,7 +99,7 @@ def everything(request: Request, facts: Facts) -> ToDo:
     }
     sets = {(m, i): seeds for m in request.methods for i in request.ipc}
     parts = teacher_names(dataclasses.replace(request, protocols=protocols), facts.image_size, used=True)
-    for name in () if request.set_dir else request.methods:
+    for name in () if request.set_dirs else request.methods:
         with contextlib.suppress(PluginFault):
             named = method_of(request, name, facts.name).classifiers(facts)
             parts |= {part for names in named.values() for part in names.split("+")}
@@ -153,7 +153,7 @@ def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=N
     """The prediction as lines of text: a block a method, the students, memory, disk and how to divide the work."""
     rows = table.committed()
     name, shape = backbone_shape(request, facts, dataset)
-    methods = () if request.set_dir else tuple(m for m in request.methods if any(k[0] == m for k in todo.sets))
+    methods = () if request.set_dirs else tuple(m for m in request.methods if any(k[0] == m for k in todo.sets))
     blocks = [_asked(m, request, facts, todo, place, rows, name, shape) for m in methods]
     out = _training(name, dataset, shape, place) if todo.backbone else []
     out += [line for teacher in todo.teachers for line in _teacher(teacher, facts, place, rows)]

@@ -31,7 +31,8 @@ class EvaluateJob(Job):
 
     Attributes:
         identity: of the record; its ``set`` names the distilled set.
-        set_dir: a folder to read the set from; "": the store.
+        set_dir: a folder or file to read the set from; "": the store.
+        factor: how it is decoded (`open_set`).
         protocol, protocol_sets: the protocol's name and the user's changes to it.
         teacher: labels the set (soft labels), and guards the gates.
         gate: ``order``, or ``waived``: the set is scored whatever its labels look like to the teacher.
@@ -51,6 +52,7 @@ class EvaluateJob(Job):
     image_size: int
     given: bool = False
     set_dir: str = ""
+    factor: int | None = None
     protocol_sets: dict[str, Any]
     metrics: tuple[str, ...] = ()
     tuning: Any = None
@@ -77,10 +79,14 @@ class EvaluateJob(Job):
         return set(made) <= set(record["scores"])  # not equal values: where training is not repeatable, they never are
 
     def work(self, context: Context) -> None:
+        from benchmark.sets.folder import sheet_of
+
         folder, found = self._open_set(context)
         protocol = load_protocol(self.protocol, self.protocol_sets)
         # before the gate: whoever reads that a set was refused wants to see it
-        sheet = keep_sheet(folder, self.identity, context.results) if distributed.writes() else ""
+        sheet = ""
+        if distributed.writes():
+            sheet = keep_sheet(folder, self.identity, context.results, lambda: sheet_of(found, self.source.load()))
 
         def make(target: Path) -> None:
             tested = self._train(found, protocol, context).to_json()
@@ -94,17 +100,20 @@ class EvaluateJob(Job):
                 "images": found.digest,
                 "protocol": protocol.document(),
             }
+            if found.note:
+                artifacts["read"] = found.note
             if self.tuning:
                 artifacts["tuning"] = self.tuning
             cost, notes = found.manifest.get("cost", {}), self.source.load().notes
             write_student(self.identity, tested, context.results, folder=folder, made=cost, notes=notes, more=artifacts)
 
     def _open_set(self, context: Context) -> tuple[Path, DistilledSet]:
-        from benchmark.sets.folder import open_set, read_set
+        from benchmark.sets.folder import read_set
+        from benchmark.sets.given import open_set
 
         dataset, key = self.source.load(), self.identity.set
         if self.set_dir:
-            found = open_set(Path(self.set_dir), dataset, self.identity.ipc)
+            found = open_set(Path(self.set_dir), dataset, self.identity.ipc, self.factor)
             if found.digest != key:
                 raise JobError(
                     "the set changed since the run was planned", where=self.set_dir, hint="repeat the command"
