@@ -30,8 +30,11 @@ def _imagenet(name: str, summary: str, target: str, image_size: int = 224) -> Da
 
 DATASETS = [
     _info("digits", "handwritten digits, 8x8 grey, inside scikit-learn's wheel: nothing to get", "digits:load", 8, 1),
-    _info("fashionmnist", "Fashion-MNIST, 28x28 grey, 60,000 + 10,000", "fashionmnist:load", 28, 1),
-    _info("kmnist", "Kuzushiji-MNIST, 28x28 grey, 60,000 + 10,000", "kmnist:load", 28, 1),
+    _info("fashionmnist", "Fashion-MNIST, 28x28 grey, 60,000 + 10,000", "idx:load_fashionmnist", 28, 1),
+    _info("kmnist", "Kuzushiji-MNIST, 28x28 grey, 60,000 + 10,000", "idx:load_kmnist", 28, 1),
+    _info("emnist-letters", "EMNIST, 26 letters, 28x28 grey, 124,800 + 20,800", "idx:load_letters", 28, 1),
+    _info("emnist-balanced", "EMNIST, 47 digits and letters, 28x28 grey, 112,800 + 18,800", "idx:load_balanced", 28, 1),
+    _info("emnist-digits", "EMNIST, 10 digits, 28x28 grey, 240,000 + 40,000", "idx:load_digits", 28, 1),
     _info("cifar10", "CIFAR-10, 32x32, 50,000 + 10,000, official batches or image tree", "cifar:load_cifar10", 32),
     _info("cifar100", "CIFAR-100 (fine labels), 32x32, 50,000 + 10,000", "cifar:load_cifar100", 32),
     _info("svhn", "street view house numbers, 32x32, 73,257 + 26,032", "svhn:load", 32),

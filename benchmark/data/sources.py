@@ -33,6 +33,7 @@ class Source:
 
 
 _KMNIST = "http://codh.rois.ac.jp/kmnist/dataset/kmnist"
+_EMNIST = "https://biometrics.nist.gov/cs_links/EMNIST/gzip.zip"
 _FASTAI = "https://s3.amazonaws.com/fast-ai-imageclas"
 _IMAGENET = "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php"
 _SUBSET = "DATA/imagenet1k/train/WNID/*.JPEG, val/ (the classes are taken from ImageNet-1K)"
@@ -76,6 +77,23 @@ SOURCES = {
         f"-LO {_KMNIST}/t10k-labels-idx1-ubyte.gz",
         True,
     ),
+    **{
+        f"emnist-{split}": Source(
+            "https://www.nist.gov/itl/products-and-services/emnist-dataset",
+            (Archive(_EMNIST, None, "58c8d27c78d21e728a6bc7b3cc06412e"),),
+            train,
+            test,
+            classes,
+            (f"DATA/EMNIST/raw/emnist-{split}-*-ubyte", f"DATA/gzip/emnist-{split}-*-ubyte.gz (the archive, unpacked)"),
+            f"curl -LO {_EMNIST} && unzip gzip.zip -d DATA",
+            True,
+        )
+        for split, train, test, classes in (
+            ("letters", 124_800, 20_800, 26),
+            ("balanced", 112_800, 18_800, 47),
+            ("digits", 240_000, 40_000, 10),
+        )
+    },
     "cifar10": Source(
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         (

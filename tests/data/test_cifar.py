@@ -147,6 +147,7 @@ def test_published_checksums_are_torchvisions():
     assert md5["cifar-100-python.tar.gz"] == tv.CIFAR100.tgz_md5
     assert all(md5[name] == digest for _, name, digest in (tv.SVHN.split_list[p] for p in ("train", "test")))
     assert all(md5[name] == digest for name, digest in tv.FashionMNIST.resources)
+    assert md5["gzip.zip"] == tv.EMNIST.md5
     assert all(md5[url.rsplit("/")[-1]] == digest for url, digest in tv.Imagenette._ARCHIVES.values())
     assert all(md5[name] == digest for name, digest in tv.imagenet.ARCHIVE_META.values())
     assert ("images", "50,000 training and 10,000 test") in facts("cifar10") and len(facts("digits")) == 2

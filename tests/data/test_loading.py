@@ -88,9 +88,9 @@ def test_unknown_option_and_bad_value():
     "info", [i for i in DATASETS if i.name not in ("digits", "imagefolder:")], ids=lambda i: i.name
 )
 def test_missing_data_says_where_and_how(info, tmp_path, monkeypatch):
-    from benchmark.data import fashionmnist
+    from benchmark.data import idx
 
-    monkeypatch.setattr(fashionmnist, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setattr(idx, "DEBIAN", tmp_path / "debian")
     assert registry().get("dataset", f"{info.name}@val") is registry().get("dataset", info.name)
     with pytest.raises(MissingError) as none:
         load_dataset(info.name)

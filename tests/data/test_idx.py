@@ -1,11 +1,14 @@
+"""MNIST's file format: Fashion-MNIST, KMNIST and EMNIST, each known by its content."""
+
 import gzip
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from benchmark.core.errors import DataError
-from benchmark.data import fashionmnist, load_dataset
+from benchmark.data import idx, load_dataset, loading, sources
 
 
 def write(folder, *, per_class=(3, 2), zipped=True):
@@ -27,8 +30,8 @@ def write(folder, *, per_class=(3, 2), zipped=True):
 
 @pytest.fixture(autouse=True)
 def no_debian(tmp_path, monkeypatch):
-    monkeypatch.setattr(fashionmnist, "DEBIAN", tmp_path / "debian")
-    monkeypatch.setattr(fashionmnist, "DIGEST", "")
+    monkeypatch.setattr(idx, "DEBIAN", tmp_path / "debian")
+    monkeypatch.setitem(idx.KINDS, "fashionmnist", replace(idx.KINDS["fashionmnist"], digest=""))
 
 
 def test_another_dataset_in_the_same_files_is_refused(tmp_path, monkeypatch):
@@ -81,7 +84,6 @@ def test_damaged_file_is_named(tmp_path, fault):
 
 def test_kmnist_is_known_by_its_md5(tmp_path, monkeypatch):
     import hashlib
-    from dataclasses import replace
 
     from torchvision.datasets import KMNIST
 
@@ -97,3 +99,32 @@ def test_kmnist_is_known_by_its_md5(tmp_path, monkeypatch):
     monkeypatch.setitem(SOURCES, "kmnist", replace(source, archives=changed))
     data = load_dataset("kmnist", str(tmp_path / "data"))
     assert (len(data.train), len(data.test), data.classes[9]) == (30, 20, "wo")
+
+
+@pytest.mark.parametrize(("inner", "suffix"), [("EMNIST/raw", ""), ("gzip", ".gz")])
+def test_emnist_is_read_upright(tmp_path, monkeypatch, inner, suffix):
+    """torchvision unpacks the archive's files; their images are transposed, and the labels of letters begin at 1."""
+    from torchvision.datasets import EMNIST
+
+    source = replace(sources.SOURCES["emnist-letters"], train=52, test=26)
+    monkeypatch.setitem(sources.SOURCES, "emnist-letters", source)
+    folder = tmp_path / "data" / inner
+    folder.mkdir(parents=True)
+    for part, count in (("train", 2), ("test", 1)):
+        labels = np.tile(np.arange(1, 27, dtype=np.uint8), count)
+        images = np.random.default_rng(count).integers(0, 256, (len(labels), 28, 28), dtype=np.uint8)
+        for kind, data in (("images-idx3", images), ("labels-idx1", labels)):
+            raw = struct.pack(f">4B{data.ndim}I", 0, 0, 8, data.ndim, *data.shape) + data.tobytes()
+            file = folder / f"emnist-letters-{part}-{kind}-ubyte{suffix}"
+            file.write_bytes(gzip.compress(raw) if suffix else raw)
+    data = load_dataset("emnist-letters", str(tmp_path / "data"))
+    assert len(data.train) == 52 and data.classes[0] == "a" and data.test.labels.tolist() == list(range(26))
+    if not suffix:
+        theirs = EMNIST(str(tmp_path / "data"), "letters", train=False)
+        assert [theirs.classes[i] for i in theirs.targets] == [data.classes[i] for i in data.test.labels]
+        np.testing.assert_array_equal(theirs.data.numpy().transpose(0, 2, 1), data.test.images(range(26)).numpy()[:, 0])
+    monkeypatch.setitem(sources.SOURCES, "emnist-letters", replace(source, train=124_800))
+    loading._load.cache_clear()
+    with pytest.raises(DataError, match=r"images \(52, 28, 28\)") as error:
+        load_dataset("emnist-letters", str(tmp_path / "data"))
+    assert "124,800" in error.value.allowed
