@@ -151,6 +151,23 @@ def find_shards(places: Sequence[Path]) -> Shards | None:
     return None
 
 
+def unsplit_shards(place: Path) -> tuple[Path, ...]:
+    """The shards of a folder with one part only, or none: a `datasets.Dataset` on disk, parquet files or tars without a
+    test part.
+    """
+    if (place / "state.json").is_file():
+        return tuple(sorted(place.glob("*.arrow")))
+    for inner in INNER:
+        base = place / inner if inner else place
+        for suffix in SUFFIXES:
+            files = [f for f in sorted(base.glob(f"*{suffix}")) if f.is_file() and not f.name.startswith(".")]
+            named = [f for f in files if _PART.search(f.name.lower())]
+            parts = _parts(base, suffix) if named else {}
+            if files and (not named or (set(parts) == {"train"} and len(parts["train"]) == len(files))):
+                return tuple(files)
+    return ()
+
+
 def is_saved(place: Path) -> bool:
     """Whether `datasets.DatasetDict.save_to_disk` wrote this folder."""
     return (place / "dataset_dict.json").is_file()
