@@ -20,7 +20,7 @@ Examples:
   ddbench d3hr-report --dataset fashionmnist --images 200 --set depth=20 --out figures
 """
 )
-@click.option("--dataset", required=True, help="e.g. digits, fashionmnist, imagefolder:PATH.")
+@click.option("--dataset", required=True, help="e.g. digits, fashionmnist, NAME=PATH.")
 @click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
 @click.option("--backbone", default="", help="Preset, folder or hub id. Default: the dataset's.")
 @click.option("--classes", default=10, show_default=True, help="Classes to look at, from the first.")
@@ -60,7 +60,7 @@ Examples:
   ddbench d3hr-solvers --dataset cifar10 --classes 5 --images 50 --guidance 4
 """
 )
-@click.option("--dataset", required=True, help="e.g. digits, cifar10, imagefolder:PATH.")
+@click.option("--dataset", required=True, help="e.g. digits, cifar10, NAME=PATH.")
 @click.option("--data-root", default=None, help="Where the data lies. Default: $DDBENCH_DATA.")
 @click.option("--backbone", default="", help="Preset, folder or hub id. Default: the dataset's.")
 @click.option("--classes", default=5, show_default=True, help="Classes to look at, from the first.")

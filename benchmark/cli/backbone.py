@@ -239,8 +239,9 @@ def _guidance(path: Path, name: str) -> list[str]:
 
 def _looks_like_path(name: str) -> bool:
     from benchmark.plugins import registry
+    from benchmark.plugins.registry import OWN_DATA, named_path
 
-    return name not in registry().items["dataset"] and not name.startswith("imagefolder:")
+    return name not in registry().items["dataset"] and not name.startswith(OWN_DATA) and named_path(name) is None
 
 
 def _trained(dataset: str, preset: str, data_root: str | None) -> Path:

@@ -68,7 +68,7 @@ SHARED = {
     "on-corrupt": click.option(
         "--on-corrupt", default="error", show_default=True, help="error or skip (counted in the record)."
     ),
-    "image-size": click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, for imagefolder:."),
+    "image-size": click.option("--image-size", type=PIXELS, default=None, help="Side in pixels, for NAME=PATH."),
     "classes": click.option(
         "--classes",
         default=None,
@@ -79,7 +79,7 @@ SHARED = {
         "--split",
         type=Number(min=0, max=1, min_open=True, max_open=True),
         default=None,
-        help="Share of each class that is the test split, for imagefolder: without one.",
+        help="Share of each class that is the test split, for NAME=PATH without one.",
     ),
     "device": click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N."),
     "executor": click.option(

@@ -1,4 +1,4 @@
-"""``imagefolder:FILE.npz``: images and labels as arrays, as MedMNIST and Keras store them."""
+"""``NAME=FILE.npz``: images and labels as arrays, as MedMNIST and Keras store them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ def find(argument: str, root: Path | None) -> Path:
             "imagefolder: names no folder",
             where="--dataset",
             allowed="NAME=PATH or imagefolder:PATH, with PATH/train/CLASS/* and PATH/val/CLASS/*",
-            hint="e.g. --dataset imagefolder:~/pets",
+            hint="e.g. --dataset pets=~/pets",
         )
     base = expanded(argument, "--dataset")
     if not base.is_dir() and root is not None and (root / base).is_dir():

@@ -113,9 +113,9 @@ class Rows:
 def tables_in(base: Path) -> list[Path]:
     """The tables that name a dataset's images.
 
-    They are ``base`` itself; ``metadata.*`` in the folders of its splits (Hugging Face's imagefolder); ``train.csv`` and
-    ``test.csv``, or the only one, beside its images. Class folders go first: a table beside them describes something
-    else, or is named itself.
+    They are ``base`` itself; ``metadata.*`` in the folders of its splits (Hugging Face's imagefolder); ``train.csv``
+    and ``test.csv``, or the only one, beside its images. Class folders go first: a table beside them describes
+    something else, or is named itself.
     """
     if base.is_file() and base.suffix.lower() in SUFFIXES:
         return [base]

@@ -46,7 +46,7 @@ DATASETS = [
     _imagenet("imageidc", "ImageIDC, IDC's 10 classes of ImageNet-1K", "imagenet:load_imageidc"),
     DatasetInfo(
         "imagefolder:",
-        "your own images: imagefolder:PATH with class folders in train/ and val/, parquet files, tars or an npz file",
+        "your own images, as NAME=PATH or imagefolder:PATH: class folders, tables of paths, parquet files, tars, npz",
         "benchmark.data.folders:load",
         source="your disk",
         find="benchmark.data.folders:locate",

@@ -7,6 +7,7 @@ implementation raises. Here every plug-in gets a manager of its own: loaded, che
 from __future__ import annotations
 
 import difflib
+import os
 import re
 import traceback
 from collections.abc import Iterable
@@ -163,7 +164,7 @@ class Registry:
             if not argument:
                 raise UsageError(f"{kind} {name!r} needs an argument after the colon", where=where)
             return known[prefix + ":"]
-        hint = ""
+        hint = _data_hint(name) if kind == "dataset" else ""
         if kind == "dataset" and "=" in name:
             hint = "one's own data is NAME=PATH: a name of letters, digits, . _ and -, and a path"
         if kind == "method" and prefix in known and "=" in argument:
@@ -190,6 +191,17 @@ class Registry:
                 names = [pattern]
             chosen += [n for n in names if n not in chosen]
         return chosen
+
+
+def _data_hint(name: str) -> str:
+    """What somebody meant who gave a path or an id of the Hugging Face hub in the place of a dataset's name; or ""."""
+    short = re.sub(r"[^\w.-]+", "-", os.path.basename(os.path.abspath(name)), flags=re.ASCII).strip("-.") or "mine"
+    if os.path.exists(os.path.expanduser(name)):
+        return f"data of your own has a name: --dataset {short}={name}"
+    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", name, re.ASCII):
+        get = f"hf download {name} --repo-type dataset --local-dir {short}"
+        return f"if it is an id on the Hugging Face hub: {get}, then --dataset {short}={short}"
+    return ""
 
 
 OWN_DATA = "imagefolder:"  # the dataset that NAME=PATH is read as

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from benchmark.core.errors import DataError, MissingError
+from benchmark.core.errors import DataError, MissingError, UsageError
 from benchmark.data import load_dataset, loading
 
 CLASSES = ("ant", "bee")
@@ -127,7 +127,7 @@ def test_one_saved_part_and_parquet_of_one_part(tree, tmp_path):
     """`Dataset.save_to_disk` writes one part; many data sets on the hub have a training part only."""
     datasets = pytest.importorskip("datasets")
     kinds = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=list(CLASSES))})
-    lines = [(Image.open(tree / path), CLASSES.index(name)) for path, name, _ in rows(tree)]
+    lines = [(Image.open(tree / path).copy(), CLASSES.index(name)) for path, name, _ in rows(tree)]
     part = datasets.Dataset.from_dict({"image": [p for p, _ in lines], "label": [c for _, c in lines]}, features=kinds)
     part.save_to_disk(str(tmp_path / "saved"))
     part.to_parquet(str(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet"))
@@ -142,3 +142,12 @@ def test_one_saved_part_and_parquet_of_one_part(tree, tmp_path):
     loading._load.cache_clear()
     with pytest.raises(DataError, match="cannot be read as arrow"):
         load_dataset(f"insects={tmp_path / 'saved'}", split=0.25)
+
+
+def test_a_path_or_an_id_of_the_hub_is_no_name(tmp_path):
+    with pytest.raises(UsageError, match="unknown dataset") as error:
+        load_dataset(str(tmp_path))
+    assert f"--dataset {tmp_path.name}={tmp_path}" in error.value.hint
+    with pytest.raises(UsageError, match="unknown dataset") as error:
+        load_dataset("zh-plus/tiny-imagenet")
+    assert "hf download zh-plus/tiny-imagenet --repo-type dataset --local-dir tiny-imagenet" in error.value.hint
