@@ -58,7 +58,7 @@ def test_commands_of_the_page_are_understood(page, monkeypatch):
 def test_names_of_the_page_are_registered(page):
     for line in commands(page.read_text()):
         for kind in ("method", "dataset", "protocol", "student"):
-            for value in re.findall(rf"--{kind} ([\w,@:-]+)", line):
+            for value in re.findall(rf"--{kind} ([\w,@:-]+)(?![\w,@:=-])", line):
                 for name in value.split(","):
                     if name.islower() and name not in ("mymethod", "mine"):
                         known = name.removesuffix("@val").partition(":")[0] + ":" * (":" in name)
