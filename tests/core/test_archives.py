@@ -14,7 +14,7 @@ from benchmark.core import archives
 from benchmark.core.errors import DataError
 from benchmark.data import load_dataset, packed
 from benchmark.data.arrays import load_npz
-from benchmark.data.fashionmnist import FILES, read_idx
+from benchmark.data.idx import KINDS, read_idx
 from benchmark.data.imagenet import flat_labels
 from benchmark.data.packed import read_index
 from benchmark.sets.tensors import read_tensors
@@ -90,8 +90,8 @@ def test_whole_arrays_pass(tmp_path):
 
 
 def test_a_gzip_file_is_read_no_further_than_it_should_reach(tmp_path, monkeypatch):
-    monkeypatch.setattr("benchmark.data.fashionmnist.MOST", 100_000)
-    stem = FILES["train images"]
+    monkeypatch.setattr("benchmark.data.idx.MOST", 100_000)
+    stem = KINDS["fashionmnist"].stems[0]
     (tmp_path / f"{stem}.gz").write_bytes(gzip.compress(b"\x00\x00\x08\x01" + bytes(10**7)))
     with pytest.raises(DataError, match="more than it should"):
         read_idx(tmp_path, stem)
