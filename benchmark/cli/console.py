@@ -141,7 +141,8 @@ def _store_logs() -> Path:
 
 def leave(code: int) -> None:
     """End the process with this code, whatever a plug-in left running; a fault of the output streams is said."""
-    if isinstance(sys.stdout, _Text):  # a process of its own, not a test that calls `main`
+    own = isinstance(sys.stdout, _Text)  # a process of its own, not a test that calls `main`
+    if own:
         with contextlib.suppress(ValueError):  # in another thread than the main one
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: a late Ctrl-C changes nothing
     for name in ("stdout", "stderr"):
@@ -159,7 +160,7 @@ def leave(code: int) -> None:
             code = code or 1
     supervise.finished()
     left = [t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon and not _pooled(t)]
-    if left and threading.current_thread() is threading.main_thread():
+    if own and left and threading.current_thread() is threading.main_thread():
         names = ", ".join(t.name for t in left)
         print(f"ddbench: ended although a thread still runs: {names}", file=sys.stderr)
         sys.stderr.flush()

@@ -169,6 +169,10 @@ class Registry:
             hint = "one's own data is NAME=PATH: a name of letters, digits, . _ and -, and a path"
         if kind == "method" and prefix in known and "=" in argument:
             hint = f"parameters are set with --set {prefix}.{argument}"
+        if self.broken:
+            first = self.broken[0]
+            hint = hint or f"ddbench list {kind}s"
+            hint += f"; ddbench plugins (the plug-in {first.plugin} could not be loaded: {first.error})"
         raise unknown_name(kind, name, self.names(kind), where=where, hint=hint)
 
     def select(self, kind: str, patterns: Iterable[str], *, where: str = "") -> list[str]:
