@@ -35,7 +35,7 @@ PROGRAM = str(Path(sys.executable).parent / "ddbench")
 CELL = "--method random --no-floor --dataset digits --ipc 1 --seeds 1 --protocol smoke --device cpu"
 LOCALES = {
     "UTF-8": {"LC_ALL": "C.UTF-8"},
-    "Latin-1": {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "iso-8859-1"},  # few systems have such a locale installed
+    "Latin-1": {"LC_ALL": "C.UTF-8", "PYTHONIOENCODING": "iso-8859-1"},  # or a real locale: `compile_latin`
     "C": {"LC_ALL": "C"},
 }
 OUTPUTS = ("terminal", "pipe", "closed pipe")
@@ -82,6 +82,17 @@ class Ended(NamedTuple):
 
     code: int | None
     text: str
+
+
+def compile_latin(folder: Path) -> bool:
+    """Make a Latin-1 locale, which few systems have, in ``folder`` for the cases to come; False: only the streams are
+    Latin-1, not the names of files."""
+    name = "en_US.ISO-8859-1"
+    if shutil.which("localedef"):
+        subprocess.run(["localedef", "-i", "en_US", "-f", "ISO-8859-1", folder / name], capture_output=True)
+    if (folder / name).is_dir():
+        LOCALES["Latin-1"] = {"LC_ALL": name, "LOCPATH": str(folder)}
+    return (folder / name).is_dir()
 
 
 def prepare(folder: Path, store: Path | None) -> None:
@@ -182,6 +193,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ddbench-environments-") as name, ThreadPoolExecutor(given.jobs) as pool:
         root = Path(name)
         root.chmod(0o755)
+        (root / "locales").mkdir()
+        print("Latin-1:", "a locale" if compile_latin(root / "locales") else "of the streams alone")
         (root / "first").mkdir()
         prepare(root / "first", None)
         assert run("run", root / "first", "UTF-8", "pipe").code == 0, "the undisturbed run failed"
