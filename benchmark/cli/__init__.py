@@ -11,6 +11,7 @@ import click
 
 from benchmark import __version__
 from benchmark.cli import console
+from benchmark.cli.completion import with_names
 from benchmark.core import distributed, supervise
 from benchmark.core.errors import DDBenchError
 
@@ -52,9 +53,9 @@ class _Commands(click.Group):
         target = COMMANDS.get(name, ("",))[0]
         if not target:
             info = self._plugged().get(name)
-            return info.load() if info else None
+            return with_names(info.load(), name) if info else None
         module, _, attribute = target.partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        return with_names(getattr(importlib.import_module(module), attribute), name)
 
     def resolve_command(self, ctx: click.Context, args: list[str]):
         name = args[0]
@@ -93,11 +94,14 @@ Examples:
 )
 @click.version_option(__version__, prog_name="ddbench")
 @click.option("--debug", is_flag=True, help="Print the traceback of an error; may stand after any command.")
-def cli(debug: bool) -> None:  # `main` has taken the option out
+@click.option("-v", "--verbose", is_flag=True, help="Also print what each job logs; may stand after any command.")
+@click.option("-q", "--quiet", is_flag=True, help="Print results and errors alone; may stand after any command.")
+def cli(debug: bool, verbose: bool, quiet: bool) -> None:  # `main` has taken the options out
     """Dataset distillation, measured: every method, the same students, one protocol, one leaderboard.
 
     Data is looked for under --data-root or $DDBENCH_DATA; work is kept in $DDBENCH_CACHE (default
-    ~/.cache/ddbench), so an interrupted command resumes when it is repeated.
+    ~/.cache/ddbench), so an interrupted command resumes when it is repeated. The shell completes names too:
+    eval "$(_DDBENCH_COMPLETE=bash_source ddbench)" (or zsh_source, fish_source).
     """
 
 
@@ -120,6 +124,7 @@ def main(arguments: list[str] | None = None) -> None:
     arguments, debug = console.wants_debug(sys.argv[1:] if arguments is None else list(arguments))
     if debug:
         os.environ[console.DEBUG] = "1"
+    arguments = console.verbosity(arguments)
     console.catch_threads(debug)
     console.leave(_run(arguments, debug))
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmark import __version__
 from benchmark.core import escape, supervise
+from benchmark.core.progress import LEVEL, QUIET, VERBOSE
 
 DEBUG = "DDBENCH_DEBUG"  # environment variable: what --debug sets, for workers too
 
@@ -170,6 +171,19 @@ def leave(code: int) -> None:
 
 def _pooled(thread: threading.Thread) -> bool:
     return getattr(getattr(thread, "_target", None), "__module__", "") == "concurrent.futures.thread"
+
+
+def verbosity(arguments: list[str]) -> list[str]:
+    """The arguments without ``-v`` and ``-q`` (long forms too), which may stand anywhere before ``--``.
+
+    What they ask for goes into the environment, so that worker processes have it as well.
+    """
+    end = arguments.index("--") if "--" in arguments else len(arguments)
+    levels = {"-v": VERBOSE, "--verbose": VERBOSE, "-q": QUIET, "--quiet": QUIET}
+    asked = [levels[a] for a in arguments[:end] if a in levels]
+    if asked:
+        os.environ[LEVEL] = asked[-1]
+    return [a for i, a in enumerate(arguments) if i > end or a not in levels]
 
 
 def wants_debug(arguments: list[str]) -> tuple[list[str], bool]:

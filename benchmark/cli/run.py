@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from benchmark.api.calls import FLOORS
+from benchmark.cli.config import Configured
 from benchmark.cli.options import DATA, SEEDS, WORKERS, NamedPath, dataset_options, settled, shared, table_format
 from benchmark.core.errors import MissingError, UsageError
 from benchmark.core.foreign import check_name
@@ -242,13 +243,15 @@ def check_first(request: Request, methods: tuple[str, ...], device: str, *, stud
 
 
 @click.command(
+    cls=Configured,
     epilog="""\b
 Examples:
   ddbench run --method d3hr --dataset digits --ipc 1
   ddbench run --method d3hr --method sre2l --dataset fashionmnist --ipc 1,10 --protocol soft --protocol hard
   ddbench run --method d3hr --dataset imagenet1k --ipc 50 --student resnet18,mobilenetv2 --set m=1000000
   ddbench run --method d3hr --dataset imagenet1k --ipc 50 --pilot     ten classes, and hours for the rest
-"""
+  ddbench run --config run.yaml --seeds 3         options from a file; --print-config writes one
+""",
 )
 @click.option("--method", "methods", multiple=True, required=True, help="Methods, wildcards allowed; repeatable.")
 @_evaluating
@@ -281,7 +284,7 @@ def run(**options: Any) -> int:
     return code
 
 
-@click.command()
+@click.command(cls=Configured)
 @click.option("--method", "methods", multiple=True, required=True, help="Methods, wildcards allowed; repeatable.")
 @_evaluating
 @_common
@@ -312,10 +315,11 @@ def plan(**options: Any) -> int:
 
 
 @click.command(
+    cls=Configured,
     epilog="""\b
 Examples:
   ddbench distill --method d3hr --dataset digits --ipc 10 --seeds 1 --out /tmp/d3hr-digits
-"""
+""",
 )
 @click.option("--method", "methods", multiple=True, required=True, help="The method.")
 @_common
@@ -339,13 +343,14 @@ def distill(**options: Any) -> int:
 
 
 @click.command(
+    cls=Configured,
     epilog="""\b
 Examples:
   ddbench evaluate results/sets/mine --student resnet18 --protocol soft
   ddbench evaluate ~/released/cifar10_ipc10 --as d3hr-released --dataset cifar10 --ipc 10 --protocol d3hr-paper
   ddbench evaluate res_DC_CIFAR10_ConvNet_10ipc.pt --as dc-authors --dataset cifar10 --protocol dc
   ddbench evaluate set-s0 set-s1 set-s2 --as mine --dataset cifar10
-"""
+""",
 )
 @click.argument("given", metavar="SET…", nargs=-1, required=True)
 @click.option("--as", "name", default="", help="The name it is listed under. Default: the manifest's method.")

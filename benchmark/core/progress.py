@@ -9,7 +9,19 @@ from collections.abc import Callable
 
 PLAIN_SECONDS = 10.0  # one line per this many seconds where the output is not a terminal
 TOLD_SECONDS = 2.0  # between what watchers are told
+LEVEL = "DDBENCH_VERBOSITY"  # what -v and -q set, for worker processes too
+QUIET, VERBOSE = "quiet", "verbose"
 watchers: list[Callable[[str], None]] = []  # called with the line of whatever moves on (the engine keeps it for status)
+
+
+def is_quiet() -> bool:
+    """Whether results and errors alone are to be printed."""
+    return os.environ.get(LEVEL) == QUIET
+
+
+def is_verbose() -> bool:
+    """Whether what jobs log is printed as well."""
+    return os.environ.get(LEVEL) == VERBOSE
 
 
 class Progress:
@@ -23,7 +35,7 @@ class Progress:
         self.start = self.last = self.told = time.monotonic()
         self.text = ""
         self.bar = None
-        self.quiet = os.environ.get("DDBENCH_PROGRESS", "1") == "0"
+        self.quiet = os.environ.get("DDBENCH_PROGRESS", "1") == "0" or is_quiet()
         if not self.quiet and sys.stderr.isatty():
             from tqdm import tqdm
 

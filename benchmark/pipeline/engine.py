@@ -115,8 +115,25 @@ def do_job(
         _free_memory()  # only now: while it was handled, the exception's traceback held the job's tensors
         return False
     run.log(job, f"done in {time.monotonic() - began:.1f} s")
-    say(f"done  {job.label}  ({time.monotonic() - began:.1f} s)")
+    run.note_time(job, time.monotonic() - began)
+    run.note_done(job)
+    if not progress.is_quiet():
+        say(f"done  {job.label}  ({time.monotonic() - began:.1f} s){_ahead(run)}")
     return True
+
+
+def _ahead(run: Run) -> str:
+    """``  [13/40, about 3.1 min left]``."""
+    done, total, left = run.ahead()
+    time_left = f", about {_time(left)} left" if left else ""
+    return f"  [{done}/{total}{time_left}]" if total > 1 else ""
+
+
+def _time(seconds: float) -> str:
+    for unit, length in (("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _run_with_inputs(run: Run, job: Job, context: Context) -> None:

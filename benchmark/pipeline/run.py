@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmark.core import distributed
+from benchmark.core import distributed, progress
 from benchmark.core.errors import DDBenchError, JobError, UsageError
 from benchmark.core.outputs import room_for, whole_folder, writable_folder
 from benchmark.core.store import Store
@@ -122,6 +122,8 @@ def run_plan(plan: Plan, execution: Execution) -> dict[str, str]:
 
 
 def _say_reused(plan: Plan, missing: list[Job], context: Context) -> None:
+    if progress.is_quiet():
+        return
     keys = {job.key for job in missing}
     for kind in ("backbone", "teacher", "distill", "evaluate"):
         jobs = plan.of_kind(kind)

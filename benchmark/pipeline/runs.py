@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmark.core import progress
 from benchmark.core.store import Store, digest_of
 from benchmark.core.store.lease import forget, host, is_fresh, keep_fresh
 from benchmark.core.store.store import disk_errors
@@ -114,8 +115,34 @@ class Run:
                 lines.update(line for line in file.read_text().splitlines() if " " in line)
         return Counter(line.split(" ", 1)[0] for line in lines)
 
+    def note_time(self, job: Job, seconds: float) -> None:
+        """This process did the job in this time."""
+        name = self.folder / "done" / f"{_process()}.time"
+        with contextlib.suppress(OSError), open(name, "a", encoding="utf-8") as file:
+            file.write(f"{job.kind}={seconds:.3f}\n")
+
+    def ahead(self) -> tuple[int, int, float | None]:
+        """Jobs done and in all, and the seconds that are left: each kind's jobs at the mean of those done in this run,
+        shared among the workers; None while no job of a kind that is left is done."""
+        taken: dict[str, list[float]] = {}
+        for file in (self.folder / "done").glob("*.time"):
+            with contextlib.suppress(OSError, ValueError):
+                for line in file.read_text().splitlines():
+                    kind, _, seconds = line.partition("=")
+                    taken.setdefault(kind, []).append(float(seconds))
+        done, totals = self.done(), self.about.get("totals", {})
+        left = {kind: total - done[kind] for kind, total in totals.items() if total > done[kind]}
+        counts = sum(done.values()), sum(totals.values())
+        if not left or not set(left) <= set(taken):
+            return *counts, None
+        workers = max(1, sum(w["role"] == "worker" for w in self.workers()))
+        seconds = [count * sum(taken[kind]) / len(taken[kind]) for kind, count in left.items()]
+        return *counts, sum(seconds) / min(workers, sum(left.values()))
+
     def log(self, job: Job, text: str) -> None:
-        """Add a line to the job's log."""
+        """Add a line to the job's log; with -v print it too."""
+        if progress.is_verbose():
+            print(f"{time.strftime('%H:%M:%S')} {job.label}: {text}", file=sys.stderr, flush=True)
         with contextlib.suppress(OSError), open(self.log_file(job), "a", encoding="utf-8") as file:
             file.write(f"{time.strftime('%H:%M:%S')} {platform.node()} {os.getpid()}  {text}\n")
 
