@@ -39,6 +39,7 @@ SOURCE = re.compile(r"ddbench [a-z]|results/|studies/|<!-- |arXiv|pytest|publish
 def without_source(text: str) -> list[str]:
     """Paragraphs that state figures, where neither they nor the block before or after name where these come from."""
     text = re.sub(r"<!-- ddbench .*?<!-- /ddbench -->", "<!-- table -->", text, flags=re.DOTALL)
+    text = re.sub(r"```python.*?```", "", text, flags=re.DOTALL)
     blocks, lost = re.split(r"\n\s*\n", text), []
     for i, block in enumerate(blocks):
         plain = re.sub(r"```.*?```|`[^`]*`", "", block, flags=re.DOTALL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
+import traceback
 from pathlib import Path
 
 import click
@@ -32,7 +33,7 @@ def check(method: str, sets: tuple[str, ...]) -> int:
 
     from benchmark.pipeline.request import parse_sets
     from benchmark.plugins import registry
-    from benchmark.testing import RULES, check_method
+    from benchmark.testing import NOT_TRIED, RULES, check_method
     from benchmark.testing.bench import Bench
 
     torch.set_num_threads(1)
@@ -47,13 +48,17 @@ def check(method: str, sets: tuple[str, ...]) -> int:
             bench.classes[method] = cls
         found = check_method(bench, method, parse_sets(sets))
     for name, fault in found.items():
-        state = click.style("BROKEN", fg="red") if fault else click.style("ok    ", fg="green")
+        tried = not fault.startswith(NOT_TRIED)
+        state = click.style("ok    " if tried else "-     ", fg="green")
+        if fault and tried:
+            state = click.style("BROKEN", fg="red")
         click.echo(f"{state}  {name:13} {RULES[name][0]}")
         for line in fault.splitlines():
             click.echo(f"        {line}")
-    broken = sum(map(bool, found.values()))
-    click.echo(f"\n{method} keeps the contract" if not broken else f"\n{method} breaks {broken} of {len(found)} rules")
-    return 1 if broken else 0
+    broken = sum(bool(fault) and not fault.startswith(NOT_TRIED) for fault in found.values())
+    rules = f"{broken} of {len(found)} rules" if broken > 1 else "a rule"
+    click.echo(f"\n{method} breaks {rules}" if any(found.values()) else f"\n{method} keeps the contract")
+    return 1 if any(found.values()) else 0
 
 
 def _load(target: str):
@@ -64,9 +69,13 @@ def _load(target: str):
     sys.path.insert(0, str(Path.cwd()))
     try:
         cls = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # noqa: BLE001 - the module is the user's, and may do anything wrong
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = "" if isinstance(error, AttributeError) else f" ({last.filename}:{last.lineno})"
         raise UsageError(
-            f"{target} cannot be imported: {error}", where="METHOD", allowed="NAME or module:Class"
+            f"{target} cannot be imported: {type(error).__name__}: {error}{place}",
+            where="METHOD",
+            allowed="NAME or module:Class",
         ) from error
     if not (isinstance(cls, type) and issubclass(cls, Method)):
         raise UsageError(f"{target} is no subclass of benchmark.api.Method", where="METHOD")

@@ -166,6 +166,9 @@ def _show_method(info) -> None:
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()
         choices = field.metadata.get("choices")
         about = field.metadata.get("help", "") + (f" ({', '.join(map(str, choices))})" if choices else "")
+        low, high = field.metadata.get("low"), field.metadata.get("high")
+        if low is not None or high is not None:
+            about += f" [{'…' if low is None else low} to {'…' if high is None else high}]"
         if field.metadata.get("backbone"):
             about += f" [the default is the backbone's {field.metadata['backbone']}, where one was chosen]"
         if field.metadata.get("tune"):

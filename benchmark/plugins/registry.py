@@ -169,6 +169,8 @@ class Registry:
             hint = "one's own data is NAME=PATH: a name of letters, digits, . _ and -, and a path"
         if kind == "method" and prefix in known and "=" in argument:
             hint = f"parameters are set with --set {prefix}.{argument}"
+        elif kind == "method" and colon and prefix not in known:
+            hint = "only `ddbench check` takes module:Class; to run it, register it: docs/own-method.md"
         if self.broken:
             first = self.broken[0]
             hint = hint or f"ddbench list {kind}s"

@@ -1,5 +1,5 @@
 """The contract of a method as checks that anybody can run on theirs: ``ddbench check METHOD``."""
 
-from benchmark.testing.checks import RULES, Broken, check_method
+from benchmark.testing.checks import NOT_TRIED, RULES, Broken, check_method
 
-__all__ = ["RULES", "Broken", "check_method"]
+__all__ = ["NOT_TRIED", "RULES", "Broken", "check_method"]

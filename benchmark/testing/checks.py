@@ -5,12 +5,14 @@ Each check raises :class:`Broken` with what went wrong; the rule that it stands 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
+import json
 import random
 import shutil
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +27,7 @@ from benchmark.testing.bench import CLASSES, Bench, make_teacher
 
 Images = dict[tuple[int, int], torch.Tensor]  # by (class, index)
 IPC = 2
+NOT_TRIED = "not tried"
 
 
 class Broken(Exception):  # noqa: N818 - a rule is broken
@@ -38,17 +41,18 @@ class Subject:
         self.bench, self.name, self.settings = bench, name, settings
         self._first: Images | None = None
 
-    def task(self, store: str, ipc: int = IPC, bench: Bench | None = None) -> tuple[Method, Task, list[Unit]]:
-        return (bench or self.bench).task(self.name, ipc, store=f"{self.name}-{store}", **self.settings)
+    def task(self, store: str, ipc: int = IPC, bench: Bench | None = None, **other) -> tuple[Method, Task, list[Unit]]:
+        settings = {**self.settings, **other}
+        return (bench or self.bench).task(self.name, ipc, store=f"{self.name}-{store}", **settings)
 
     def images(
-        self, store: str, *, turn: int = 1, ipc: int = IPC, bench: Bench | None = None, noise: int = 0
+        self, store: str, *, turn: int = 1, ipc: int = IPC, bench: Bench | None = None, noise: int = 0, **other
     ) -> Images:
         """The images of all units, made in order (``turn`` 1) or backwards (-1).
 
-        ``noise`` seeds the global random states, which nobody may depend on.
+        ``noise`` seeds the global random states, which nobody may depend on. ``other``: another seed or parameters.
         """
-        method, task, units = self.task(store, ipc, bench)
+        method, task, units = self.task(store, ipc, bench, **other)
         torch.manual_seed(noise)
         np.random.seed(noise)
         random.seed(noise)
@@ -56,6 +60,14 @@ class Subject:
         for unit in units[::turn]:
             found.update(zip(unit.cells, distilled(method, task, unit), strict=True))
         return found
+
+    def artifacts(self, store: str) -> dict[tuple[str, str], dict]:
+        """The digests of the artifacts' files in a store, by name and key of their stages."""
+        root = self.bench.root / f"{self.name}-{store}" / "artifacts"
+        return {
+            (file.parent.parent.name, file.parent.name): json.loads(file.read_text())["files"]
+            for file in root.glob("*/*/artifact.json")
+        }
 
     @property
     def first(self) -> Images:
@@ -109,6 +121,11 @@ def parameters(subject: Subject) -> None:
     silent = [f.name for f in dataclasses.fields(type(method.params)) if not f.metadata.get("help")]
     if silent:
         raise Broken(f"{', '.join(silent)}: no help text; make the field with param(default, help, source)")
+
+
+def runs(subject: Subject) -> None:
+    with contextlib.suppress(WithheldError):  # the next rule's
+        assert subject.first
 
 
 def test_split(subject: Subject) -> None:
@@ -213,6 +230,48 @@ def stages(subject: Subject) -> None:
         raise Broken(f"stages() names {', '.join(sorted(set(missing)))}, which making all units did not build")
 
 
+def keys(subject: Subject) -> None:
+    assert subject.first
+    subject.images("again", noise=1)
+    first, again = subject.artifacts("first"), subject.artifacts("again")
+    known = {key: files for key, files in first.items() if again.get(key) == files}  # some hold measured times
+    if not known:
+        return
+    method, _, _ = subject.task("keys")
+    for what, change in (("seed", {"seed": 1}), ("ipc", {"ipc": 1}), *_changes(method)):
+        store = f"other {what}"
+        try:
+            subject.images(store, **change)
+        except Exception:  # noqa: BLE001 - a value that the method refuses here, or that breaks another rule
+            continue
+        for (name, key), files in subject.artifacts(store).items():
+            if known.get((name, key), files) != files:
+                give = "seeded=True" if what == "seed" else f"{what}=…"
+                raise Broken(
+                    f"{name} has the same key with another {what} ({change[what]}) and another content: the first "
+                    f"result would be used for both; give it to task.stage(…, {give})"
+                )
+
+
+def _changes(method: Method) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each parameter with another value than the method has, where one can be found without knowing the method."""
+    for spec in dataclasses.fields(type(method.params)):
+        value, meta = getattr(method.params, spec.name), spec.metadata
+        low, high = meta.get("low"), meta.get("high")
+        candidates = [*(meta.get("choices") or ()), *(meta.get("tune") or ())]
+        if isinstance(value, bool):
+            candidates.append(not value)
+        elif isinstance(value, (int, float)):
+            candidates += [2 * value, value / 2 if isinstance(value, float) else value // 2, value + 1, value - 1]
+        for other in candidates:
+            inside = not isinstance(other, (int, float)) or (
+                (low is None or other >= low) and (high is None or other <= high)
+            )
+            if other != value and inside:
+                yield spec.name, {spec.name: other}
+                break
+
+
 class Placed(Bench):
     """A bench whose backbone, teacher and tasks are on ``device``."""
 
@@ -260,37 +319,48 @@ def fingerprint(bench: Bench) -> dict[str, str]:
 # name: (rule, check)
 RULES: dict[str, tuple[str, Callable[[Subject], None]]] = {
     "parameters": ("every parameter has a help text; attributes of Method mean what they mean there", parameters),
+    "runs": ("it makes uint8 images [n, C, side, side] on the CPU for every unit", runs),
     "test split": (RULE, test_split),
-    "units": ("units make every (class, index) once, as uint8 images [n, C, side, side]", units),
+    "units": ("units make every (class, index) once, at any IPC", units),
     "determinism": ("all randomness comes from task.generator", determinism),
     "order": ("images do not depend on the order in which units are made", order),
     "interruption": ("an interrupted method, begun again, makes the same images", interruption),
     "device": ("tensors follow task.device, and images equal the CPU's within one grey level", device),
     "unchanged": ("a method does not change what it is handed", unchanged),
     "stages": ("stages() names shared stages that are built", stages),
+    "keys": ("the key of a stage holds every parameter, the IPC and the seed where its result depends on them", keys),
 }
 
 
-def check_method(bench: Bench, name: str, settings: dict[str, Any] | None = None) -> dict[str, str]:
-    """Check a method against every rule of `RULES`.
+def check_method(
+    bench: Bench, name: str, settings: dict[str, Any] | None = None, left_out: Collection[str] = ()
+) -> dict[str, str]:
+    """Check a method against every rule of `RULES` but those ``left_out``.
 
     Args:
         bench: where it runs; methods that are not registered are in its ``classes``.
         settings: parameters beside the method's `quick` ones.
 
     Returns:
-        By name of the rule what is wrong; empty where the rule is kept.
+        By name of the rule what is wrong; empty where the rule is kept; `NOT_TRIED` and why, where a method that does
+        not run at all cannot show it.
     """
     subject = Subject(bench, name, settings or {})
-    found = {}
+    found: dict[str, str] = {}
+    stopped = ""  # the rule that the very first run breaks
     for label, (_, check) in RULES.items():
+        if label in left_out:
+            continue
+        if stopped:
+            found.setdefault(label, f"{NOT_TRIED}: see {stopped}")
+            continue
         before = fingerprint(bench)
         try:
             check(subject)
             found[label] = ""
         except WithheldError as error:
             found["test split"] = error.what
-            found.setdefault(label, "not checked: it reads the test split")
+            found.setdefault(label, f"{NOT_TRIED}: see test split")
         except (Broken, DDBenchError) as error:
             found[label] = str(error)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plug-in raises breaks its rule
@@ -298,10 +368,12 @@ def check_method(bench: Bench, name: str, settings: dict[str, Any] | None = None
             found[label] = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
             if "read-only" in str(error):
                 found["unchanged"] = f"it wrote to the training split: {error} ({frame.filename}:{frame.lineno})"
+        if label == "runs" and found[label]:
+            stopped = label
         if fingerprint(bench) != before:  # the next checks must not see what this one left behind
             found["unchanged"] = found.get("unchanged") or "it changed what it was handed"
             classes = bench.classes
             shutil.rmtree(bench.root / "backbone", ignore_errors=True)
             bench.__init__(bench.root)  # type: ignore[misc]
             bench.classes = classes
-    return {label: found.get(label, "") for label in RULES}
+    return {label: found.get(label, "") for label in RULES if label not in left_out}

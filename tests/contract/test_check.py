@@ -1,12 +1,15 @@
 """`ddbench check` names the rule that a broken method breaks."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
 
 from benchmark.cli.check import check
-from benchmark.methods import Method
+from benchmark.core.errors import UsageError
+from benchmark.methods import Method, param
 from benchmark.plugins import MethodInfo, registry
 from benchmark.testing import RULES, check_method
 from benchmark.testing.bench import Bench
@@ -77,16 +80,52 @@ class Undeclared(Good):
         return super().distill(task, unit)
 
 
+@dataclasses.dataclass(frozen=True)
+class Cached:
+    rounds: int = param(2, "images that are drawn", "a toy", low=1, high=5)
+
+
+class Forgets(Good):
+    """Keeps what it draws in a stage whose key holds the seed and the parameter."""
+
+    Params = Cached
+    known = {"seeded": True}
+    names_rounds = True
+
+    def distill(self, task, unit):
+        from pathlib import Path
+
+        given = {"rounds": self.params.rounds} if self.names_rounds else {}
+
+        def make(folder: Path) -> None:
+            draw = torch.randint(0, 256, (self.params.rounds,), generator=task.generator(0, 0, "stage"))
+            (folder / "level.txt").write_text(str(int(draw[-1])))
+
+        folder = task.artifact(task.stage("toy.level", 1, **self.known, **given), make)
+        level = int((folder / "level.txt").read_text())
+        return torch.full((len(unit.cells), 1, 8, 8), level, dtype=torch.uint8)
+
+
+class ForgetsTheSeed(Forgets):
+    known: dict = {}
+
+
+class ForgetsAParameter(Forgets):
+    names_rounds = False
+
+
 BROKEN = {
+    ForgetsTheSeed: ("keys", "task.stage(…, seeded=True)"),
+    ForgetsAParameter: ("keys", "task.stage(…, rounds=…)"),
     ReadsTest: ("test split", "a method never sees the test split"),
     Unseeded: ("determinism", "the same seed gave other images"),
     OrderDependent: ("order", "with the last unit first"),
-    WrongShape: ("units", "returned images of shape"),
-    NotANumber: ("units", "are not finite"),
+    WrongShape: ("runs", "returned images of shape"),
+    NotANumber: ("runs", "are not finite"),
     Mutates: ("unchanged", "it changed train.by_class"),
     Writes: ("unchanged", "it wrote to the training split"),
     TrainsTheTeacher: ("unchanged", "the mode (train or eval) of a network"),
-    Undeclared: ("units", 'requires = frozenset({"teacher"})'),
+    Undeclared: ("runs", 'requires = frozenset({"teacher"})'),
 }
 
 
@@ -101,11 +140,12 @@ def test_a_broken_method_is_told_the_rule(bench, cls):
     rule, text = BROKEN[cls]
     found = check_method(bench, "toy")
     assert text in found[rule], found
-    assert rule in RULES
+    assert rule != "runs" or [found[r] for r in RULES if r not in ("parameters", "runs")] == ["not tried: see runs"] * 9
 
 
-def test_a_good_one_keeps_all_of_them(bench):
-    bench.classes["toy"] = Good
+@pytest.mark.parametrize("cls", [Good, Forgets])
+def test_a_good_one_keeps_all_of_them(bench, cls):
+    bench.classes["toy"] = cls
     assert check_method(bench, "toy") == dict.fromkeys(RULES, "")
 
 
@@ -118,4 +158,12 @@ def test_the_command(monkeypatch):
         good.return_value == 0 and good.output.count("ok ") == len(RULES) and "good keeps the contract" in good.output
     )
     bad = CliRunner().invoke(check, [f"{__name__}:WrongShape"], standalone_mode=False)
-    assert bad.return_value == 1 and "BROKEN  units" in bad.output and "[2, 1, 8, 8]" in bad.output
+    assert bad.return_value == 1 and "BROKEN  runs" in bad.output and "[2, 1, 8, 8]" in bad.output
+    assert "breaks a rule" in bad.output
+
+
+def test_a_module_that_cannot_be_imported_is_named_with_the_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken_toy.py").write_text("x = 1\n@hookimpl\ndef f(): pass\n")
+    with pytest.raises(UsageError, match=r"NameError: name 'hookimpl'.*broken_toy.py:2"):
+        CliRunner().invoke(check, ["broken_toy:Toy"], standalone_mode=False, catch_exceptions=False)

@@ -9,11 +9,12 @@ import torch
 
 from benchmark.pipeline.jobs.distill import shared_seconds
 from benchmark.plugins import registry
-from benchmark.testing import RULES, check_method
+from benchmark.testing import check_method
 from benchmark.testing.bench import Bench
 
 torch.set_num_threads(1)
 METHODS = registry().names("method")
+KEYED = {"d4m", "herding", "kmeans", "sre2l++"}  # whose stages' keys are tried here; those of all take 95 s
 PICKY = {"cim", "el2n", "herding", "kmeans"}  # choose real images; every seed may choose the same ones
 
 
@@ -34,8 +35,9 @@ def test_all_the_promised_methods_are_registered():
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_rule_of_the_contract_is_kept(bench, name):
-    """As `ddbench check` tells authors of methods outside this repository."""
-    assert check_method(bench, name) == dict.fromkeys(RULES, "")
+    """As `ddbench check` says to authors of methods outside this repository."""
+    left_out = () if name in KEYED else ("keys",)
+    assert not any(check_method(bench, name, left_out=left_out).values())
 
 
 @pytest.mark.parametrize("name", [m for m in METHODS if m not in PICKY])

@@ -1,4 +1,4 @@
-"""The second example of CONTRIBUTING: a teacher's features and a cached stage."""
+"""The second example of docs/own-method.md: a teacher's features and a cached stage."""
 
 import importlib.util
 from pathlib import Path
@@ -23,6 +23,6 @@ def test_it_keeps_the_contract_and_computes_features_once(tmp_path):
     assert len(list(task.store.root.glob("artifacts/farthest.features/*/artifact.json"))) == len(bench.dataset.classes)
 
 
-def test_contributing_shows_it_as_it_is():
+def test_the_page_shows_the_whole_file():
     code = FILE.read_text(encoding="utf-8")
-    assert code[code.index("class Farthest") :].strip() in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    assert code[code.index("from dataclasses") :] in (ROOT / "docs" / "own-method.md").read_text(encoding="utf-8")

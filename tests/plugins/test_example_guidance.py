@@ -25,8 +25,10 @@ def method(monkeypatch):
     sys.modules.pop("ddbench_particles")
 
 
-def test_it_is_short():
-    assert len((PACKAGE / "ddbench_particles.py").read_text().splitlines()) <= 60
+def test_it_is_short_and_the_page_shows_it():
+    code = (PACKAGE / "ddbench_particles.py").read_text()
+    assert len(code.splitlines()) <= 60
+    assert code[code.index("from dataclasses") :] in (PACKAGE.parents[1] / "docs" / "own-method.md").read_text()
 
 
 def test_its_images_lie_further_apart_than_plain_samples(method, tmp_path, monkeypatch):
