@@ -14,13 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from benchmark.core.errors import DataError
-from benchmark.core.foreign import is_odd, open_regular
+from benchmark.core.foreign import is_odd, is_plain_path, open_regular
 from benchmark.data.files import THREADS, Index, Names, class_folders, readable, some
 
 SUFFIXES = (".csv", ".tsv", ".jsonl")
 FILE_COLUMNS = ("file_name", "filename", "file", "path", "filepath", "file_path", "image_path", "image", "img")
 LABEL_COLUMNS = ("label", "labels", "class", "class_name", "class_id", "fine_label", "target", "category")
 PART_COLUMNS = ("split", "set", "part", "subset")
+METADATA = "metadata"  # Hugging Face's name for the table that comes with a folder of images
 BYTES = 1 << 30  # of a table
 
 
@@ -73,6 +74,13 @@ def read_table(file: Path) -> Table:
         names.append(str(values[0]).strip())
         labels.append(str(values[1]).strip())
         parts.append(str(row.get(part) or "").strip().lower() if part else "")
+        if file.stem == METADATA and not is_plain_path(names[-1]):
+            raise DataError(
+                f"row {number}: {names[-1]!r} leads out of the folder",
+                where=str(file),
+                allowed=f"plain relative paths in a {METADATA} file, which comes with its dataset",
+                hint="if you trust it, rename it (images.csv): your own tables may name any path",
+            )
         if is_odd(names[-1]) or is_odd(labels[-1]):
             raise DataError(f"row {number}: {ascii(names[-1])}, {ascii(labels[-1])}", where=str(file),
                             allowed="printable names")  # fmt: skip
@@ -124,14 +132,14 @@ def tables_in(base: Path) -> list[Path]:
     folders = class_folders(base)
     if any(class_folders(base / folder) for folder in folders):
         return []
-    inner = [f for folder in folders for f in _tables(base / folder) if f.stem == "metadata"]
+    inner = [f for folder in folders for f in _tables(base / folder) if f.stem == METADATA]
     if inner:
         return inner
     if sum(not _part(folder) for folder in folders) > 1:
         return []
     found = _tables(base)
     named = [f for f in found if _part(f.stem)]
-    chosen = [f for f in found if f.stem == "metadata"] or (named if len(named) > 1 else found)
+    chosen = [f for f in found if f.stem == METADATA] or (named if len(named) > 1 else found)
     return chosen if len(chosen) == 1 or chosen == named else []
 
 

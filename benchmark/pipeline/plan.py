@@ -166,7 +166,8 @@ class _Builder:
         side = self.dataset.image_size
         students = {p: request.students or (protocol.student_of(side),) for p, protocol in protocols.items()}
         for student in {s for several in students.values() for s in several}:
-            registry().get("student", student, where="--student")
+            where = "--student" if request.students else "the protocol's student (--set protocol.student)"
+            registry().get("student", student, where=where)
             check_name(student)
         for ipc in request.ipc:
             for method in request.methods:
@@ -200,7 +201,8 @@ class _Builder:
             if is_external(part):
                 check_fits(self.dataset, part)
                 continue
-            registry().get("student", part, where="--teacher")
+            where = "--teacher" if self.request.teacher else "the protocol's teacher (--set protocol.teacher)"
+            registry().get("student", part, where=where)
             key = teacher_stage(self.dataset, part).key
             label = f"teacher {part} on {self.dataset.name}"
             needs.append(self.add(TeacherJob(key=key, label=label, teacher=part, **self.common)))

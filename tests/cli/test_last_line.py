@@ -60,6 +60,13 @@ def test_a_reader_that_leaves_ends_nothing(tmp_path):
     assert closed.returncode == 0
 
 
+def test_a_late_interrupt_changes_nothing():
+    """All is done and written: the command ends as it would have."""
+    code = "import atexit, os; from benchmark import cli; atexit.register(os.kill, os.getpid(), 2); cli.main()"
+    done = subprocess.run([sys.executable, "-c", code, "list", "methods"], capture_output=True, text=True)
+    assert done.returncode == 0 and "Traceback" not in done.stderr and "kmeans" in done.stdout, done.stderr
+
+
 def test_text_for_a_terminal_shows_control_characters(monkeypatch, tmp_path):
     code = "from benchmark.cli import console; console.open_streams(); print('a\\x1b]0;x\\x07b \\x1b[31mred\\x1b[0m ≈')"
     env = {**os.environ, "PYTHONIOENCODING": "latin-1"}
@@ -91,6 +98,14 @@ def test_a_missing_home_is_a_message(monkeypatch, capsys):
         (["run", "--method", "random", "--dataset", "digits", "--time-limit", "inf"], "time-limit"),
         (["run", "--method", "random", "--dataset", "digits", "--time-limit", "nan"], "finite"),
         (["run", "--method", "random", "--dataset", "digits", "--teacher", "resnet19"], "resnet18"),
+        (
+            ["plan", "--method", "random", "--dataset", "digits", "--set", "protocol.student=resnet19"],
+            "protocol.student",
+        ),
+        (
+            ["plan", "--method", "random", "--dataset", "digits", "--set", "protocol.teacher=resnet19"],
+            "protocol.teacher",
+        ),
         (["run", "--method", "random", "--dataset", "imagefolder:/x/go\udcff"], "\\udcff"),
         (["run", "--method", "random", "--dataset", "digits", "--data-root", "~nosuchuser"], "nosuchuser"),
         (["plan", "--method", "d3hr", "--dataset", "digits", "--backbone", "tinny"], "tiny"),

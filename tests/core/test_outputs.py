@@ -165,6 +165,22 @@ def test_nothing_is_left_of_what_broke(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
+@pytest.mark.parametrize("what", ["a record", "a folder"])
+def test_what_must_survive_a_power_loss_is_on_the_disk_before_it_takes_its_place(what, tmp_path, monkeypatch):
+    """The content before the name points at it, the name after."""
+    seen, replace, fsync = [], os.replace, os.fsync
+    monkeypatch.setattr(os, "replace", lambda a, b: (seen.append("named"), replace(a, b)))
+    monkeypatch.setattr(os, "fsync", lambda d: (seen.append(Path(os.readlink(f"/proc/self/fd/{d}")).name), fsync(d)))
+    if what == "a record":
+        name = write_record(tmp_path, make_record()).name
+        assert seen[-1] == "records" and seen[0].endswith(".json") and seen.index("named") == 1, seen
+        assert (tmp_path / "records" / name).is_file()
+    else:
+        with outputs.whole_folder(tmp_path / "set", "--out") as temporary:
+            (temporary / "manifest.json").write_text("{}")
+        assert seen[0] == "manifest.json" and seen[-2:] == ["named", tmp_path.name], seen
+
+
 def test_a_set_goes_into_the_working_folder_if_it_is_empty(made, tmp_path):
     (tmp_path / "here").mkdir()
     run = [sys.executable, "-c", "from benchmark.cli import main; main()", "export", str(made), "--out", "."]

@@ -10,6 +10,7 @@ from PIL import Image
 
 from benchmark.core.errors import DataError, MissingError, UsageError
 from benchmark.data import load_dataset, loading
+from benchmark.data.listed import read_table
 
 CLASSES = ("ant", "bee")
 
@@ -121,6 +122,18 @@ def test_tables_that_cannot_be_right(tree, tmp_path, change, text):
     with pytest.raises(DataError, match=text) as error:
         load_dataset(f"insects={base}", split=0.25)
     assert error.value.where == str(base / "labels.csv")
+
+
+@pytest.mark.parametrize("name", ["../secret.png", "/secret.png", "a/../../secret.png"])
+def test_a_table_that_came_with_its_images_names_none_outside(name, tmp_path):
+    Image.new("L", (8, 8)).save(tmp_path / "secret.png")
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    line = json.dumps({"file_name": name, "label": "x"})
+    (tmp_path / "data" / "metadata.jsonl").write_text(line)
+    with pytest.raises(DataError, match="leads out of the folder"):
+        read_table(tmp_path / "data" / "metadata.jsonl")
+    (tmp_path / "data" / "images.jsonl").write_text(line)
+    assert read_table(tmp_path / "data" / "images.jsonl").names == (name,)  # one's own table
 
 
 def test_one_saved_part_and_parquet_of_one_part(tree, tmp_path):

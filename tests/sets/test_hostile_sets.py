@@ -1,5 +1,8 @@
 """Sets from elsewhere that are made to harm: refused with a `DataError` or `MissingError` that names the file."""
 
+import contextlib
+import hashlib
+import json
 import os
 import sys
 
@@ -11,6 +14,8 @@ from PIL import Image
 from benchmark.core.errors import DataError, MissingError
 from benchmark.data import load_dataset
 from benchmark.data.packed import find_shards
+from benchmark.sets.card import export
+from benchmark.sets.folder import write_set
 from benchmark.sets.released import read_released
 from benchmark.sets.tensors import read_tensors
 
@@ -51,6 +56,47 @@ def test_a_released_folder_leads_nowhere_else(tmp_path):
         (tmp_path / name / "a").symlink_to(target)
         with pytest.raises(MissingError, match="no images"):
             read_released(tmp_path / name, load_dataset("digits"))
+
+
+@pytest.fixture
+def shipped(tmp_path):
+    """A prepared set: its manifest, and what somebody wants to reach with it."""
+    folder = tmp_path / "ship" / "a" / "set"
+    images = [(c, 0, np.full((8, 8, 1), 20 * c, np.uint8)) for c in range(10)]
+    folder.mkdir(parents=True)
+    meta = {"method": {"name": "d3hr", "version": 1, "params": {}}, "seed": 0, "backbone": None, "ddbench": "0.1"}
+    write_set(folder, load_dataset("digits"), 1, images, meta)
+    for place in (tmp_path, tmp_path / "home"):
+        place.mkdir(exist_ok=True)
+        (place / "mine").write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["../../mine", "../../../home/mine", "/mine", "a/../../mine", "", "0/..", 3])
+def test_an_export_writes_nothing_outside_its_folder(name, shipped, tmp_path):
+    """As the review did: the manifest names a file outside with its right digest."""
+    manifest = json.loads((shipped / "manifest.json").read_text())
+    payload = b"payload\n"
+    if isinstance(name, str) and name:
+        goal = (shipped / name.lstrip("/")).resolve()
+        if goal.is_relative_to(tmp_path / "ship") and not goal.is_dir():
+            goal.write_bytes(payload)
+    manifest["files"][str(name) if name == 3 else name] = hashlib.sha256(payload).hexdigest()
+    (shipped / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError):
+        export(shipped, tmp_path / "home" / "x" / "exported")
+    assert (tmp_path / "home" / "mine").read_text() == "mine" and not (tmp_path / "home" / "x" / "exported").exists()
+    assert [p.name for p in (tmp_path / "home").rglob("*") if p.is_file()] == ["mine"]
+
+
+@pytest.mark.parametrize("victim", ["contact_sheet.png", "0/00000.png", "README.md"])
+def test_an_export_copies_nothing_that_a_link_points_at(victim, shipped, tmp_path):
+    (shipped / victim).unlink(missing_ok=True)
+    (shipped / victim).symlink_to(tmp_path / "home" / "mine")
+    with contextlib.suppress(DataError):
+        export(shipped, tmp_path / "exported")
+    found = [p for p in (tmp_path / "exported").rglob("*") if p.is_file()] if (tmp_path / "exported").exists() else []
+    assert not [p for p in found if p.is_symlink() or p.read_bytes() == b"mine"]
 
 
 def test_images_that_do_not_fit_into_memory_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
