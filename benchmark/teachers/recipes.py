@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from benchmark.data.base import plain_name
@@ -35,6 +35,10 @@ class Recipe:
         return document
 
 
+FEW, ENOUGH = (
+    300,
+    3000,
+)  # training images: the recipe is `tiny` below FEW, the kind's own from ENOUGH on; between, a mix
 _SHIFT = {"op": "crop_pad", "pad": 0.125}
 _CROP = {"op": "random_resized_crop", "scale": [0.6, 1.0], "ratio": [3 / 4, 4 / 3], "rounding": "float"}
 _FLIP = {"op": "flip", "p": 0.5}
@@ -66,8 +70,15 @@ def recipe_of(name: str, images: int, image_size: int, channels: int) -> Recipe:
     """:func:`recipe_for` from what is known of a dataset before it is there."""
     if plain_name(name) in ("digits", "mnist"):
         return RECIPES["digits"]
-    if images < 300:
+    if images < FEW:
         return RECIPES["tiny"]
-    if image_size > 64:
-        return RECIPES["large"]
-    return RECIPES["gray" if channels == 1 else "small"]
+    full = RECIPES["large" if image_size > 64 else "gray" if channels == 1 else "small"]
+    if images >= ENOUGH:
+        return full
+    tiny, share = RECIPES["tiny"], (images - FEW) / (ENOUGH - FEW)
+    return replace(
+        full,
+        steps=round(tiny.steps + share * (full.steps - tiny.steps)),
+        batch=round(tiny.batch + share * (full.batch - tiny.batch)),
+        ema=round(1 - (1 - tiny.ema) * ((1 - full.ema) / (1 - tiny.ema)) ** share, 6),  # it averages over more steps
+    )

@@ -13,7 +13,16 @@ from benchmark.core.store import digest_of
 from benchmark.core.store.checked import replace_checked
 from benchmark.evaluation import gates
 from benchmark.students import build_student
-from benchmark.teachers import RECIPES, external, get, get_teacher, recipe_for, teacher_key, teacher_stage
+from benchmark.teachers import (
+    RECIPES,
+    external,
+    get,
+    get_teacher,
+    recipe_for,
+    recipe_of,  # noqa: I001
+    teacher_key,
+    teacher_stage,
+)
 from benchmark.teachers.external import read_weights
 from benchmark.training import checkpoint, loop
 
@@ -352,3 +361,14 @@ def test_pretrained_names_are_checked_before_any_download(store, easy):
         get_teacher(store, easy, "torchvision:resnet1")
     with pytest.raises(UsageError, match="takes colour images"):
         get_teacher(store, easy, "torchvision:resnet18")
+
+
+@pytest.mark.parametrize(("side", "channels"), [(28, 1), (32, 3), (224, 3)])
+def test_one_image_more_is_no_cliff(side, channels):
+    """299 images got 40 steps of 32, 300 got 3,000 of 128: a hundred times the work for one image more."""
+    counts = (100, 299, 300, 301, 500, 1000, 2000, 2999, 3000, 3001, 10**6)
+    recipes = [recipe_of("own", n, side, channels) for n in counts]
+    seen = [r.steps * r.batch for r in recipes]
+    assert seen == sorted(seen) and seen[0] == seen[1] == 40 * 32 and seen[-3] == seen[-1]
+    for low, high in ((1, 2), (2, 3), (7, 8)):
+        assert seen[high] <= 1.1 * seen[low] and abs(recipes[high].ema - recipes[low].ema) < 0.01

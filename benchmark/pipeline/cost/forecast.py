@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -244,8 +245,7 @@ def _training(name: str, dataset, shape: Shape, place: Place) -> list[str]:
     coder = predict.STEP_PASSES * (shape.encode_flops() + shape.decode_flops())
     vae = predict.training_line("vae", chosen.vae_steps, chosen.vae_batch, coder)
     dit = predict.training_line("dit", chosen.dit_steps, chosen.dit_batch, predict.STEP_PASSES * shape.forward_flops())
-    fill = f"ddbench backbone train --dataset {dataset.name} --preset {name}"
-    return [f"backbone {name}, trained once:", *predict.report([vae, dit], place, fill)]
+    return [f"backbone {name}, trained once:", *predict.report([vae, dit], place, "")]
 
 
 def _teacher(name: str, facts: Facts, place: Place, rows) -> list[str]:
@@ -307,7 +307,9 @@ def _students(request: Request, facts: Facts, todo: ToDo, place: Place, rows) ->
 
 
 def _shards(request: Request) -> list[str]:
-    common = f"--dataset {request.dataset} --ipc {','.join(map(str, request.ipc))}"
+    common = f"--dataset {shlex.quote(request.dataset)} --ipc {','.join(map(str, request.ipc))}"
+    for name, value in request.dataset_options.items():
+        common += f" --{name.replace('_', '-')}" + ("" if value is True else f" {shlex.quote(str(value))}")
     method = request.methods[0]
     return [
         "more devices (hours divide by their number; results do not change):",

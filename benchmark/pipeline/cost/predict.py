@@ -21,7 +21,7 @@ GPU_RATES = {
 KINDS = {"encode": "VAE", "decode": "VAE", "vae": "VAE", "students": "classifier"}  # of work, by stage
 SLOWER = 2.0  # times: from there on a plan in fp32 says what bf16 would cost
 CPU_RATES = (20e9, 50e9)  # the same on one core, for what a CPU can do
-LONGEST_ON_CPU = 10 * 86400  # s; for more than that a CPU's hours are not worth printing
+LONGEST_ON_CPU = 10 * 86400  # s; for more than that a GPU's hours are printed as well
 STEP_PASSES = 3  # a training step: forward, and backward that costs two forwards
 CLASSIFIER_PASSES = {"score": (1, "pass"), "match": (3 * STEP_PASSES, "(forward, backward, twice differentiated)")}
 LATENT_PASSES = 2  # a step on latents: forward, and backward to the input alone
@@ -109,7 +109,7 @@ def assumed(lines: Iterable[Line], precision: str) -> tuple[float, float]:
 
 
 def report(lines: Iterable[Line], place: Place, fill: str) -> list[str]:
-    """The prediction as text; ``fill`` is the command that measures what is missing."""
+    """The prediction as text; ``fill`` is the command that measures what is missing, "" where there is none."""
     lines = [line for line in lines if line.flops]
     out = []
     for line in lines:
@@ -129,23 +129,23 @@ def report(lines: Iterable[Line], place: Place, fill: str) -> list[str]:
             out.append(f"    {row.stage}{detail}: {rate}{threads}, {row.measured}, {row.backbone}: {row.command}")
     if unknown:
         what = "this" if not measured else ", ".join(line.stage for line in lines if line.seconds is None)
-        out.append(f"  no row of the throughput table for {what} on {place.device} in {place.precision}; fill it with")
-        out.append(f"    {fill}")
+        missing = f"  no row of the throughput table for {what} on {place.device} in {place.precision}"
+        out += [f"{missing}; fill it with", f"    {fill}"] if fill else [missing]
         rest = [line for line in lines if line.seconds is None]
+        if not place.gpu:
+            guesses = " or ".join(f"{hours_text(unknown / rate)} at {flops_text(rate)}/s" for rate in CPU_RATES)
+            out.append(f"    until then: {guesses} a core (assumed rates, not measurements)")
         if place.gpu or unknown / CPU_RATES[0] > LONGEST_ON_CPU:
             slow, fast = assumed(rest, place.precision)
+            begin = "until then, by assumed rates" if place.gpu else "too long for a CPU; by assumed rates"
             out.append(
-                f"    until then, by assumed rates: {hours_text(slow)} on an A100, {hours_text(fast)} on an H100 "
-                f"in {place.precision}"
+                f"    {begin}: {hours_text(slow)} on an A100, {hours_text(fast)} on an H100 in {place.precision}"
             )
             half = assumed(rest, "bf16")[0]
             if slow > SLOWER * half:
                 out.append(
                     f"    --precision bf16 would take {hours_text(half)} on an A100: {slow / half:.1f} times less"
                 )
-        else:
-            guesses = " or ".join(f"{hours_text(unknown / rate)} at {flops_text(rate)}/s" for rate in CPU_RATES)
-            out.append(f"    until then: {guesses} a core (assumed rates, not measurements)")
     return out
 
 

@@ -1,6 +1,7 @@
 """The throughput table and what is predicted from it."""
 
 import dataclasses
+import re
 
 import pytest
 import torch
@@ -68,7 +69,8 @@ def test_imagenet_to_depth_30_is_eighteen_exaflop():
     text = "\n".join(predict.report([line], PLACE, "FILL"))
     assert "18.2 EFLOP" in text and "50.7 h on an A100, 16.9 h on an H100 in bf16" in text and "--precision" not in text
     cpu = Place("CPU", "fp32", gpu=False)
-    assert "50.7 h on an A100" in "\n".join(predict.report([line], cpu, "FILL"))  # years there: a GPU's hours
+    assert "50.7 h on an A100" in "\n".join(predict.report([line], cpu, "FILL"))  # years there: a GPU's hours too
+    assert "at 20 GFLOP/s" in "\n".join(predict.report([line], cpu, "FILL"))
     small = predict.work_line(Work("invert", 1000, 30, 1.0), DIT_XL_2_256, cpu, [])
     assert "98.9 h at 20 GFLOP/s or 39.6 h at 50 GFLOP/s" in "\n".join(predict.report([small], cpu, "FILL"))
 
@@ -132,3 +134,14 @@ def test_assumed_hours_are_ordered_as_common_sense_orders_them():
     assert all(slow > fast for slow, fast in hours.values())
     said = predict.report(lines, predict.Place("a GPU", "fp32"), "FILL")
     assert any("--precision bf16 would take" in line for line in said)
+
+
+def test_a_larger_job_is_never_predicted_faster_on_a_cpu():
+    """The first time that is printed is this machine's, however long it is."""
+    cpu, units, seen = Place("CPU", "fp32", gpu=False), {"s": 1, "min": 60, "h": 3600}, []
+    for flops in (1e12, 0.73e15, 17e15, 18e15, 27.9e15, 1e18):
+        text = "\n".join(predict.report([predict.Line("teacher", "", flops, None, None)], cpu, ""))
+        number, unit = re.search(r"until then: ([\d.,]+) (s|min|h) at", text).groups()
+        seen.append(float(number.replace(",", "")) * units[unit])
+    assert seen == sorted(seen) and seen[-1] > 1e5 * seen[0]
+    assert "too long for a CPU" in text and "fill it with" not in text
