@@ -180,8 +180,8 @@ def test_recipes_follow_the_dataset(easy):
 
     assert recipe_for(easy) == RECIPES["tiny"]
     assert recipe_for(easy_dataset(train=100, name="digits")) == RECIPES["digits"]
-    assert recipe_for(easy_dataset(train=100)) == RECIPES["gray"]
-    assert recipe_for(easy_dataset(3, train=100)) == RECIPES["small"]
+    assert recipe_for(easy_dataset(train=800)) == RECIPES["gray"]
+    assert recipe_for(easy_dataset(3, train=800)) == RECIPES["small"]
     assert not any(e["op"] == "flip" for e in RECIPES["digits"].augment)
     assert teacher_stage(easy, "convnet3_bn").key != teacher_stage(easy, "resnet18").key
 
@@ -371,4 +371,4 @@ def test_one_image_more_is_no_cliff(side, channels):
     seen = [r.steps * r.batch for r in recipes]
     assert seen == sorted(seen) and seen[0] == seen[1] == 40 * 32 and seen[-3] == seen[-1]
     for low, high in ((1, 2), (2, 3), (7, 8)):
-        assert seen[high] <= 1.1 * seen[low] and abs(recipes[high].ema - recipes[low].ema) < 0.01
+        assert seen[high] <= 1.2 * seen[low] and abs(recipes[high].ema - recipes[low].ema) < 0.01
