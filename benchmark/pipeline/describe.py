@@ -70,7 +70,7 @@ def print_plan(
         print(f"{word} {identity.method.name} ipc {identity.ipc} seed {identity.seed}: {cell.reason}")
     shared = shared_stage_runs(plan)
     if shared:
-        print(f"shared: {shared} jobs serve more than one later job and are done once")
+        print(f"shared by later jobs and done once: {shared} of these jobs")
     if not total_missing:
         print("everything is there: `ddbench run` would answer from the store")
     todo = forecast.left(plan, lambda job: finished[job.key], {s.method: s.missing for s in inner})
@@ -168,7 +168,8 @@ def inner_stages(plan: Plan, context: Context) -> list[Inner]:
     for (method, name), stages in distinct.items():
         cached = sum(context.store.has(stage) for stage in stages.values())
         shared = wanted[method, name] - len(stages)
-        text = f"{wanted[method, name]} wanted, {len(stages)} distinct ({shared} shared), {cached} cached"
+        text = f"{len(stages)} cached stages inside these jobs, {cached} are there"
+        text += f"; sets share them: {shared} uses more" if shared else ""
         out.append(Inner(method, name, text, 1 - cached / len(stages)))
     return out
 

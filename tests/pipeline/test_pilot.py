@@ -47,4 +47,6 @@ def test_the_whole_reuses_a_pilot(tmp_path, monkeypatch):
     assert "d3hr: 2 set(s) of IPC 2" in piloted.output and "to go" in piloted.output, piloted.output
     assert "3 distinct" in piloted.output
     planned = CliRunner().invoke(plan, [*common, "--seeds", "2"], standalone_mode=False)
-    assert "10 distinct (10 shared), 3 cached" in planned.output, planned.output + str(planned.exception)
+    assert "10 cached stages inside these jobs, 3 are there; sets share them: 10 uses more" in planned.output, (
+        planned.output + str(planned.exception)
+    )
