@@ -6,6 +6,7 @@ All come in files of the same format, so each is known by its content: a digest,
 from __future__ import annotations
 
 import hashlib
+import math
 import string
 import struct
 from collections.abc import Sequence
@@ -202,11 +203,11 @@ def read_idx(folder: Path, stem: str) -> np.ndarray:
     """
     path = next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), folder / stem)
     raw = gunzip(path, MOST) if path.suffix == ".gz" else read_bytes(path, links=True, most=MOST)
-    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
+    if len(raw) < 4 or raw[:3] != b"\x00\x00\x08" or raw[3] not in (1, 3) or len(raw) < 4 + 4 * raw[3]:
         raise DataError("not an IDX file of unsigned bytes", where=str(path), hint="get the file again")
     shape = struct.unpack_from(f">{raw[3]}I", raw, 4)
     start = 4 + 4 * raw[3]
-    if len(raw) - start != int(np.prod(shape)):
+    if len(raw) - start != math.prod(shape):
         raise DataError(
             f"holds {len(raw) - start} bytes of data, its header says {'x'.join(map(str, shape))}",
             where=str(path),

@@ -262,6 +262,103 @@ def pictures(report: Report, rng: random.Random, work: Path) -> None:
         report.command("doctor", "--dataset", f"imagefolder:{base}", "--full", "--device", "cpu", *skip)
 
 
+# -- archives and tables ---------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=1)
+def good_archives() -> dict[str, bytes]:
+    """Sets and data in one file each: name to content."""
+    import gzip
+    import tarfile
+    import zipfile
+
+    import torch
+
+    pixels, labels = np.zeros((10, 8, 8), np.uint8), np.arange(10)
+    found = {"table.csv": b"path,label\n" + b"".join(b"a/%d.png,%d\n" % (i, i) for i in range(10))}
+    found["table.jsonl"] = b"".join(b'{"file_name": "%d.png", "label": "%d"}\n' % (i, i) for i in range(10))
+    found["train-images-idx3-ubyte.gz"] = gzip.compress(b"\0\0\x08\x03\0\0\0\x0a\0\0\0\x08\0\0\0\x08" + bytes(640))
+    out = io.BytesIO()
+    np.savez_compressed(out, train_images=pixels, train_labels=labels, test_images=pixels, test_labels=labels)
+    found["data.npz"] = out.getvalue()
+    out = io.BytesIO()
+    np.savez(out, images=pixels[:, None], labels=labels)
+    found["set.npz"] = out.getvalue()
+    out = io.BytesIO()
+    torch.save({"images": torch.from_numpy(pixels[:, None]), "labels": torch.from_numpy(labels)}, out)
+    found["set.pt"] = out.getvalue()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w:") as tar:
+        for i in range(10):
+            for suffix, content in (("png", picture("PNG", "L")), ("cls", b"%d" % i)):
+                info = tarfile.TarInfo(f"{i}.{suffix}")
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    found["train-0.tar"] = out.getvalue()
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in good_set().items():
+            archive.writestr(name, content)
+    found["set.zip"] = out.getvalue()
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        return found
+    out = io.BytesIO()
+    rows = {"image": [picture("PNG", "L")] * 10, "label": list(range(10))}
+    pyarrow.parquet.write_table(pyarrow.table(rows), out)
+    return {**found, "train-0.parquet": out.getvalue()}
+
+
+def mutate_inside(content: bytes, rng: random.Random) -> bytes:
+    """A member of a zip, or the content of a gzip file, mutated, with the right checksum; other files' bytes."""
+    import gzip
+    import zipfile
+
+    if content[:2] == b"\x1f\x8b":
+        return gzip.compress(mutate_bytes(gzip.decompress(content), rng))
+    if content[:2] != b"PK":
+        return mutate_bytes(content, rng)
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    victim, out = rng.choice(sorted(members)), io.BytesIO()
+    members[victim] = mutate_bytes(members[victim][: 10 ** rng.choice((2, 9))], rng)
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return out.getvalue()
+
+
+def archives(report: Report, rng: random.Random, work: Path) -> None:
+    from benchmark.data import load_dataset
+    from benchmark.data.arrays import load_npz
+    from benchmark.data.idx import read_idx
+    from benchmark.data.listed import read_table
+    from benchmark.data.packed import read_index
+    from benchmark.sets.given import open_set
+    from benchmark.teachers.external import read_weights
+
+    name = rng.choice(sorted(good_archives()))
+    file, digits = work / name, load_dataset("digits")
+    inside = rng.random() < 0.5
+    file.write_bytes((mutate_inside if inside else mutate_bytes)(good_archives()[name], rng))
+    if name.startswith("table"):
+        report.call(read_table, file)
+    elif name.endswith("ubyte.gz"):
+        report.call(read_idx, work, "train-images-idx3-ubyte")
+    elif name == "data.npz":
+        report.call(load_npz, "data", file)
+    elif name.startswith("train"):
+        index = report.call(read_index, [file], lambda labels, names: np.zeros(len(labels), np.int64))
+        if index is not None and len(index):
+            report.call(index.image, 0, "RGB")
+    else:
+        report.call(open_set, file, digits)
+        if name == "set.pt":
+            report.call(read_weights, file)
+
+
 # -- command lines ---------------------------------------------------------------------------------------------------
 
 LINES = (
@@ -304,5 +401,6 @@ TARGETS = {
     "grids": grids,
     "markers": markers,
     "pictures": pictures,
+    "archives": archives,
     "lines": command_lines,
 }
