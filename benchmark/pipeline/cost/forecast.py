@@ -191,11 +191,9 @@ def _method(
     if not work and not (needs.backbone or needs.teacher):
         return Block([])  # reads images, no more
     if not work or (shape is None and any(not w.network for w, _ in work)):
-        why = (
-            f"the files of backbone {backbone} are not here"
-            if work
-            else "it says no cost: Method.work, docs/own-method.md"
-        )
+        why = "it says no cost: Method.work, docs/own-method.md"
+        if work:
+            why = f"the files of backbone {backbone} are not here"
         return Block([f"{name}: not predicted ({why})"])
     networks = {w.network: _classifier(w.network, request, facts) for w, _ in work if w.network}
     if unknown := [reason for _, _, reason in networks.values() if reason]:
