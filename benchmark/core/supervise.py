@@ -94,7 +94,10 @@ def blamed(whom: str) -> str:
 
 
 def _all_blamed() -> dict[str, str]:
-    return json.loads(os.environ.get(BLAMED) or "{}")
+    with contextlib.suppress(ValueError):  # set by somebody else
+        found = json.loads(os.environ.get(BLAMED) or "{}")
+        return {k: str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+    return {}
 
 
 def _padded(text: str) -> bytes:
