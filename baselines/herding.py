@@ -26,7 +26,12 @@ def herd(features: torch.Tensor, count: int) -> list[int]:
 
 
 class Herding(Selection):
-    """Real images in herding order."""
+    """Real images in herding order.
+
+    Images are taken one by one so that the mean of what is taken stays closest to the class mean. Needs the
+    teacher (``features=pixels``: nothing but the training images); costs a forward pass an image, once, and a
+    moment. Defaults are iCaRL's algorithm 4, which the rows of DC, DSA and DM cite.
+    """
 
     def choose(self, task: Task, features: torch.Tensor, class_index: int) -> list[int]:
         return herd(features, task.ipc)

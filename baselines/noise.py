@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
 
 class Noise(Method):
-    """Every pixel uniform in 0..255, independent of the class."""
+    """Every pixel uniform in 0..255, independent of the class.
+
+    A student learns nothing from it but the labels, so under soft labels its score is what these alone are worth.
+    Needs nothing; costs nothing. Defaults: it has no settings.
+    """
 
     def distill(self, task: Task, unit: Unit) -> torch.Tensor:
         import torch

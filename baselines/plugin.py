@@ -10,21 +10,24 @@ METHODS: list[MethodInfo] = [
         "noise", "uniform noise: what the labels alone are worth", "baselines.noise:Noise", gate="waived", uses="images"
     ),
     MethodInfo(
-        "kmeans", "the real image nearest each k-means centre of its class", "baselines.kmeans:KMeans", uses="images"
+        "kmeans",
+        "the real image nearest each k-means centre of its class",
+        "baselines.kmeans:KMeans",
+        uses="classifier",
     ),
     MethodInfo(
         "herding",
         "real images chosen greedily so that their mean follows the class mean",
         "baselines.herding:Herding",
         paper="Welling, ICML 2009; iCaRL, arXiv 1611.07725",
-        uses="images",
+        uses="classifier",
     ),
     MethodInfo(
         "kcenter",
         "real images chosen greedily, each the farthest from those before",
         "baselines.coresets.kcenter:KCenter",
         paper="Sener and Savarese, ICLR 2018, arXiv 1708.00489",
-        uses="images",
+        uses="classifier",
     ),
     MethodInfo(
         "el2n",

@@ -46,7 +46,12 @@ def drawn(task: Task, unit: Unit) -> list[int]:
 
 
 class Random(Method):
-    """Real images, drawn without replacement."""
+    """Real images, drawn without replacement.
+
+    Each class's training images are permuted at random and the first are taken, so a smaller IPC is the beginning
+    of a larger one. Needs nothing but the training images; costs nothing. Defaults: it has no settings, and is the
+    floor that every paper of the field has.
+    """
 
     def why_not(self, dataset: Dataset, ipc: int) -> str:
         return too_few(dataset, ipc)

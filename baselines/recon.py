@@ -20,7 +20,11 @@ CHUNK = 10  # images a batch
 
 
 class Recon(Method):
-    """Random real images through the VAE."""
+    """Random real images through the VAE.
+
+    What ``random`` draws is encoded and decoded, so that the difference from it is the VAE's. Needs the backbone's
+    VAE and the training images; costs a pass of the VAE an image. Defaults: it has no settings.
+    """
 
     requires = frozenset({"backbone"})
 

@@ -38,7 +38,12 @@ class ModesParams(Params):
 
 
 class D3HRModes(D3HR):
-    """D3HR with modes in place of a Gaussian."""
+    """D3HR with modes in place of a Gaussian.
+
+    A class's inverted latents are split by k-means into as many modes as images are wanted, and each image is
+    decoded from the mean of its own. Needs the backbone and the training images; costs what D3HR costs, whose
+    inversion it shares. Defaults were chosen on held-out images (docs/d3hr-modes.md).
+    """
 
     Params = ModesParams
     presets = {"fast": FAST}

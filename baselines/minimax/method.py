@@ -61,7 +61,13 @@ class MinimaxParams:
 
 
 class Minimax(Method):
-    """Samples of a DiT fine-tuned with the minimax criteria."""
+    """Samples of a DiT fine-tuned with the minimax criteria.
+
+    A few weights of the DiT learn from real latents, with terms that draw its samples to them and away from each
+    other; then it is sampled. Needs the backbone and the training images; costs thousands of training steps, once
+    for every seed and IPC, then 50 guided passes of the DiT an image. Defaults are those of the authors'
+    ``run.sh``, with fewer steps on small datasets; the guidance is the backbone's, where one was chosen.
+    """
 
     Params = MinimaxParams
     trains = True

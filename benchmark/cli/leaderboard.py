@@ -98,6 +98,10 @@ def block(command: str, arguments: list[str], page: Path, results: Path) -> str:
         from benchmark.results.boards.reproduction import markdown as table
 
         return table(_reproduction(page))
+    if command == "methods":
+        from benchmark.results.report.methods import markdown as about
+
+        return about(read_rows(results, {})[0], page.parent / page.stem)
     program = {"leaderboard": leaderboard, "compare": compare}[command]
     try:
         options = program.make_context(command, ["--format", "markdown", "--results", str(results), *arguments]).params
@@ -148,6 +152,10 @@ def _update(file: Path, results: Path, ignore_bad: bool) -> int:
         )
     rows, faults = read_rows(results, {})
     write_text(csv_text(rows), results / "leaderboard.csv", within=results)
+    if any(command == "methods" for command, *_ in found):
+        from benchmark.results.report.methods import draw
+
+        draw(results / "sets", file.parent / file.stem)
     write_text(refresh(text, lambda command, arguments: block(command, arguments, file, results)), file, "--update")
     if any(command == "reproduction" for command, *_ in found):
         from benchmark.results.boards.reproduction import csv_text as data

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import click
 
@@ -13,6 +14,7 @@ from benchmark.core.sheet import Sheet, choose, plain, render, simple
 from benchmark.plugins import KINDS, registry
 from benchmark.plugins.infos import USES
 
+SHEETS = 4  # contact sheets of a method that are named
 PRESET_SIZES = (16, 32, 64, 128, 256)  # working sizes of `benchmark.backbones.settings.geometry`
 
 
@@ -160,7 +162,10 @@ def _show_method(info) -> None:
     uses = cls(cls.Params()).needs()
     needs = ", ".join(name for name in ("backbone", "teacher") if getattr(uses, name))
     needs = needs or "nothing but the training split"
-    click.echo(f"\n  needs: {needs}\n")
+    click.echo(f"\n  needs: {needs}")
+    for sheet in sorted(Path("results/sets").glob(f"*-{info.name}-ipc*-s0-*.png"))[:SHEETS]:
+        click.echo(f"  contact sheet: {sheet}")
+    click.echo()
     rows = []
     for field in dataclasses.fields(cls.Params):
         default = field.default if field.default is not dataclasses.MISSING else field.default_factory()

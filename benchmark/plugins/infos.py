@@ -37,8 +37,8 @@ USES = {
 class MethodInfo(Info):
     """A distillation method; ``target`` is a subclass of :class:`benchmark.methods.Method`.
 
-    ``uses`` is a key of `USES` (what a method needs most comes last there), ``about`` says in three sentences how it
-    works, what it costs, and where its defaults come from.
+    ``uses`` is a key of `USES`. How the method works, what it needs and costs, and where its defaults come from, say
+    three sentences of the class's docstring.
     """
 
     version: int = 1
@@ -46,7 +46,6 @@ class MethodInfo(Info):
     gate: str = "order"  # "order": the labels must follow the classes' order; "waived": the images mean nothing
     trains_once: bool = False  # something is trained once for all seeds (a fine-tuning): boards say so
     uses: str = ""
-    about: str = ""
 
 
 @dataclass(frozen=True)

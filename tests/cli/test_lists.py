@@ -77,4 +77,4 @@ def test_methods_are_listed_by_what_they_need():
     text = CliRunner().invoke(lists.list_, ["methods"]).output
     parts = text.split("\n\n")
     assert [part.splitlines()[0] for part in parts] == [f"methods of {what}" for what in USES.values()]
-    assert "\nkmeans " in parts[0] and "\nrded " in parts[1] and "\nd3hr " in parts[2]
+    assert "\nforgetting " in parts[0] and "\nkmeans " in parts[1] and "\nd3hr " in parts[2]

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from benchmark.core.errors import DDBenchError, UsageError
 
 _BLOCK = re.compile(
-    r"(<!-- ddbench (?P<command>leaderboard|compare|reproduction)(?P<args>[^\r\n]*?) ?-->(?P<end>\r?\n))(?P<body>.*?)"
+    r"(<!-- ddbench (?P<command>leaderboard|compare|reproduction|methods)(?P<args>[^\r\n]*?) ?-->(?P<end>\r?\n))"
+    r"(?P<body>.*?)"
     r"(<!-- /ddbench -->)",
     re.DOTALL,
 )

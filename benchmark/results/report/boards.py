@@ -7,6 +7,8 @@ import html
 from collections.abc import Sequence
 
 from benchmark.core.sheet import html_table
+from benchmark.plugins import registry
+from benchmark.plugins.infos import USES
 from benchmark.results.boards import standing
 from benchmark.results.boards.boards import Board, Column
 from benchmark.results.boards.cells import BASELINE, MEMBER, number
@@ -31,6 +33,8 @@ def _board(board: Board) -> str:
         at = s.headers.index(board.heading(column))
         for line, text in _strips(board, column).items():
             beside[line, at] = text
+    for i, entry in enumerate(board.entries):
+        beside[i, 0] = f'<small class="uses">{uses(entry.method)}</small>'
     place = data(dataset=board.dataset, protocol=board.protocol)
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in s.notes)
     folded = f'<details class="soft"><summary>Notes</summary><ul>{notes}</ul></details>' if notes else ""
@@ -40,6 +44,12 @@ def _board(board: Board) -> str:
         f'<div class="board" {place}><h3>{html.escape(s.title)}</h3>'
         f'<div class="scroll">{html_table(s, beside, set(hidden))}</div>{unfold}{folded}</div>'
     )
+
+
+def uses(method: str) -> str:
+    """What a method that is installed needs: ``images``, ``classifier``, ``backbone``; else nothing."""
+    info = registry().items["method"].get(method)
+    return info.uses if info and info.uses in USES else ""
 
 
 def _strips(board: Board, column: Column) -> dict[int, str]:

@@ -20,7 +20,7 @@ from benchmark.results.boards.columns import COLUMNS
 from benchmark.results.boards.formats import LEGEND
 from benchmark.results.boards.reported import read_reported
 from benchmark.results.boards.table import cell_text, csv_text
-from benchmark.results.report.boards import board_section
+from benchmark.results.report.boards import board_section, uses
 from benchmark.results.report.facts import Facts
 from benchmark.results.report.opening import opening
 from benchmark.results.report.parts import script_json
@@ -47,6 +47,7 @@ def build(records: Iterable[dict], results: Path, title: str = "ddbench results"
     sent = []
     for cell, row in zip(cells, rows):
         item = {name: _rounded(row[name]) for name in SENT} | {"reason": cell_text(row["reason"], "reason")}
+        item["uses"] = uses(row["method"])
         item["label"] = label.get(id(row), row["method"])
         curve = facts.curve(cell)
         if curve:

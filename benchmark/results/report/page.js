@@ -13,7 +13,8 @@
     return { label, colour: COLOURS[i % COLOURS.length], mark: MARKS[(i + round) % MARKS.length], dash: DASHES[round % DASHES.length] };
   }
   // What the page shows; it stands in the address, so that a view can be sent: #dataset=digits&ipc=10&at=boards
-  const NAMES = ["dataset", "protocol", "student", "ipc", "from", "y", "q"];
+  const CHOSEN = ["dataset", "protocol", "student", "ipc", "uses"];
+  const NAMES = [...CHOSEN, "from", "y", "q"];
   const filters = Object.fromEntries(NAMES.map((n) => [n, ""]));
   let sort = { name: "top1_last", down: true };
 
@@ -37,6 +38,7 @@
     ["ipc", "IPC", (r) => String(r.ipc), "r"],
     ["top1_last", "top-1 last %", (r) => (missing(r.top1_last) ? (r.failed ? "failed" : "skipped") : within(r.top1_last, r.top1_last_half, fixed)), "r"],
     ["gain_over_random", "gain over random", (r) => within(r.gain_over_random, r.gain_half, signed), "r"],
+    ["uses", "needs", (r) => r.uses],
     ["student", "student", (r) => r.student],
     ["dataset", "dataset", (r) => r.dataset],
     ["protocol", "protocol", (r) => r.protocol + " v" + r.protocol_version],
@@ -55,7 +57,7 @@
   function shown() {
     const words = filters.q.toLowerCase().split(/\s+/).filter(Boolean);
     return data.rows.filter((r) =>
-      ["dataset", "protocol", "student", "ipc"].every((n) => filters[n] === "" || String(r[n]) === filters[n]) &&
+      CHOSEN.every((n) => filters[n] === "" || String(r[n]) === filters[n]) &&
       words.every((w) => (r.label + " " + r.flags + " " + r.backbone + " " + r.teacher).toLowerCase().includes(w)));
   }
 
@@ -216,6 +218,8 @@
       node.hidden = [["dataset", dataset], ["protocol", protocol], ["student", student], ["ipc", ipc]]
         .some(([n, v]) => v !== undefined && filters[n] !== "" && v !== filters[n]);
     }
+    for (const cell of document.querySelectorAll(".uses"))
+      cell.closest("tr").hidden = filters.uses !== "" && cell.textContent !== filters.uses;
     for (const section of document.querySelectorAll("section[data-group]"))
       section.hidden = ![...section.querySelectorAll("[data-dataset]")].some((n) => !n.hidden);
     for (const link of document.querySelectorAll("nav a")) link.hidden = $(link.hash.replace("#at=", "")).hidden;
@@ -256,9 +260,9 @@
     }
   }
 
-  for (const name of ["dataset", "protocol", "student", "ipc"]) {
+  for (const name of CHOSEN) {
     const values = [...new Set(data.rows.map((r) => r[name]))].sort((a, b) => (typeof a === "number" ? a - b : a < b ? -1 : 1));
-    for (const v of values) make($("f-" + name), "option", { value: v }, v);
+    for (const v of values.filter((v) => v !== "")) make($("f-" + name), "option", { value: v }, v);
   }
   for (const n of NAMES) $("f-" + n).addEventListener("input", (e) => { filters[n] = e.target.value; changed(); });
   $("reset").addEventListener("click", () => {
