@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "plugins": ("benchmark.cli.lists:plugins", "Plug-ins: what each registers, and what is broken."),
     "backbone": ("benchmark.cli.backbone:backbone", "Train, fine-tune and show diffusion backbones."),
     "speed": ("benchmark.cli.speed:speed", "Measure images a second: what `plan` predicts from."),
+    "selftest": ("benchmark.cli.selftest:selftest", "Check a new machine: right, repeatable, how fast."),
     "doctor": ("benchmark.cli.doctor:doctor", "Check data, disk, backbone and teacher; say what to do."),
     "env": ("benchmark.cli.lists:env", "Versions and hardware, as they go into records."),
     "status": ("benchmark.cli.status:status", "Progress of runs in the store."),

@@ -193,10 +193,10 @@ def _show_backbone(info) -> None:
     """A preset's settings, what they become at each image size, and its measured speeds."""
     from benchmark.backbones.settings import Settings, geometry
     from benchmark.backbones.shape import shape_of_settings
+    from benchmark.pipeline.cost import table
     from benchmark.pipeline.cost.predict import flops_text
-    from benchmark.pipeline.cost.table import committed
 
-    values, rows, known = info.load(), [], committed()
+    values, rows, known = info.load(), [], table.known()
     click.echo("\n  settings: " + ", ".join(f"{k}={v}" for k, v in values.items()))
     for side in PRESET_SIZES:
         size, levels = geometry(side)

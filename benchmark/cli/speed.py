@@ -18,7 +18,7 @@ Examples:
   ddbench speed --backbone facebook/DiT-XL-2-256 --precision bf16
   ddbench speed --backbone small --dataset cifar10 --data-root ~/data
   ddbench speed --student resnet18 --image-size 224 --precision bf16 --add throughput.csv
-  ddbench speed                                                     prints the committed table
+  ddbench speed                                                     prints what `plan` knows
 """
 )
 @click.option("--backbone", default="", help="A folder, a hub id, or a preset (with --dataset). Weights are random.")
@@ -45,7 +45,7 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
     """Measure images a second and peak memory: of a backbone's stages, or of a student's training step.
 
     A backbone of the named shape with random weights is timed, so nothing needs to be downloaded. CPU rows are of one
-    thread, as jobs have.
+    thread, as jobs have. The rows are kept in the store, where `ddbench plan` finds them.
     """
     from benchmark.core.compute import Precision, resolve_device
     from benchmark.core.outputs import room_for
@@ -60,7 +60,7 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
         room_for(add, "--add")  # before minutes of measuring
     form, wanted = given.pop("form"), given.pop("columns")
     policy = Precision.named(precision)
-    rows = table.committed()
+    rows = table.known()
     if backbone or student:
         from benchmark.pipeline.cost.measure import measure, measure_student, with_random_weights
 
@@ -81,6 +81,8 @@ def speed(backbone: str, student: str, precision: str, device: str, batch: int, 
     choose([sheet], wanted)
     empty = not lines and form == "table"
     click.echo("the throughput table is empty\n" if empty else render([sheet], form, "ddbench speed"), nl=False)
+    if backbone or student:
+        click.echo(f"kept in {table.keep(rows)}: `ddbench plan` with this store uses them", err=form != "table")
     if add is not None and (backbone or student):
         table.add(add, rows)
         click.echo(f"written to {add}", err=form != "table")

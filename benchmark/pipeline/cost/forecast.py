@@ -152,7 +152,7 @@ class Block:
 
 def forecast(request: Request, facts: Facts, todo: ToDo, place: Place, dataset=None) -> list[str]:
     """The prediction as lines of text: a block a method, the students, memory, disk and how to divide the work."""
-    rows = table.committed()
+    rows = table.known()
     name, shape = backbone_shape(request, facts, dataset)
     methods = () if request.set_dirs else tuple(m for m in request.methods if any(k[0] == m for k in todo.sets))
     blocks = [_asked(m, request, facts, todo, place, rows, name, shape) for m in methods]

@@ -96,7 +96,7 @@ def measure(backbone: Backbone, shape: Shape, precision: str, batch: int, comman
     work += [("decode", 1.0, images, 1.0, lambda: backbone.decode(coded, shape.image_size, shape.channels))]
     rows = []
     for stage, guidance, count, factor, function in work:
-        seconds, memory = _time(function, cuda)
+        seconds, memory = timed(function, cuda)
         steps = INVERSION_STEPS if stage == "invert" else 1
         rate = count / (seconds * factor)
         rows.append(
@@ -135,7 +135,7 @@ def measure_student(
         loss.backward()
         optimizer.step()
 
-    seconds, memory = _time(step, device.startswith("cuda"))
+    seconds, memory = timed(step, device.startswith("cuda"))
     what = student_name(name, side)
     known = {"batch": batch, "rate": batch / seconds, "memory": memory, "command": command}
     return _row(device, what, precision, "student", guidance=1.0, steps=1, **known)
@@ -158,7 +158,7 @@ def _row(device, what, precision, stage, *, guidance, steps, batch, rate, memory
     )
 
 
-def _time(function: Callable[[], object], cuda: bool) -> tuple[float, int]:
+def timed(function: Callable[[], object], cuda: bool) -> tuple[float, int]:
     """(seconds a call, peak bytes): the fastest of as many calls as ``LEAST_SECONDS`` holds, two at least."""
     best, spent, calls = float("inf"), 0.0, 0
     with Meter() as meter:

@@ -9,10 +9,16 @@ from benchmark.backbones.shape import Shape
 from benchmark.methods import Work
 from benchmark.pipeline.cost.table import Row, passes, seconds_an_image, student_name
 
-# FLOP/s that hours are given for where nothing was measured: what an A100 and an H100 are assumed to sustain. Peaks
-# (vendor's data sheets, dense): 312 and 990 TFLOP/s in bf16, 156 and 495 in TF32, 19.5 and 67 in fp32. Convolutions of
-# a VAE reach less of it than a transformer's products, small students less again: NVIDIA's tuned ResNet-50 in mixed
-# precision trains 2,470 images/s on an A100 (61 TFLOP/s, DeepLearningExamples), an untuned ResNet-18 about a third.
+# FLOP/s of NVIDIA's data sheets (dense), by a part of the device's name; an H100 is the SXM5 one
+PEAKS = {
+    "A100": {"half": 312e12, "tf32": 156e12, "fp32": 19.5e12},
+    "H100": {"half": 990e12, "tf32": 495e12, "fp32": 67e12},
+    "H200": {"half": 990e12, "tf32": 495e12, "fp32": 67e12},
+}
+# FLOP/s that hours are given for where nothing was measured: what an A100 and an H100 are assumed to sustain.
+# Convolutions of a VAE reach less of `PEAKS` than a transformer's products, small students less again: NVIDIA's tuned
+# ResNet-50 in mixed precision trains 2,470 images/s on an A100 (61 TFLOP/s, DeepLearningExamples), an untuned
+# ResNet-18 about a third.
 GPU_RATES = {
     "transformer": {"half": (100e12, 300e12), "tf32": (50e12, 150e12), "fp32": (12e12, 35e12)},
     "VAE": {"half": (60e12, 150e12), "tf32": (30e12, 80e12), "fp32": (10e12, 30e12)},
@@ -102,10 +108,19 @@ def kind_of(stage: str) -> str:
 
 def assumed(lines: Iterable[Line], precision: str) -> tuple[float, float]:
     """Seconds of the lines on an A100 and on an H100 at `GPU_RATES`."""
-    name = precision.partition("+")[0]
-    column = {"bf16": "half", "fp16": "half", "tf32": "tf32"}.get(name, "fp32")
-    rates = [(line.flops, GPU_RATES[kind_of(line.stage)][column]) for line in lines]
+    rates = [(line.flops, GPU_RATES[kind_of(line.stage)][_column(precision)]) for line in lines]
     return sum(f / r[0] for f, r in rates), sum(f / r[1] for f, r in rates)
+
+
+def _column(precision: str) -> str:
+    name = precision.partition("+")[0]
+    return {"bf16": "half", "fp16": "half", "tf32": "tf32"}.get(name, "fp32")
+
+
+def data_sheet(device: str, precision: str) -> float | None:
+    """FLOP/s that the data sheet of a device promises; None where `PEAKS` does not have it."""
+    found = next((peaks for name, peaks in PEAKS.items() if name in device), None)
+    return found[_column(precision)] if found else None
 
 
 def report(lines: Iterable[Line], place: Place, fill: str) -> list[str]:

@@ -1,6 +1,7 @@
 """The table of measured speeds: images a second of each stage, by device, backbone shape, precision and guidance.
 
-``benchmark/pipeline/cost/throughput.csv`` is what is committed; ``ddbench speed`` measures rows and adds them.
+``benchmark/pipeline/cost/throughput.csv`` is what is committed. ``ddbench speed`` and ``ddbench selftest`` measure
+rows; they keep them in the store (:func:`keep`), and `plan` prefers those of its own machine to the committed ones.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from benchmark.core.errors import DataError
 from benchmark.core.outputs import write_text
+from benchmark.core.store import default_cache
 
 INVERSION_STEPS = 30  # of the inversion that a row speaks of: D3HR's default depth
 
@@ -46,6 +48,29 @@ def committed() -> list[Row]:
     return parse(text, "throughput.csv")
 
 
+def kept_table() -> Path:
+    """The table of what was measured with this store."""
+    return default_cache() / "throughput.csv"
+
+
+def known() -> list[Row]:
+    """The committed rows, and in the place of equal ones those that were measured here.
+
+    Raises:
+        DataError: the store's table is damaged.
+    """
+    kept = kept_table()
+    own = parse(kept.read_text(encoding="utf-8"), str(kept)) if kept.is_file() else []
+    return list({_what(row): row for row in (*committed(), *own)}.values())
+
+
+def keep(rows: list[Row]) -> Path:
+    """Keep rows where `plan` finds them; returns the table."""
+    kept_table().parent.mkdir(parents=True, exist_ok=True)
+    add(kept_table(), rows)
+    return kept_table()
+
+
 def parse(text: str, where: str) -> list[Row]:
     """Rows of a table.
 
@@ -55,7 +80,8 @@ def parse(text: str, where: str) -> list[Row]:
     names = [f.name for f in fields(Row)]
     lines = list(csv.reader(io.StringIO(text)))
     if not lines or lines[0] != names:
-        raise DataError("not a throughput table", where=where, allowed="the columns " + ",".join(names))
+        columns = "the columns " + ",".join(names)
+        raise DataError("not a throughput table", where=where, allowed=columns, hint="remove it and measure again")
     kinds = {"float": float, "int": int, "str": str}
     rows = []
     for number, line in enumerate(lines[1:], 2):
