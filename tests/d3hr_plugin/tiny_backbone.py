@@ -16,10 +16,12 @@ def tiny_backbone(
     width: int = 16,
     layers: int = 2,
     side: int = 4,
+    channels: int = 1,
 ) -> Backbone:
-    """Latents 4 x side x side, images of that side, one channel; ``calls`` lists the batch sizes of ``eps``."""
+    """Latents 4 x side x side, images of that side; ``calls`` lists the batch sizes of ``eps``."""
     torch.manual_seed(1)
-    vae = AutoencoderKL(1, 1, block_out_channels=(8,), norm_num_groups=4, latent_channels=4, scaling_factor=0.5).eval()
+    shape = {"block_out_channels": (8,), "norm_num_groups": 4, "latent_channels": 4}
+    vae = AutoencoderKL(channels, channels, **shape, scaling_factor=0.5).eval()
     backbone = Backbone(
         vae=vae.requires_grad_(False),
         dit=tiny_dit(num_classes, learned_sigma, width, layers, side),

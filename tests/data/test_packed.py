@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from imagenet_tree import build, flat_val, write_devkit, write_jpeg
 from PIL import Image
+from speed.bench_shards import sets_of
 from test_cifar import OFFICIAL, cifar10, pixels  # noqa: F401 - a fixture
 
 from benchmark.core.errors import DataError, MissingError, UsageError
@@ -142,6 +143,11 @@ def test_imagenet_in_shards_is_the_tree(tree, tmp_path, write):
     some = load_dataset("imagenette", str(tmp_path / "packed"))
     assert some.digest == load_dataset("imagenette", str(tree.parent)).digest
     assert len(some.train) == 20 and some.folders == IMAGENETTE
+    roots, options = (tree.parent, tmp_path / "packed"), {"classes": "0-2", "image_size": 8}
+    small = [load_dataset("imagenette", str(root), **options) for root in roots]
+    assert small[0].digest == small[1].digest
+    sets = [sets_of(dataset, tmp_path / str(i)) for i, dataset in enumerate(small)]
+    assert sets[0] == sets[1] and sets[0]["random"] != sets[0]["d3hr"]
     loading._load.cache_clear()
     assert load_dataset("imagenet1k", str(tmp_path / "packed")).digest == folders.digest  # from the remembered index
 
