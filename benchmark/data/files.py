@@ -249,7 +249,8 @@ def scan(root: Path, folders: Sequence[str]) -> Index:
             f"class folder(s) without images: {some(empty)}",
             where=str(root),
             allowed="at least one image a class: " + ", ".join(EXTENSIONS),
-            hint="put images there or remove the class from both splits",
+            hint="put the class's images there (unpack its archive again); only of your own data, a class may be "
+            "removed from both splits",
         )
     counts = [len(listing[0]) for listing in listings]
     of = np.repeat(np.arange(len(folders), dtype=np.int32), counts)

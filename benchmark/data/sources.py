@@ -259,6 +259,8 @@ def missing_data(name: str, root: Path | None) -> MissingError:
     archives = source.archives[:1] if name in ("imagenette", "imagewoof") else source.archives  # one of three sizes
     size = sum(a.bytes or 0 for a in archives)
     hint = source.get.replace("DATA", shlex.quote(str(root))) if root else f"{source.get}   then give --data-root DATA"
+    if root and root.name in ("train", "val", "validation") and (root.parent / "train").is_dir():
+        hint = f"give the folder above: --data-root {shlex.quote(str(root.parent))}"
     parquet = parquet_folder(root) if root else None
     if parquet:
         hint = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -149,8 +151,28 @@ def check_classes(root: Path, wanted: Sequence[str], found: Sequence[str]) -> No
             f"class folders differ; {'; '.join(parts)}",
             where=str(root),
             allowed=f"{len(wanted)} classes: {some(list(wanted))}",
-            hint="a label is the position of the folder's name in sorted order, so both splits need the same folders",
+            hint=_mend(root, missing, extra),
         )
+
+
+def _mend(root: Path, missing: Sequence[str], extra: Sequence[str]) -> str:
+    """What to do so that the class folders in ``root`` are those wanted: a command where one does it."""
+    packed = [name for name in missing if (root / f"{name}.tar").is_file()]
+    if packed:
+        tars = f"{shlex.quote(str(root))}/*.tar"
+        return f'for t in {tars}; do mkdir -p "${{t%.tar}}" && tar -xf "$t" -C "${{t%.tar}}"; done'
+    broken = [name for name in missing if (root / name).is_symlink()]
+    if broken:
+        link = root / broken[0]
+        return f"{link} is a link to {os.readlink(link)}, which is not there: mount or restore that, or link anew"
+    if extra and not missing:
+        away = root.parent / "unused"
+        moved = " ".join(shlex.quote(str(root / name)) for name in extra)
+        return f"mkdir -p {shlex.quote(str(away))} && mv {moved} {shlex.quote(str(away))}"
+    return (
+        f"put the missing class folders into {root} (unpack the archive again) and move the others away; a label is "
+        "the position of the folder's name in sorted order, so both splits need the same folders"
+    )
 
 
 def without_corrupt(index: Index, notes: dict[str, str], part: str) -> Index:
