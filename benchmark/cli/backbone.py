@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -261,7 +262,7 @@ def _trained(dataset: str, preset: str, data_root: str | None) -> Path:
     if found is None:
         raise MissingError(
             f"no backbone {preset} for {dataset} in the store",
-            hint=f"ddbench backbone train --dataset {dataset} --preset {preset}",
+            hint=f"ddbench backbone train --dataset {shlex.quote(dataset)} --preset {preset}",
         )
     return found
 

@@ -110,7 +110,7 @@ def doctor(dataset: str, full: bool, form: str, **given: Any) -> int:
     names = ("data_root", "image_size", "split", "classes", "backbone", "teacher", "on_corrupt")
     chosen = {n: given[n] for n in names if given[n] not in (None, "", "error")}
     more = "".join(f" --{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in chosen.items())
-    click.echo(f"\nReady:  ddbench run --method d3hr --dataset {dataset}{more} --ipc 1")
+    click.echo(f"\nReady:  ddbench run --method d3hr --dataset {shlex.quote(dataset)}{more} --ipc 1")
     return 0
 
 

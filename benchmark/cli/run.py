@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,7 +238,7 @@ def check_first(request: Request, methods: tuple[str, ...], device: str, *, stud
         raise MissingError(
             f"there is no folder {root}",
             where="--data-root",
-            hint=f"ddbench doctor --dataset {request.dataset} says where to get the data and how to lay it out",
+            hint=f"ddbench doctor --dataset {shlex.quote(request.dataset)} says where to get the data",
         )
     check_requirements(replace(request, methods=methods), device, students=students)
 

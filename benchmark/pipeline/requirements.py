@@ -51,7 +51,7 @@ def check_requirements(request: Request, device: str = "auto", *, students: bool
     count = "1 thing is" if len(missing) == 1 else f"{len(missing)} things are"
     raise MissingError(
         f"{count} missing for {request.dataset!r}:\n" + "\n".join(lines),
-        hint=f"ddbench doctor --dataset {request.dataset}   checks again",
+        hint=f"ddbench doctor --dataset {shlex.quote(request.dataset)}   checks again",
     )
 
 

@@ -120,25 +120,29 @@ def printed(monkeypatch, tmp_path):
     """Messages as users see them: what is missing, the plan, errors."""
     from benchmark.core.store import Store
     from benchmark.pipeline.cost import forecast, predict
-    from benchmark.pipeline.requirements import requirements
+    from benchmark.pipeline.requirements import check_requirements, requirements
 
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("DDBENCH_CACHE", str(tmp_path / "store"))
     assert Store().root == tmp_path / "store"
-    for dataset in (*registry().names("dataset"), "pets=nowhere"):
+    for dataset in (*registry().names("dataset"), "pets=no where"):
         if dataset == "imagefolder:":
             continue
         for method in ("d3hr", "sre2l", "dm"):
             request = Request(dataset, (method,), data_root=str(tmp_path), dataset_options={"image_size": 64})
             for requirement in requirements(request, "cpu"):
                 yield from (requirement.fix, requirement.found)
+    try:
+        check_requirements(Request("pets=no where", ("d3hr",)))
+    except MissingError as error:
+        yield str(error)
     digits = load_dataset("digits")
     place = predict.Place("a CPU without rows", "fp32", gpu=False)
     for options in ({}, {"classes": "0,1"}):
         request = Request("digits", ("d3hr", "sre2l", "rded"), (1, 10), dataset_options=options, seeds=(0,))
         facts = forecast.Facts.of(digits)
         yield from forecast.forecast(request, facts, forecast.everything(request, facts), place, digits)
-    for name in ("digit", "he-yang/sets", "imagefolder:nowhere", "cifar10", "pets=nowhere", "imagenet1k"):
+    for name in ("digit", "he-yang/sets", "imagefolder:nowhere", "cifar10", "pets=no where", "imagenet1k"):
         try:
             load_dataset(name, str(tmp_path))
         except (UsageError, MissingError) as error:
