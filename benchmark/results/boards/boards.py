@@ -229,11 +229,11 @@ def _notes(rows: list[dict]) -> list[str]:
     shared = sorted({r["method"] for r in rows if r["backbone"] and r["seeds"] > 1})
     if shared:
         notes.append(
-            f"One backbone for all seeds of {', '.join(shared)}: intervals leave out how another training would do."
+            f"All seeds of {', '.join(shared)} use one backbone: intervals leave out the variation between trainings."
         )
     once = [name for name in sorted({r["method"] for r in rows if r["seeds"] > 1}) if _fine_tunes_once(name)]
     if once:
-        notes.append(f"One fine-tuning for all seeds of {', '.join(once)}: intervals leave it out.")
+        notes.append(f"All seeds of {', '.join(once)} use one fine-tuned model, likewise.")
     teachers = sorted({(r["teacher"], r["teacher_key"]) for r in rows if r["teacher"]})
     if len(teachers) > 1:
         names = ", ".join(f"{name} ({key[:6]})" for name, key in teachers)

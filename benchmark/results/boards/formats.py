@@ -18,9 +18,9 @@ __all__ = ["FORMATS", "LEGEND", "render", "sheet"]
 
 LEGEND = (
     "Top-1 % after the last epoch, mean ± 95 % t interval over {over}; in brackets the gain over random real images, "
-    "paired by seed (over the seeds that both have). Bold is the top set of a column: the best whole result and all "
-    "whose difference from it is not significant (paired tests, Holm's correction); ? where too little is known (fewer "
-    "than three shared seeds, or seeds that failed)."
+    "paired by seed (over the seeds that both have). Bold is the top set of a column: the best result without failed "
+    "seeds and all whose difference from it is not significant (paired tests, Holm's correction); ? where too little "
+    "is known (fewer than three shared seeds, or seeds that failed)."
 )
 
 
