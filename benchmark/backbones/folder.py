@@ -17,6 +17,7 @@ REPORT = "report.json"
 CHECKOUT = Path(__file__).parents[2]
 SHIPPED = Path("results/backbones")  # in a checkout: a folder a dataset, in none of the packages
 PARTS = ("transformer", "vae", "scheduler")
+HEADER_BYTES = 100_000_000  # the format's limit of a header
 
 
 def resolve(folder_or_hub_id: str | Path) -> Path:
@@ -75,8 +76,35 @@ def check(path: Path) -> None:
                 raise not_a_backbone(path, f"its transformer is a {kind}, not a class-conditional DiT")
         if part == "vae" and config.get("_class_name") != "AutoencoderKL":
             raise not_a_backbone(path, f"its vae is a {config.get('_class_name')}, not an AutoencoderKL")
-        if part != "scheduler" and not any((path / part).glob("diffusion_pytorch_model*")):
-            raise not_a_backbone(path, f"{part}/ has no weights (diffusion_pytorch_model.safetensors)")
+        if part != "scheduler":
+            _check_weights(path, part)
+
+
+def _check_weights(path: Path, part: str) -> None:
+    """Weights are there under a name that diffusers reads, and their safetensors files are whole."""
+    found = sorted((path / part).glob("diffusion_pytorch_model*"))
+    if not found:
+        raise not_a_backbone(path, f"{part}/ has no weights (diffusion_pytorch_model.safetensors)")
+    read = {f"diffusion_pytorch_model.{end}{index}" for end in ("safetensors", "bin") for index in ("", ".index.json")}
+    if not read & {file.name for file in found}:
+        plain = f"diffusion_pytorch_model{found[0].suffix}"
+        raise not_a_backbone(path, f"{part}/ has a variant of the weights only: rename {found[0].name} to {plain}")
+    for file in found:
+        if file.suffix == ".safetensors" and (size := file.stat().st_size) != (wanted := _promised(file)):
+            told = f": {size:,} bytes of {wanted:,}" if wanted > 0 else ", without the format's header"
+            raise not_a_backbone(path, f"{part}/{file.name} is cut off or changed{told}")
+
+
+def _promised(file: Path) -> int:
+    """How many bytes a safetensors file's header says that it has; -1 where there is no header."""
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        try:
+            header = json.loads(opened.read(length if length < HEADER_BYTES else 0))
+            ends = [about["data_offsets"][1] for name, about in header.items() if name != "__metadata__"]
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return -1
+    return 8 + length + max(ends, default=0)
 
 
 def has_safetensors(part: Path) -> bool:

@@ -180,6 +180,43 @@ def test_folder_without_weights(folder, toy):
         load(folder, toy)
 
 
+@pytest.mark.parametrize("holding", ["fp16", "shards", "links of the hub's cache"])
+def test_ways_to_hold_weights_load(folder, toy, tmp_path, holding):
+    latents, asked = torch.randn(1, 4, 4, 4), (10, torch.tensor([1]), 2.0)
+    wanted = load(folder, toy).eps(latents, *asked)
+    dit = load(folder, toy).dit
+    for file in (folder / "transformer").glob("diffusion_pytorch_model*"):
+        if holding == "links of the hub's cache":
+            blob = tmp_path / f"{file.name}.blob"
+            file.rename(blob)
+            file.symlink_to(blob)
+        else:
+            file.unlink()
+    if holding == "fp16":
+        dit.half().save_pretrained(folder / "transformer")
+    if holding == "shards":
+        dit.save_pretrained(folder / "transformer", max_shard_size="10KB")
+        assert len(list((folder / "transformer").glob("*.safetensors"))) > 1
+    found = load(folder, toy).eps(latents, *asked)
+    assert torch.allclose(found, wanted, atol=0.02 if holding == "fp16" else 0)
+
+
+def test_weights_that_would_not_load_are_known_before(folder):
+    file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    whole = file.read_bytes()
+    for content in (whole[:-1], whole[:1000], b"x", b""):
+        file.write_bytes(content)
+        with pytest.raises(UsageError, match="is cut off or changed"):
+            external_key(folder)
+    file.write_bytes(whole)
+    variant = file.with_name("diffusion_pytorch_model.fp16.safetensors")
+    file.rename(variant)
+    with pytest.raises(UsageError, match=f"rename {variant.name} to {file.name}"):
+        external_key(folder)
+    variant.rename(file)
+    assert external_key(folder)
+
+
 def test_folder_with_truncated_weights(folder, toy):
     file = folder / "transformer" / "diffusion_pytorch_model.safetensors"
     file.write_bytes(file.read_bytes()[:1000])
