@@ -83,7 +83,7 @@ def test_metrics_of_another_training_are_not_mixed_in(tmp_path, top1, kept):
 def test_contact_sheets_have_names_that_a_file_system_takes(tmp_path, dataset, method):
     identity = records.Identity.from_json(make_record(method, dataset=dataset)["identity"])
     (tmp_path / "contact_sheet.png").write_bytes(b"")
-    kept = keep_sheet(tmp_path, identity, tmp_path / "results")
+    kept = keep_sheet(tmp_path, identity, tmp_path / "results", lambda: pytest.fail("the sheet is there"))
     assert (tmp_path / "results" / kept).is_file() and kept.endswith(f"-ipc1-s0-{identity.set[:8]}.png")
 
 
